@@ -1,0 +1,26 @@
+.PHONY: help setup demo demo-stop test lint bench clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+setup: ## what the others need, below .cache
+	@scripts/setup
+
+demo: ## deploy an example as production and test, and prove what is promised
+	@scripts/demo
+
+demo-stop: ## end what the demo left running
+	@scripts/demo stop
+
+test: setup ## all gates of lint, and all tests
+	@scripts/test
+
+lint: setup ## ruff, yamllint, mypy, ansible-lint, galaxy-importer, ansible-test sanity
+	@scripts/lint
+
+bench: setup ## what the modules cost, in ratios
+	@tests/bench/run
+
+clean: ## remove all that was set up
+	@if [ -d .cache ]; then scripts/demo stop; fi
+	@rm -rf .cache

@@ -1,0 +1,89 @@
+"""Fixtures of all tests, and two rules of a run: nothing is skipped where CI=true, and no process is left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Generator, Iterator, TypeVar, Union
+
+import pytest
+from support import places, processes
+from support.pm2 import VERSIONS, Pm2Home
+
+places.use_own_places()
+
+IN_CI = os.environ.get("CI") == "true"
+
+
+@pytest.fixture(params=VERSIONS)
+def pm2(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pm2Home]:
+    """Each PM2 version, with a fresh PM2_HOME; its daemon and all apps are ended afterwards."""
+    yield from _pm2_home(request.param, tmp_path)
+
+
+@pytest.fixture
+def pm2_7(tmp_path: Path) -> Iterator[Pm2Home]:
+    """The newest PM2 only, for what does not depend on the version."""
+    yield from _pm2_home(VERSIONS[-1], tmp_path)
+
+
+def _pm2_home(version: str, directory: Path) -> Iterator[Pm2Home]:
+    home = Pm2Home(version, directory / "pm2")
+    yield home
+    home.kill()
+    survivors = processes.end_all_of(directory)
+    assert not survivors, f"still running after SIGKILL: {survivors}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped test is a failed one."""
+    return _no_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """In CI a skipped file is a failed one."""
+    return _no_skip((yield))
+
+
+Report = TypeVar("Report", bound=Union[pytest.TestReport, pytest.CollectReport])
+
+
+def _no_skip(report: Report) -> Report:
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI=true does not allow: {report.longrepr}"
+    return report
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of the processes that xdist started: their master begins and ends the run."""
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """A temporary directory with a short name: the path of a socket may not be long."""
+    if not _is_worker(config) and not config.option.basetemp:
+        config.option.basetemp = tempfile.mkdtemp(prefix="pm2-test-")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Whatever the tests left running below their temporary directory is ended, and fails the run; so does a ~/.pm2."""
+    if _is_worker(session.config):
+        return
+    base = Path(session.config.option.basetemp)
+    left = [f"still running: {found}" for found in processes.belonging_to(base)]
+    processes.end_all_of(base)
+    if (places.HOME / ".pm2").exists():
+        left.append(f"{places.HOME / '.pm2'} exists: something ran pm2 without a PM2_HOME of its own")
+    if left:
+        print("\nLEFT BEHIND BY THE TESTS\n" + "\n".join(left), file=sys.stderr)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if session.exitstatus == pytest.ExitCode.OK:
+        shutil.rmtree(base)
