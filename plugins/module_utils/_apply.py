@@ -1,0 +1,338 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Carry out a plan as a transaction: start, prove, save, commit, retire; or put everything back.
+
+The journal is written before each phase (see _journal). ``reached`` marks the points between which a run can be
+killed; the tests kill it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from typing import Any, Dict, Iterable, List, Optional, Sequence
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _bus, _dump, _gate, _journal, _plan
+from ansible_collections.nodeops.pm2.plugins.module_utils._axon import RemoteError
+from ansible_collections.nodeops.pm2.plugins.module_utils._checks import Ready
+from ansible_collections.nodeops.pm2.plugins.module_utils._daemon import Daemon
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._gate import Candidate, GateFailure
+from ansible_collections.nodeops.pm2.plugins.module_utils._journal import Journal
+from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process
+from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
+
+STOP_GRACE = 30.0  # seconds on top of an app's own kill_timeout
+RESTART_TIMEOUT = 30.0
+OUTCOME = {_journal.COMMITTED: "finished", _journal.TRYING: "undone"}
+
+
+def reached(point: str) -> None:
+    """A named point of a transaction. Does nothing; the crash tests replace it."""
+
+
+class Namespace:
+    """The processes of one namespace in a daemon. Every change goes by pm_id and is guarded by unique_id."""
+
+    def __init__(self, daemon: Daemon, name: str) -> None:
+        self.daemon = daemon
+        self.name = name
+
+    def read(self) -> List[Process]:
+        """Our processes as they are now; modules of PM2 (pm2-logrotate) are nobody's app."""
+        return ours(self.daemon.read(), self.name)
+
+    def still_there(self, processes: Iterable[Process]) -> List[Process]:
+        """Those of ``processes`` that are still in the list, as they are now: same unique_id, same namespace."""
+        wanted = {process.unique_id for process in processes}
+        return [process for process in self.read() if process.unique_id in wanted]
+
+    def delete(self, processes: Iterable[Process]) -> None:
+        """Stop them and take them out of PM2's list. Raises AxonError when the daemon refuses."""
+        if processes:
+            present = self.still_there(processes)
+            self._unwatch(present)
+            self._each("deleteProcessId", present)
+
+    def stop(self, processes: Iterable[Process]) -> None:
+        """Stop them; they stay in the list, and are still watched when they were."""
+        self._each("stopProcessId", self.still_there(processes))
+
+    def unwatch(self, processes: Iterable[Process]) -> None:
+        """End watching, which would start a stopped process again (Watcher.js:53)."""
+        if processes:
+            self._unwatch(self.still_there(processes))
+
+    def _unwatch(self, processes: List[Process]) -> None:
+        for process in processes:
+            if process.pm2_env.get("watch"):
+                with _already_gone():
+                    self.daemon.client.call("stopWatch", "stopProcessId", process.pm_id)
+
+    def _each(self, method: str, processes: List[Process]) -> None:
+        client = self.daemon.client
+        requests = [(process, client.send(method, process.pm_id)) for process in processes]
+        for process, request in requests:
+            patience = STOP_GRACE + 2 * _milliseconds(process.pm2_env.get("kill_timeout")) / 1000
+            with _already_gone():
+                client.receive(request, method, patience)
+
+    def restart(self, processes: Iterable[Process]) -> None:
+        """Start stopped ones again as they were, and wait until each runs."""
+        waiting = {process.unique_id for process in processes}
+        for process in self.still_there(processes):
+            if not process.running:
+                self.daemon.client.send("restartProcessId", {"id": process.pm_id})
+        deadline = time.monotonic() + RESTART_TIMEOUT
+        while waiting:
+            live = [process for process in self.read() if process.unique_id in waiting]
+            if all(process.running or process.status in ("errored", "waiting restart") for process in live):
+                return
+            if time.monotonic() > deadline:
+                raise Pm2Error("%s did not start again within %g s" % (live[0].name, RESTART_TIMEOUT))
+            time.sleep(0.05)
+
+
+def ours(items: Iterable[Dict[str, Any]], namespace: str) -> List[Process]:
+    """The processes of ``namespace`` in an answer of getMonitorData."""
+    processes = (Process(item) for item in items)
+    return [process for process in processes if process.namespace == namespace and not process.is_module]
+
+
+@contextlib.contextmanager
+def _already_gone() -> Any:
+    """Somebody else deleted it meanwhile: that is what was wanted."""
+    try:
+        yield
+    except RemoteError as error:
+        if "id unknown" not in str(error):
+            raise
+
+
+def _milliseconds(value: Any) -> float:
+    try:
+        return float(value or 0)
+    except (TypeError, ValueError):
+        return 0.0
+
+
+class Transaction:
+    """One change of one namespace, under the namespace's lock."""
+
+    def __init__(
+        self, namespace: Namespace, pm2_home: str, plan: _plan.Plan, ready: Ready, save: bool, redactor: Redactor
+    ) -> None:
+        self._namespace = namespace
+        self._home = pm2_home
+        self._plan = plan
+        self._ready = ready
+        self._save = save
+        self._redactor = redactor
+        self._id = uuid.uuid4().hex
+        self._errors = _bus.Errors(pm2_home, namespace.name)
+        self._candidates: List[Candidate] = []
+        self._retire = [process for app in plan.apps for process in app.retire]
+        self._make_room = [
+            process
+            for app in plan.apps
+            if app.order == _plan.STOP_FIRST and app.start
+            for process in app.retire
+            if _plan.is_active(process)
+        ]
+        self._stop = [process for app in plan.apps for process in app.stop]
+        self._kept = [process for app in plan.apps for process in app.keep]
+
+    def run(self) -> bool:
+        """Do it. Return whether the dump was written. Raises Pm2Error when everything was put back."""
+        try:
+            return self._run()
+        finally:
+            self._errors.close()
+
+    def _run(self) -> bool:
+        self._write_journal(_journal.TRYING)
+        reached("journal_written")
+        try:
+            self._try()
+            saved = self._commit()
+        except BaseException as error:
+            self._put_back(error)
+            raise
+        self._namespace.unwatch(self._stop)
+        self._namespace.delete(self._retire)
+        reached("retired")
+        _journal.remove(self._home, self._namespace.name)
+        reached("journal_removed")
+        return saved
+
+    def _try(self) -> None:
+        beside = [plan for plan in self._plan.apps if plan.order == _plan.BESIDE]
+        stop_first = [plan for plan in self._plan.apps if plan.order == _plan.STOP_FIRST]
+        for plan in beside:
+            self._start(plan)
+        reached("beside_started")
+        if self._make_room and self._candidates:
+            # Nothing is stopped for a release whose first processes do not even stay up.
+            self._wait(self._ready._replace(connections=[], log=[]))
+            reached("beside_up")
+        for plan in stop_first:
+            self._namespace.stop([p for p in plan.retire if p in self._make_room])
+            reached("room_made")
+            self._start(plan)
+            reached("stop_first_started")
+        if self._candidates:
+            self._wait(self._ready)
+            reached("gate_passed")
+        if self._stop:
+            self._namespace.stop(self._stop)
+            reached("stopped")
+
+    def _commit(self) -> bool:
+        """From here a killed run is finished by the next one, not undone."""
+        self._write_journal(_journal.COMMITTED)
+        reached("committed")
+        if not self._save:
+            return False
+        try:
+            saved = _dump.save(self._home, self._namespace.name, self._entries())
+        except BaseException:
+            _journal.remove(self._home, self._namespace.name)
+            raise
+        reached("saved")
+        return saved
+
+    def _start(self, plan: _plan.AppPlan) -> None:
+        if plan.app is None:
+            return
+        make_directories(plan.app.log_dirs)
+        sizes = _file_sizes(plan.app.log_dirs)
+        for slot in plan.start:
+            payload = plan.app.payload(slot, {"transaction": self._id})
+            request = self._namespace.daemon.client.send("prepare", payload)
+            self._candidates.append(Candidate(plan.app, slot, request, sizes))
+            reached("candidate_sent")
+
+    def _wait(self, ready: Ready) -> None:
+        retiring = [process for process in self._retire if process.running]
+        _gate.wait(self._candidates, ready, self._read, self._refused, retiring, self._kept)
+
+    def _read(self) -> List[Process]:
+        self._errors.collect()
+        live = self._namespace.read()
+        mine = {(p.name, p.instance): p for p in live if _transaction_of(p) == self._id}
+        for candidate in self._candidates:
+            candidate.process = mine.get((candidate.app.name, candidate.slot))
+        return live
+
+    def _refused(self, candidate: Candidate) -> Optional[str]:
+        client = self._namespace.daemon.client
+        client.collect()
+        if not client.arrived(candidate.request):
+            return None
+        try:
+            client.receive(candidate.request, "prepare")
+        except RemoteError as error:
+            return str(error.details["rpc_error"])
+        # Taken in: it will not arrive again.
+        return None
+
+    def _entries(self) -> List[_dump.Entry]:
+        leaving = {process.unique_id for process in self._retire}
+        live = [process for process in self._namespace.read() if process.unique_id not in leaving]
+        return _dump.entries_of(process.pm2_env for process in live)
+
+    def _write_journal(self, phase: str) -> None:
+        journal = Journal(
+            transaction=self._id,
+            phase=phase,
+            retire=[process.unique_id for process in self._retire],
+            stopped=[process.unique_id for process in self._make_room],
+            save=self._save,
+        )
+        _journal.write(self._home, self._namespace.name, journal)
+
+    def _put_back(self, error: BaseException) -> None:
+        """Undo, and tell in ``error`` whether that worked and what the failed process said last."""
+        if isinstance(error, Pm2Error):
+            error.details.update(self._evidence(error))
+        try:
+            undo(self._namespace, self._id, self._make_room + self._stop)
+            _journal.remove(self._home, self._namespace.name)
+        except (Pm2Error, OSError) as second:
+            if isinstance(error, Pm2Error):
+                error.details.update(rolled_back=False, rollback_error=self._redactor.text(str(second)))
+            return
+        if isinstance(error, Pm2Error):
+            error.details["rolled_back"] = True
+
+    def _evidence(self, error: Pm2Error) -> Dict[str, Any]:
+        candidate = error.candidate if isinstance(error, GateFailure) else None
+        if candidate is None:
+            return {}
+        self._errors.collect()
+        lines = candidate.error_tail()
+        if not lines and candidate.process is not None:
+            lines = self._errors.of(candidate.process.pm_id)
+        lines = [self._redactor.text(line) for line in lines[-_gate.LOG_TAIL_LINES :]]
+        return {"failed_process": {"name": candidate.app.name, "instance": candidate.slot}, "error_log": lines}
+
+
+def undo(namespace: Namespace, transaction: str, stopped: Sequence[Process]) -> None:
+    """Remove what a transaction started, and start again what it stopped."""
+    leftover = [process for process in namespace.read() if _transaction_of(process) == transaction]
+    namespace.delete(leftover)
+    namespace.restart(stopped)
+
+
+def recover(namespace: Namespace, pm2_home: str) -> Optional[str]:
+    """Finish or undo what a killed run left in this namespace; what was done, or None where there was nothing."""
+    journal = _journal.read(pm2_home, namespace.name)
+    if journal is None:
+        return None
+    live = namespace.read()
+    if journal.phase == _journal.COMMITTED:
+        namespace.delete([process for process in live if process.unique_id in journal.retire])
+    else:
+        undo(namespace, journal.transaction, [process for process in live if process.unique_id in journal.stopped])
+    if journal.save and journal.phase == _journal.COMMITTED:
+        _dump.save(pm2_home, namespace.name, _dump.entries_of(process.pm2_env for process in namespace.read()))
+    _journal.remove(pm2_home, namespace.name)
+    return OUTCOME[journal.phase]
+
+
+def after_recovery(live: List[Process], journal: Optional[Journal]) -> List[Process]:
+    """What ``recover`` would leave, for check mode."""
+    if journal is None:
+        return live
+    if journal.phase == _journal.COMMITTED:
+        return [process for process in live if process.unique_id not in journal.retire]
+    return [process for process in live if _transaction_of(process) != journal.transaction]
+
+
+def _transaction_of(process: Process) -> Optional[str]:
+    return (process.marker or {}).get("transaction")
+
+
+def make_directories(directories: Iterable[str]) -> None:
+    """Create the directories an app logs to, as the pm2 program does (Common.js, prepareAppConf)."""
+    for directory in directories:
+        try:
+            os.makedirs(directory, exist_ok=True)
+        except OSError as error:
+            raise Pm2Error("The log directory %s cannot be made: %s" % (directory, error.strerror)) from error
+
+
+def _file_sizes(directories: Iterable[str]) -> Dict[str, int]:
+    sizes = {}
+    for directory in directories:
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    sizes[entry.path] = entry.stat().st_size
+    return sizes

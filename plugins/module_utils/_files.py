@@ -1,0 +1,91 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Files that survive a crash, and locks that free themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import time
+from typing import Iterator
+
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+
+STATE_DIRECTORY = "nodeops"
+
+
+def state_path(pm2_home: str, name: str) -> str:
+    """Where the collection keeps a file of its own: ``$PM2_HOME/nodeops/<name>``."""
+    return os.path.join(pm2_home, STATE_DIRECTORY, name)
+
+
+def write_atomically(path: str, data: bytes) -> None:
+    """Replace ``path`` by a 0600 file with ``data``: a reader sees the old or the new, also after a power cut.
+
+    Writes beside, fsyncs, renames, fsyncs the directory. Raises OSError and leaves the old file when it cannot.
+    """
+    directory = os.path.dirname(path)
+    handle, temporary = tempfile.mkstemp(prefix="." + os.path.basename(path) + ".", dir=directory)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_directory(directory)
+
+
+def sync_directory(directory: str) -> None:
+    """Make renames and unlinks in ``directory`` durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def lock(pm2_home: str, name: str, what: str, timeout: float) -> Iterator[None]:
+    """Hold ``$PM2_HOME/nodeops/<name>.lock`` (flock), waiting up to ``timeout`` seconds.
+
+    The kernel frees the lock when its holder dies, so it cannot go stale. ``what`` says in the error what could not
+    be done. Raises Pm2Error naming the holder when the wait was in vain.
+    """
+    path = state_path(pm2_home, name + ".lock")
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _wait_for(handle, path, what, timeout)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, b"pid %d since %s" % (os.getpid(), time.strftime("%Y-%m-%dT%H:%M:%S%z").encode()), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _wait_for(handle: int, path: str, what: str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    pause = 0.005
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = os.pread(handle, 200, 0).decode("utf-8", "replace") or "an unknown process"
+                raise Pm2Error(
+                    "%s: another run holds %s (%s) and did not finish within %g s. Nothing was changed. "
+                    "Wait for it to end, then run again." % (what, path, holder, timeout)
+                ) from None
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)

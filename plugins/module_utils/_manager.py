@@ -1,0 +1,344 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""One call of pm2_process: from options to a result."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _apply,
+    _checks,
+    _daemon,
+    _dump,
+    _ecosystem,
+    _files,
+    _gate,
+    _journal,
+    _orphans,
+    _plan,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils._app import App, app_name, build_apps, check_namespace
+from ansible_collections.nodeops.pm2.plugins.module_utils._clone import Clone
+from ansible_collections.nodeops.pm2.plugins.module_utils._context import Context
+from ansible_collections.nodeops.pm2.plugins.module_utils._daemon import Daemon
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process
+from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils._report import difference_text, process_result, summary
+from ansible_collections.nodeops.pm2.plugins.module_utils._target import context_for
+
+LOCK_TIMEOUT = 120.0
+UP = ("started", "restarted", "reloaded")
+
+
+class Options(NamedTuple):
+    """The options of pm2_process, as the module got them."""
+
+    namespace: str
+    pm2_home: str
+    pm2_executable: Optional[str]
+    apps: Optional[List[Dict[str, Any]]]
+    ecosystem: Optional[str]
+    env_name: Optional[str]
+    names: Optional[List[str]]
+    state: str
+    prune: bool
+    strategy: str
+    ready: Dict[str, Any]
+    save: bool
+    max_affected: Optional[int]
+
+
+class Manager:
+    """Brings one namespace to what the options say."""
+
+    def __init__(self, options: Options, check_mode: bool) -> None:
+        self._options = options
+        self._check_mode = check_mode
+        self._redactor = Redactor()
+        self.warnings: List[str] = []
+
+    def run(self) -> Dict[str, Any]:
+        """The module's result. Raises Pm2Error, its text without secrets, when everything is as it was."""
+        try:
+            return self._run()
+        except Pm2Error as error:
+            raise self._explained(error) from error
+
+    def _run(self) -> Dict[str, Any]:
+        options = self._options
+        check_namespace(options.namespace)
+        _daemon.check_home(options.pm2_home)
+        ready = _checks.parse(options.ready)
+        daemon = _daemon.find(options.pm2_home)
+        context = context_for(options.pm2_home, options.pm2_executable, daemon)
+        apps = self._defined_apps(context)
+        if self._check_mode:
+            return self._predict(daemon, apps)
+        if daemon is None and options.state not in UP:
+            return self._nothing_runs()
+        if daemon is None:
+            daemon, _started = _daemon.ensure(options.pm2_home, options.pm2_executable)
+        what = "Namespace %s was not changed" % options.namespace
+        with _files.lock(options.pm2_home, options.namespace, what, LOCK_TIMEOUT):
+            return self._bring(daemon, apps, ready)
+
+    def _bring(self, daemon: Daemon, apps: List[App], ready: _checks.Ready) -> Dict[str, Any]:
+        options = self._options
+        namespace = _apply.Namespace(daemon, options.namespace)
+        recovered = _apply.recover(namespace, options.pm2_home)
+        everything = daemon.read()
+        live = _apply.ours(everything, options.namespace)
+        plan = self._make_plan(apps, live, everything)
+        orphans = self._find_orphans(plan, everything, daemon.pid)
+        before = summary(live)
+        saved = False
+        if plan.actions:
+            self._check_affected(plan)
+            _orphans.end(orphans)
+            transaction = _apply.Transaction(namespace, options.pm2_home, plan, ready, options.save, self._redactor)
+            saved = transaction.run()
+            live = namespace.read()
+        else:
+            live = self._settled(namespace, live, plan, ready)
+            if options.save:
+                entries = _dump.entries_of(process.pm2_env for process in live)
+                saved = _dump.save(options.pm2_home, options.namespace, entries)
+        return self._result(plan, orphans, live, before, saved, recovered)
+
+    def _predict(self, daemon: Optional[Daemon], apps: List[App]) -> Dict[str, Any]:
+        options = self._options
+        everything = daemon.processes if daemon else []
+        journal = _journal.read(options.pm2_home, options.namespace)
+        live = _apply.after_recovery(_apply.ours(everything, options.namespace), journal)
+        plan = self._make_plan(apps, live, everything)
+        self._check_affected(plan)
+        orphans = self._find_orphans(plan, everything, daemon.pid if daemon else 0)
+        recovered = None if journal is None else _apply.OUTCOME[journal.phase]
+        if not options.save or (daemon is None and options.state not in UP):
+            saved = False
+        elif _only_restarts(plan):
+            entries = _dump.entries_of(process.pm2_env for process in live)
+            saved = _dump.differs(options.pm2_home, options.namespace, entries)
+        else:
+            saved = True
+        return self._result(plan, orphans, live, summary(live), saved, recovered)
+
+    def _nothing_runs(self) -> Dict[str, Any]:
+        """No daemon: nothing to stop or remove, and none is started for that."""
+        return self._result(_plan.Plan([]), [], [], {}, False, None)
+
+    # -- what is wanted ------------------------------------------------------------------------------------------
+
+    def _defined_apps(self, context: Context) -> List[App]:
+        """The apps this call is about, validated; empty where the state works on what is live."""
+        options = self._options
+        definitions = self._definitions(context)
+        if options.state in UP:
+            if options.prune and options.names:
+                raise Pm2Error(
+                    "prune and names exclude each other: prune needs the whole definition. Nothing was changed."
+                )
+            if definitions is None:
+                if options.state == "started" or options.prune:
+                    raise Pm2Error(
+                        "state %s%s needs apps or ecosystem. Nothing was changed."
+                        % (options.state, " with prune" if options.prune else "")
+                    )
+                return []
+            return self._build(definitions, context)
+        if options.prune:
+            raise Pm2Error(
+                "prune goes with state started, restarted or reloaded, not %s. Nothing was changed." % options.state
+            )
+        return []
+
+    def _definitions(self, context: Context) -> Optional[List[Dict[str, Any]]]:
+        options = self._options
+        if options.ecosystem:
+            definitions = _ecosystem.load(options.ecosystem, options.env_name, context)
+        elif options.apps is not None:
+            definitions = _ecosystem.merge_env(options.apps, options.env_name)
+        else:
+            return None
+        self.warnings.extend(definitions.warnings)
+        for definition in definitions:
+            if isinstance(definition, dict) and isinstance(definition.get("env"), dict):
+                self._redactor.add_environment(definition["env"])
+        if not definitions:
+            raise Pm2Error(
+                "No app is defined. Nothing was changed. To remove all processes of a namespace use state: absent."
+            )
+        return definitions
+
+    def _build(self, definitions: List[Dict[str, Any]], context: Context) -> List[App]:
+        base = os.path.dirname(os.path.abspath(self._options.ecosystem)) if self._options.ecosystem else None
+        apps = build_apps(definitions, context, self._options.namespace, base)
+        for app in apps:
+            self.warnings.extend(app.warnings)
+            self._redactor.add_environment({k: v for k, v in app.env.items() if context.base_env.get(k) != v})
+            self._redactor.add_arguments(app.config.get("args") or [])
+        names = self._options.names
+        if not names:
+            return apps
+        unknown = sorted(set(names) - {app.name for app in apps})
+        if unknown:
+            raise Pm2Error(
+                "names: %s is not defined (defined: %s). Nothing was changed."
+                % (", ".join(unknown), ", ".join(app.name for app in apps))
+            )
+        return [app for app in apps if app.name in names]
+
+    # -- the plan ------------------------------------------------------------------------------------------------
+
+    def _make_plan(self, apps: List[App], live: List[Process], everything: List[Dict[str, Any]]) -> _plan.Plan:
+        options = self._options
+        for process in live:
+            self._redactor.add_environment(process.env)
+        if options.state in UP:
+            again = options.state != "started"
+            strategy = "restart" if options.state == "restarted" and options.strategy == "auto" else options.strategy
+            wanted: List[Any] = list(apps) if apps else self._clones(live)
+            self._check_watch(wanted, everything)
+            plan = _plan.bring_up(wanted, live, strategy, again)
+            if options.prune:
+                surplus = [process for process in live if process.name not in {app.name for app in apps}]
+                plan = _plan.join(plan, _plan.remove(surplus, "not defined"))
+            return plan
+        chosen = self._chosen(live)
+        return _plan.stop(chosen) if options.state == "stopped" else _plan.remove(chosen, "asked for")
+
+    def _clones(self, live: List[Process]) -> List[Clone]:
+        groups = _plan.group(live)
+        names = self._options.names
+        missing = sorted(set(names or []) - set(groups))
+        if missing:
+            raise Pm2Error(
+                "names: there is no process %s in namespace %s (there: %s). Nothing was changed."
+                % (", ".join(missing), self._options.namespace, ", ".join(groups) or "none")
+            )
+        return [Clone(name, processes) for name, processes in groups.items() if not names or name in names]
+
+    def _chosen(self, live: List[Process]) -> List[Process]:
+        """Of a namespace to stop or remove: what is defined here, or all of it; limited to ``names``."""
+        chosen: Optional[Set[str]] = None
+        if self._options.apps is not None:
+            chosen = {app_name(definition) for definition in self._options.apps}
+        elif self._options.ecosystem:
+            raise Pm2Error(
+                "ecosystem does not go with state %s. Nothing was changed. Give names, or neither for the whole "
+                "namespace." % self._options.state
+            )
+        if self._options.names:
+            chosen = set(self._options.names) if chosen is None else chosen & set(self._options.names)
+        return [process for process in live if chosen is None or process.name in chosen]
+
+    def _check_watch(self, wanted: Iterable[Any], everything: List[Dict[str, Any]]) -> None:
+        """PM2's watcher restarts by *name*, in every namespace (Watcher.js:53)."""
+        foreign: Dict[str, Process] = {}
+        for process in map(Process, everything):
+            if process.namespace != self._options.namespace:
+                foreign[process.name] = process
+        for app in wanted:
+            other = foreign.get(app.name)
+            if other and app.config.get("watch"):
+                raise Pm2Error(
+                    "App %s is to be watched, and namespace %s has an app of the same name: PM2's watcher restarts by "
+                    "name, so a changed file here would restart it there. Nothing was changed. Set watch: false or "
+                    "rename one." % (app.name, other.namespace)
+                )
+            if other and other.pm2_env.get("watch"):
+                self.warnings.append(
+                    "%s of namespace %s is watched: PM2 will restart %s of namespace %s too whenever a file there "
+                    "changes." % (app.name, other.namespace, app.name, self._options.namespace)
+                )
+
+    def _find_orphans(
+        self, plan: _plan.Plan, everything: List[Dict[str, Any]], daemon_pid: int
+    ) -> List[_orphans.Orphan]:
+        names = {app.name for app in plan.apps if app.start and not app.retire and not app.keep}
+        if not names:
+            return []
+        live_ids = [process.unique_id for process in map(Process, everything)]
+        return _orphans.find(self._options.pm2_home, self._options.namespace, names, live_ids, daemon_pid)
+
+    def _check_affected(self, plan: _plan.Plan) -> None:
+        limit = self._options.max_affected
+        if limit is not None and plan.affected > limit:
+            raise Pm2Error(
+                "%d processes of namespace %s would be changed, max_affected is %d. Nothing was changed. Look at "
+                "actions, and raise max_affected if that is right." % (plan.affected, self._options.namespace, limit),
+                {"actions": plan.actions},
+            )
+
+    def _settled(
+        self, namespace: _apply.Namespace, live: List[Process], plan: _plan.Plan, ready: _checks.Ready
+    ) -> List[Process]:
+        """A crash loop is not "running": who has restarted a moment ago must stay up for min_uptime first."""
+        young = [p for app in plan.apps for p in app.keep if p.restart_time > 0 and p.running]
+        return _gate.settle(young, ready.min_uptime, namespace.read) if young else live
+
+    # -- the answer ----------------------------------------------------------------------------------------------
+
+    def _result(
+        self,
+        plan: _plan.Plan,
+        orphans: List[_orphans.Orphan],
+        live: List[Process],
+        before: Dict[str, Any],
+        saved: bool,
+        recovered: Optional[str],
+    ) -> Dict[str, Any]:
+        actions = [
+            _plan.action("end_orphan", o.name, None, None, ["left by a killed daemon, pid %d" % o.pid]) for o in orphans
+        ]
+        actions += plan.actions
+        for process in live:
+            self._warn_of_cron(process)
+        return {
+            "changed": bool(actions) or saved or recovered is not None,
+            "actions": actions,
+            "processes": [process_result(process) for process in live],
+            "saved": saved,
+            "recovered": recovered,
+            "rolled_back": False,
+            "diff": difference_text(self._options.namespace, before, plan),
+        }
+
+    def _warn_of_cron(self, process: Process) -> None:
+        if (
+            self._options.state == "stopped"
+            and process.pm2_env.get("cron_restart")
+            and process.name not in str(self.warnings)
+        ):
+            self.warnings.append(
+                "%s has a cron_restart: PM2 starts it again at that time although it is stopped (Worker.js:46). "
+                "Use state absent to keep it down." % process.name
+            )
+
+    def _explained(self, error: Pm2Error) -> Pm2Error:
+        details = dict(error.details)
+        message = self._redactor.text(str(error)).rstrip(".") + "."
+        if details.get("rolled_back") is True:
+            message += " Everything is as before: what was started has been removed, what was stopped runs again."
+        elif "rollback_error" in details:
+            message += (
+                " Putting everything back did not succeed (%s). Run again: the next run finishes the undo."
+                % details["rollback_error"]
+            )
+        if details.get("error_log"):
+            message += " The end of its error log is in error_log."
+        return Pm2Error(message, details)
+
+
+def _only_restarts(plan: _plan.Plan) -> bool:
+    """Whether what a resurrect would bring stays the same."""
+    return all(
+        action["action"] in ("restart", "replace") and action["reasons"] == ["asked for"] for action in plan.actions
+    )

@@ -1,0 +1,389 @@
+#!/usr/bin/python
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Bring the PM2 processes of one namespace to what is defined."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pm2_process
+short_description: Bring the PM2 processes of one namespace to what is defined
+version_added: 0.1.0
+author:
+  - nodeops.pm2 contributors (@nodeops)
+description:
+  - Starts, replaces, scales, stops and removes the processes of one namespace, and of no other.
+  - A call is a transaction. New processes have to prove themselves (O(ready)) before the old ones go. When they do not,
+    everything is put back and the task fails with the reason and the end of the error log.
+  - Cluster apps are replaced without downtime, new workers start beside the old ones on the same port. Fork apps
+    cannot share a port, they are stopped and started, and the old definition is started again when the new one fails.
+  - An app gets a clean environment, E(PATH), E(HOME), E(USER), E(LOGNAME), E(SHELL), E(LANG), E(PM2_HOME) and what its
+    definition says. Nothing of the caller's shell reaches it.
+  - A run that was killed is finished or undone by the next one on the same namespace.
+extends_documentation_fragment:
+  - nodeops.pm2.attributes
+  - nodeops.pm2.attributes.actiongroup
+  - nodeops.pm2.connection
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+    details: Values of variables and arguments are never shown, only their names.
+  idempotent:
+    support: partial
+    details: With O(state=restarted) and O(state=reloaded) the processes are renewed by every run.
+options:
+  namespace:
+    description:
+      - The namespace. Letters, digits, C(_), C(.) and C(-), at most 100 characters, not V(all) and not only digits.
+    type: str
+    required: true
+  apps:
+    description:
+      - The apps, with the keys of PM2's ecosystem files (C(name), C(script), C(cwd), C(instances), C(env), ...).
+      - Every key of PM2's schema and its aliases are taken. An unknown key is an error.
+      - C(script) may be relative to C(cwd). Without C(cwd) it has to be absolute, or a command found in E(PATH).
+    type: list
+    elements: dict
+  ecosystem:
+    description:
+      - An ecosystem file on the target (C(.js), C(.cjs), C(.mjs), C(.json), C(.yml), C(.yaml)).
+      - A JavaScript file is run by the daemon's node in a clean environment, and has 10 seconds.
+      - Relative paths in it are relative to its directory.
+    type: path
+  env_name:
+    description:
+      - Merges C(env_NAME) of each app into its C(env), as C(pm2 start --env NAME) does.
+    type: str
+  names:
+    description:
+      - Limits the call to these apps.
+    type: list
+    elements: str
+  state:
+    description:
+      - V(started), every app is as defined and running. Needs O(apps) or O(ecosystem).
+      - V(stopped), they do not run and stay in PM2's list.
+      - V(restarted), V(reloaded), as V(started), and every process is a new one. V(restarted) stops before it starts,
+        V(reloaded) replaces cluster apps without downtime. Without O(apps) and O(ecosystem) they are renewed as they
+        are.
+      - V(absent), they are not in PM2's list.
+      - For V(stopped) and V(absent) O(apps) may be given to name the apps; without it all of the namespace is meant.
+    type: str
+    choices: [started, stopped, restarted, reloaded, absent]
+    default: started
+  prune:
+    description:
+      - Remove processes of this namespace that are not defined.
+    type: bool
+    default: false
+  strategy:
+    description:
+      - How a process makes way for a new one.
+      - V(auto), cluster apps by V(replace), others by V(restart).
+      - V(replace), the new one starts beside the old one, which is retired when the new one has proven itself. For a
+        fork app only when both can run at once (no common port).
+      - V(restart), the old one is stopped first, and started again when the new one fails.
+    type: str
+    choices: [auto, replace, restart]
+    default: auto
+  ready:
+    description:
+      - What new processes have to prove before the old ones are retired and the change is saved.
+    type: dict
+    default: {}
+    suboptions:
+      timeout:
+        description:
+          - Seconds until all of it has to hold.
+        type: float
+        default: 30
+      min_uptime:
+        description:
+          - Seconds each new process has to be up without a restart.
+        type: float
+        default: 2
+      http:
+        description:
+          - URLs that have to answer well. When new and old processes share a port, each new process has to answer
+            itself; answers of old ones do not count.
+        type: list
+        elements: dict
+        suboptions:
+          url:
+            description:
+              - An http or https URL, as seen from the target.
+            type: str
+            required: true
+          status:
+            description:
+              - The statuses that are good.
+            type: list
+            elements: int
+            default: [200]
+          expect:
+            description:
+              - A JMESPath expression on the JSON answer that has to be true. Needs C(jmespath) on the target.
+            type: str
+          headers:
+            description:
+              - Headers to send.
+            type: dict
+          timeout:
+            description:
+              - Seconds for one request.
+            type: float
+            default: 5
+          validate_certs:
+            description:
+              - Whether the certificate of an https URL has to be valid.
+            type: bool
+            default: true
+      tcp:
+        description:
+          - Ports, or C(host:port), that have to accept a connection.
+        type: list
+        elements: str
+      log:
+        description:
+          - Regular expressions. Each has to appear in what some new process logs.
+        type: list
+        elements: str
+  save:
+    description:
+      - Write this namespace into C(dump.pm2) when done, so that it comes back at boot.
+    type: bool
+    default: true
+  max_affected:
+    description:
+      - Refuse the call when more processes than this would be changed. A replaced process counts once.
+    type: int
+seealso:
+  - module: nodeops.pm2.pm2_info
+  - module: nodeops.pm2.pm2_save
+"""
+
+EXAMPLES = r"""
+- name: Two workers of the API and a queue worker, checked before the old ones go
+  nodeops.pm2.pm2_process:
+    namespace: shop-production
+    apps:
+      - name: shop-api
+        script: server.js
+        cwd: /srv/shop/releases/20261122-1
+        exec_mode: cluster
+        instances: 2
+        env:
+          NODE_ENV: production
+          PORT: 3000
+          DATABASE_URL: "{{ shop_database_url }}"
+      - name: shop-worker
+        script: worker.js
+        cwd: /srv/shop/releases/20261122-1
+        env:
+          NODE_ENV: production
+    prune: true
+    max_affected: 3
+    ready:
+      timeout: 60
+      http:
+        - url: http://127.0.0.1:3000/health
+          expect: status == 'ok'
+      log:
+        - connected to the queue
+
+- name: What an ecosystem file says, with its env_production
+  nodeops.pm2.pm2_process:
+    namespace: shop-production
+    ecosystem: /srv/shop/current/ecosystem.config.cjs
+    env_name: production
+
+- name: Restart two apps of the test environment, and nothing else
+  nodeops.pm2.pm2_process:
+    namespace: shop-test
+    names: [shop-api, shop-worker]
+    state: restarted
+  become: true
+  become_user: shop
+
+- name: Take the development environment down
+  nodeops.pm2.pm2_process:
+    namespace: shop-dev
+    state: absent
+"""
+
+RETURN = r"""
+actions:
+  description: What was done, or would be done in check mode, one entry for each process that is changed.
+  returned: success, and when O(max_affected) refuses
+  type: list
+  elements: dict
+  contains:
+    action:
+      description:
+        - V(start), V(replace) (new beside old), V(restart) (old stopped first), V(stop), V(delete), or V(end_orphan)
+          for a process that a killed daemon had left behind.
+      type: str
+    name:
+      description: The app.
+      type: str
+    pm_id:
+      description: PM2's id of the process that was found, null when there was none.
+      type: int
+    instance:
+      description: The number of the instance, from 0.
+      type: int
+    reasons:
+      description: Why. Names of variables, never their values.
+      type: list
+      elements: str
+  sample:
+    - action: replace
+      name: shop-api
+      pm_id: 4
+      instance: 0
+      reasons: ["cwd: /srv/shop/releases/1 -> /srv/shop/releases/2"]
+processes:
+  description: The processes of the namespace afterwards. In check mode as they are now.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The app.
+      type: str
+    namespace:
+      description: The namespace.
+      type: str
+    pm_id:
+      description: PM2's id.
+      type: int
+    pid:
+      description: The process id, null when it does not run.
+      type: int
+    instance:
+      description: The number of the instance.
+      type: int
+    status:
+      description: PM2's status.
+      type: str
+    running:
+      description: Whether there really is a process.
+      type: bool
+    restarts:
+      description: How often PM2 has restarted it.
+      type: int
+    exec_mode:
+      description: V(cluster_mode) or V(fork_mode).
+      type: str
+    script:
+      description: The absolute path of the script or program.
+      type: str
+    cwd:
+      description: The working directory.
+      type: str
+    out_log:
+      description: Where its standard output goes.
+      type: str
+    error_log:
+      description: Where its standard error goes. On failure see RV(error_log).
+      type: str
+saved:
+  description: Whether C(dump.pm2) was written.
+  returned: success
+  type: bool
+recovered:
+  description: V(finished) or V(undone) when an earlier run had been killed half-way, else null.
+  returned: success
+  type: str
+rolled_back:
+  description: On failure, whether everything was put back. Absent when nothing had been changed.
+  returned: always when something was started or stopped
+  type: bool
+failed_process:
+  description: The app and instance that did not prove itself.
+  returned: on failure of a new process
+  type: dict
+  contains:
+    name:
+      description: The app.
+      type: str
+    instance:
+      description: The number of the instance.
+      type: int
+error_log:
+  description: The last lines of the failed process's error log, without secrets.
+  returned: on failure of a new process
+  type: list
+  elements: str
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _daemon, _module
+from ansible_collections.nodeops.pm2.plugins.module_utils._manager import Manager, Options
+
+READY: Dict[str, Any] = {
+    "type": "dict",
+    "default": {},
+    "apply_defaults": True,
+    "options": {
+        "timeout": {"type": "float", "default": 30},
+        "min_uptime": {"type": "float", "default": 2},
+        "http": {
+            "type": "list",
+            "elements": "dict",
+            "options": {
+                "url": {"type": "str", "required": True},
+                "status": {"type": "list", "elements": "int", "default": [200]},
+                "expect": {"type": "str"},
+                "headers": {"type": "dict"},
+                "timeout": {"type": "float", "default": 5},
+                "validate_certs": {"type": "bool", "default": True},
+            },
+        },
+        "tcp": {"type": "list", "elements": "str"},
+        "log": {"type": "list", "elements": "str"},
+    },
+}
+
+
+def main() -> None:
+    """Entry point."""
+    module = _module.Module(
+        {
+            "namespace": {"type": "str", "required": True},
+            "apps": {"type": "list", "elements": "dict"},
+            "ecosystem": {"type": "path"},
+            "env_name": {"type": "str"},
+            "names": {"type": "list", "elements": "str"},
+            "state": {
+                "type": "str",
+                "choices": ["started", "stopped", "restarted", "reloaded", "absent"],
+                "default": "started",
+            },
+            "prune": {"type": "bool", "default": False},
+            "strategy": {"type": "str", "choices": ["auto", "replace", "restart"], "default": "auto"},
+            "ready": READY,
+            "save": {"type": "bool", "default": True},
+            "max_affected": {"type": "int"},
+        },
+        mutually_exclusive=[("apps", "ecosystem")],
+    )
+    options = Options(**dict(module.params, pm2_home=module.params["pm2_home"] or _daemon.default_home()))
+    manager = Manager(options, module.check_mode)
+
+    def bring() -> Dict[str, Any]:
+        result = manager.run()
+        for warning in manager.warnings:
+            module.warn(warning)
+        return result
+
+    _module.run(module, bring)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+#!/usr/bin/python
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Write one namespace's processes into dump.pm2."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pm2_save
+short_description: Write one namespace's live processes into PM2's dump
+version_added: 0.1.0
+author:
+  - nodeops.pm2 contributors (@nodeops)
+description:
+  - Makes C(dump.pm2), which C(pm2 resurrect) reads at boot, hold exactly the processes this namespace has now. The
+    entries of every other namespace stay as they are.
+  - A namespace without processes is saved as empty, so that what was removed does not come back at boot.
+  - The file is replaced at once (written beside, fsynced, renamed) and is only readable by its owner. The former one
+    becomes C(dump.pm2.bak).
+  - Nothing is written when the dump already says the same. Counters, ids and metrics do not count.
+  - M(nodeops.pm2.pm2_process) saves by itself; this module is for changes made by other means.
+extends_documentation_fragment:
+  - nodeops.pm2.attributes
+  - nodeops.pm2.attributes.actiongroup
+  - nodeops.pm2.connection
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+    details: Shows names and states of processes, no environment.
+  idempotent:
+    support: full
+options:
+  namespace:
+    description:
+      - The namespace to save.
+    type: str
+    required: true
+seealso:
+  - module: nodeops.pm2.pm2_process
+"""
+
+EXAMPLES = r"""
+- name: Keep what runs in production over a reboot
+  nodeops.pm2.pm2_save:
+    namespace: shop-production
+  become: true
+  become_user: shop
+"""
+
+RETURN = r"""
+entries:
+  description: How many processes of this namespace the dump holds afterwards.
+  returned: success
+  type: int
+  sample: 3
+dump:
+  description: The dump.
+  returned: success
+  type: str
+  sample: /home/shop/.pm2/dump.pm2
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _module, _save
+
+
+def main() -> None:
+    """Entry point."""
+    module = _module.Module({"namespace": {"type": "str", "required": True}})
+
+    def save() -> Dict[str, Any]:
+        return _save.save(module.params["pm2_home"], module.params["namespace"], module.check_mode)
+
+    _module.run(module, save)
+
+
+if __name__ == "__main__":
+    main()
