@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 import uuid
 from typing import Any, Dict, Iterable, List, Optional, Sequence
@@ -59,6 +60,8 @@ class Namespace:
             present = self.still_there(processes)
             self._unwatch(present)
             self._each("deleteProcessId", present)
+            for process in present:
+                _end_survivor(process)
 
     def stop(self, processes: Iterable[Process]) -> None:
         """Stop them; they stay in the list, and are still watched when they were."""
@@ -103,6 +106,15 @@ def ours(items: Iterable[Dict[str, Any]], namespace: str) -> List[Process]:
     """The processes of ``namespace`` in an answer of getMonitorData."""
     processes = (Process(item) for item in items)
     return [process for process in processes if process.namespace == namespace and not process.is_module]
+
+
+def _end_survivor(process: Process) -> None:
+    """PM2 takes a process out of its list even when it could not kill it (ActionMethods.js:363): then nobody would."""
+    with contextlib.suppress(OSError):
+        with open("/proc/%d/environ" % process.pid, "rb") as stream:
+            is_it = process.unique_id.encode() in stream.read()
+        if process.pid and process.unique_id and is_it:
+            os.kill(process.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

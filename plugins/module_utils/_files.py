@@ -25,6 +25,11 @@ def state_path(pm2_home: str, name: str) -> str:
     return os.path.join(pm2_home, STATE_DIRECTORY, name)
 
 
+def namespace_lock(namespace: str) -> str:
+    """The name of a namespace's lock: none that another lock could have, whatever the namespace is called."""
+    return "namespace-" + namespace
+
+
 def write_atomically(path: str, data: bytes) -> None:
     """Replace ``path`` by a 0600 file with ``data``: a reader sees the old or the new, also after a power cut.
 

@@ -79,14 +79,14 @@ class Manager:
         daemon = _daemon.find(options.pm2_home)
         context = context_for(options.pm2_home, options.pm2_executable, daemon)
         apps = self._defined_apps(context)
+        if daemon is None and not apps:
+            return self._without_daemon()
         if self._check_mode:
             return self._predict(daemon, apps)
-        if daemon is None and options.state not in UP:
-            return self._nothing_runs()
         if daemon is None:
             daemon, _started = _daemon.ensure(options.pm2_home, options.pm2_executable)
         what = "Namespace %s was not changed" % options.namespace
-        with _files.lock(options.pm2_home, options.namespace, what, LOCK_TIMEOUT):
+        with _files.lock(options.pm2_home, _files.namespace_lock(options.namespace), what, LOCK_TIMEOUT):
             return self._bring(daemon, apps, ready)
 
     def _bring(self, daemon: Daemon, apps: List[App], ready: _checks.Ready) -> Dict[str, Any]:
@@ -121,7 +121,7 @@ class Manager:
         self._check_affected(plan)
         orphans = self._find_orphans(plan, everything, daemon.pid if daemon else 0)
         recovered = None if journal is None else _apply.OUTCOME[journal.phase]
-        if not options.save or (daemon is None and options.state not in UP):
+        if not options.save:
             saved = False
         elif _only_restarts(plan):
             entries = _dump.entries_of(process.pm2_env for process in live)
@@ -130,9 +130,18 @@ class Manager:
             saved = True
         return self._result(plan, orphans, live, summary(live), saved, recovered)
 
-    def _nothing_runs(self) -> Dict[str, Any]:
-        """No daemon: nothing to stop or remove, and none is started for that."""
-        return self._result(_plan.Plan([]), [], [], {}, False, None)
+    def _without_daemon(self) -> Dict[str, Any]:
+        """Nothing runs, and no daemon is started for that. What is absent must not come back at boot either."""
+        options, saved = self._options, False
+        if options.state == "absent" and options.save and os.path.isdir(options.pm2_home):
+            entries = _dump.of_namespace(_dump.read(options.pm2_home).entries, options.namespace)
+            chosen = self._chosen_names()
+            left = [entry for entry in entries if chosen is not None and str(entry.get("name")) not in chosen]
+            if self._check_mode or not _dump.differs(options.pm2_home, options.namespace, left):
+                saved = _dump.differs(options.pm2_home, options.namespace, left)
+            else:
+                saved = _dump.save(options.pm2_home, options.namespace, left)
+        return self._result(_plan.Plan([]), [], [], {}, saved, None)
 
     # -- what is wanted ------------------------------------------------------------------------------------------
 
@@ -227,6 +236,10 @@ class Manager:
 
     def _chosen(self, live: List[Process]) -> List[Process]:
         """Of a namespace to stop or remove: what is defined here, or all of it; limited to ``names``."""
+        chosen = self._chosen_names()
+        return [process for process in live if chosen is None or process.name in chosen]
+
+    def _chosen_names(self) -> Optional[Set[str]]:
         chosen: Optional[Set[str]] = None
         if self._options.apps is not None:
             chosen = {app_name(definition) for definition in self._options.apps}
@@ -237,7 +250,7 @@ class Manager:
             )
         if self._options.names:
             chosen = set(self._options.names) if chosen is None else chosen & set(self._options.names)
-        return [process for process in live if chosen is None or process.name in chosen]
+        return chosen
 
     def _check_watch(self, wanted: Iterable[Any], everything: List[Dict[str, Any]]) -> None:
         """PM2's watcher restarts by *name*, in every namespace (Watcher.js:53)."""

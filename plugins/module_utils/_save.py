@@ -33,7 +33,9 @@ def save(given_home: Optional[str], namespace: str, check_mode: bool) -> Dict[st
         changed = _dump.differs(pm2_home, namespace, wanted)
     else:
         # Not in the middle of a change: that would save processes which are still to prove themselves.
-        with _files.lock(pm2_home, namespace, "Namespace %s was not saved" % namespace, LOCK_TIMEOUT):
+        with _files.lock(
+            pm2_home, _files.namespace_lock(namespace), "Namespace %s was not saved" % namespace, LOCK_TIMEOUT
+        ):
             _apply.recover(_apply.Namespace(daemon, namespace), pm2_home)
             wanted = _entries(daemon, namespace)
             changed = _dump.save(pm2_home, namespace, wanted)

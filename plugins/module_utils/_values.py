@@ -154,7 +154,7 @@ def namespace(value: object, _major: int) -> str:
 
 
 def exec_mode(value: object, _major: int) -> str:
-    if not isinstance(value, str) or not _EXEC_MODE.fullmatch(value):
+    if not isinstance(value, str) or (value and not _EXEC_MODE.fullmatch(value)):
         raise _refuse(value, '"fork" or "cluster"')
     return value
 
