@@ -17,9 +17,9 @@ import os
 import signal
 import time
 import uuid
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _bus, _dump, _gate, _journal, _plan
+from ansible_collections.nodeops.pm2.plugins.module_utils import _bus, _dump, _gate, _journal, _plan, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils._axon import RemoteError
 from ansible_collections.nodeops.pm2.plugins.module_utils._checks import Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils._daemon import Daemon
@@ -158,6 +158,7 @@ class Transaction:
             if _plan.is_active(process)
         ]
         self._stop = [process for app in plan.apps for process in app.stop]
+        self._stopped = self._make_room + [process for process in self._stop if _plan.is_active(process)]
         self._kept = [process for app in plan.apps for process in app.keep]
 
     def run(self) -> bool:
@@ -176,12 +177,22 @@ class Transaction:
         except BaseException as error:
             self._put_back(error)
             raise
-        self._namespace.unwatch(self._stop)
-        self._namespace.delete(self._retire)
+        self._clear_away()
+        return saved
+
+    def _clear_away(self) -> None:
+        """What is left to do after the commit. Where it fails, the next run finishes it."""
+        try:
+            self._namespace.unwatch(self._stop)
+            self._namespace.delete(self._retire)
+        except Pm2Error as error:
+            raise Pm2Error(
+                "%s The change was made; old processes may be left. Run again: the next run removes them." % error,
+                error.details,
+            ) from error
         reached("retired")
         _journal.remove(self._home, self._namespace.name)
         reached("journal_removed")
-        return saved
 
     def _try(self) -> None:
         beside = [plan for plan in self._plan.apps if plan.order == _plan.BESIDE]
@@ -207,6 +218,7 @@ class Transaction:
 
     def _commit(self) -> bool:
         """From here a killed run is finished by the next one, not undone."""
+        _signals.hold()
         self._write_journal(_journal.COMMITTED)
         reached("committed")
         if not self._save:
@@ -214,10 +226,17 @@ class Transaction:
         try:
             saved = _dump.save(self._home, self._namespace.name, self._entries())
         except BaseException:
-            _journal.remove(self._home, self._namespace.name)
+            self._withdraw()
             raise
         reached("saved")
         return saved
+
+    def _withdraw(self) -> None:
+        """Not committed after all: a run killed while it puts back must not be finished by the next one."""
+        try:
+            self._write_journal(_journal.TRYING)
+        except Pm2Error:  # the disk is full: better no journal than one that says committed
+            _journal.remove(self._home, self._namespace.name)
 
     def _start(self, plan: _plan.AppPlan) -> None:
         if plan.app is None:
@@ -264,7 +283,7 @@ class Transaction:
             transaction=self._id,
             phase=phase,
             retire=[process.unique_id for process in self._retire],
-            stopped=[process.unique_id for process in self._make_room],
+            stopped=[process.unique_id for process in self._stopped],
             save=self._save,
         )
         _journal.write(self._home, self._namespace.name, journal)
@@ -274,7 +293,7 @@ class Transaction:
         if isinstance(error, Pm2Error):
             error.details.update(self._evidence(error))
         try:
-            undo(self._namespace, self._id, self._make_room + self._stop)
+            undo(self._namespace, self._id, self._stopped)
             _journal.remove(self._home, self._namespace.name)
         except (Pm2Error, OSError) as second:
             if isinstance(error, Pm2Error):
@@ -302,20 +321,30 @@ def undo(namespace: Namespace, transaction: str, stopped: Sequence[Process]) -> 
     namespace.restart(stopped)
 
 
-def recover(namespace: Namespace, pm2_home: str) -> Optional[str]:
-    """Finish or undo what a killed run left in this namespace; what was done, or None where there was nothing."""
+class Recovery(NamedTuple):
+    """What was done about a killed run: ``finished``, ``undone`` or None; and whether the dump was written."""
+
+    outcome: Optional[str]
+    saved: bool
+
+
+def recover(namespace: Namespace, pm2_home: str) -> Recovery:
+    """Finish or undo what a killed run left in this namespace."""
     journal = _journal.read(pm2_home, namespace.name)
     if journal is None:
-        return None
+        return Recovery(None, False)
     live = namespace.read()
+    stopped = [process for process in live if process.unique_id in journal.stopped]
+    saved = False
     if journal.phase == _journal.COMMITTED:
+        namespace.unwatch(stopped)
         namespace.delete([process for process in live if process.unique_id in journal.retire])
+        if journal.finishes_saving:
+            saved = _dump.save(pm2_home, namespace.name, _dump.entries_of(p.pm2_env for p in namespace.read()))
     else:
-        undo(namespace, journal.transaction, [process for process in live if process.unique_id in journal.stopped])
-    if journal.save and journal.phase == _journal.COMMITTED:
-        _dump.save(pm2_home, namespace.name, _dump.entries_of(process.pm2_env for process in namespace.read()))
+        undo(namespace, journal.transaction, stopped)
     _journal.remove(pm2_home, namespace.name)
-    return OUTCOME[journal.phase]
+    return Recovery(OUTCOME[journal.phase], saved)
 
 
 def after_recovery(live: List[Process], journal: Optional[Journal]) -> List[Process]:
@@ -324,7 +353,20 @@ def after_recovery(live: List[Process], journal: Optional[Journal]) -> List[Proc
         return live
     if journal.phase == _journal.COMMITTED:
         return [process for process in live if process.unique_id not in journal.retire]
-    return [process for process in live if _transaction_of(process) != journal.transaction]
+    old = [process for process in live if _transaction_of(process) != journal.transaction]
+    return [_Revived(p) if p.unique_id in journal.stopped and not p.running else p for p in old]
+
+
+class _Revived(Process):
+    """A stopped process as it will be when it has been started again."""
+
+    def __init__(self, process: Process) -> None:
+        env = dict(process.pm2_env, status="online")
+        super().__init__({"pm_id": process.pm_id, "name": process.name, "pid": 0, "pm2_env": env})
+
+    @property
+    def running(self) -> bool:
+        return True
 
 
 def _transaction_of(process: Process) -> Optional[str]:

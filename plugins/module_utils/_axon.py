@@ -204,7 +204,17 @@ class Client:
             arguments, taken = frame
             del self._buffer[:taken]
             if len(arguments) == 2 and arguments[0].startswith(b"j:") and arguments[1].startswith(b"s:"):
-                self._replies[arguments[1][2:].decode()] = json.loads(arguments[0][2:].decode("utf-8", "surrogatepass"))
+                self._replies[arguments[1][2:].decode("utf-8", "replace")] = _reply(arguments[0][2:])
+
+
+def _reply(data: bytes) -> Dict[str, Any]:
+    try:
+        reply = json.loads(data.decode("utf-8", "surrogatepass"))
+    except ValueError:
+        reply = None
+    if not isinstance(reply, dict):
+        raise AxonError("The peer does not speak PM2's protocol: its reply starts with %r." % data[:40])
+    return reply
 
 
 def _result(method: str, reply: Dict[str, Any]) -> Any:
@@ -212,5 +222,5 @@ def _result(method: str, reply: Dict[str, Any]) -> Any:
         raise RemoteError(
             "The PM2 daemon refused '%s': %s" % (method, reply["error"]), {"rpc_error": str(reply["error"])}
         )
-    answers = reply.get("args") or [None]
-    return answers[0]
+    answers = reply.get("args")
+    return answers[0] if isinstance(answers, list) and answers else None

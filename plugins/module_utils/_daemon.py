@@ -31,6 +31,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Erro
 KNOWN_MAJORS = (5, 6, 7)
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_TIMEOUT = 60.0  # seconds
+DEAF_GRACE = 5.0  # seconds a daemon that starts or ends may have no socket
 SOCKET_PATH_LIMIT = 107  # bytes, sun_path without its final NUL
 
 Version = Tuple[int, int, int]
@@ -130,11 +131,15 @@ def _identify(client: Client, home: str) -> Daemon:
                 % (home, client.peer.pid, text, ", ".join(map(str, KNOWN_MAJORS)))
             )
         processes = client.receive(processes_id, "getMonitorData")
+        if not isinstance(processes, list):
+            raise AxonError("The PM2 daemon of %s (pid %d) sent no list of processes." % (home, client.peer.pid))
     except RpcTimeout as error:
         raise Pm2Error(
             "%s Nothing was changed. Look at %s/pm2.log; a daemon that hangs has to be restarted by hand."
             % (error, home)
         ) from error
+    except AxonError as error:
+        raise Pm2Error("%s Nothing was changed. Look at %s/pm2.log." % (error, home)) from error
     return Daemon(client, client.peer.pid, version, processes)
 
 
@@ -225,13 +230,15 @@ def ensure(home: str, given_executable: Optional[str]) -> Tuple[Daemon, bool]:
     if daemon:
         return daemon, False
     executable = find_executable(given_executable)
-    os.makedirs(home, mode=0o700, exist_ok=True)
+    try:
+        os.makedirs(home, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Pm2Error("pm2_home %s cannot be made: %s. Nothing was changed." % (home, error.strerror)) from error
     check_home(home)
     with _files.lock(home, "daemon", "The PM2 daemon of %s was not started" % home, START_TIMEOUT):
-        daemon = find(home)
+        daemon = find_unless_deaf(home)
         if daemon:
             return daemon, False
-        _refuse_deaf_daemon(home)
         _start(home, executable)
         return _wait_until_it_answers(home), True
 
@@ -277,14 +284,21 @@ def _wait_until_it_answers(home: str) -> Daemon:
     raise Pm2Error("The PM2 daemon of %s was started but does not answer. Look at %s/pm2.log." % (home, home))
 
 
-def _refuse_deaf_daemon(home: str) -> None:
-    pid = running_without_socket(home)
-    if pid:
-        raise Pm2Error(
-            "A PM2 daemon of %s runs (pid %d), but nothing listens on its rpc.sock: starting a second one would run "
-            "every app twice. Nothing was changed. Stop that daemon (kill %d saves and stops its apps), then run again."
-            % (home, pid, pid)
-        )
+def find_unless_deaf(home: str) -> Optional[Daemon]:
+    """As ``find``. Raises Pm2Error for a daemon that runs and does not listen, unless it is just starting or ending."""
+    deadline = time.monotonic() + DEAF_GRACE
+    while True:
+        daemon = find(home)
+        pid = None if daemon else running_without_socket(home)
+        if pid is None:
+            return daemon
+        if time.monotonic() > deadline:
+            raise Pm2Error(
+                "A PM2 daemon of %s runs (pid %d), but nothing listens on its rpc.sock: starting a second one would "
+                "run every app twice. Nothing was changed. Stop that daemon (kill %d saves and stops its apps), then "
+                "run again." % (home, pid, pid)
+            )
+        time.sleep(0.05)
 
 
 def running_without_socket(home: str) -> Optional[int]:

@@ -122,8 +122,11 @@ def of_namespace(entries: Iterable[Entry], namespace: str) -> List[Entry]:
 
 
 def differs(pm2_home: str, namespace: str, wanted: List[Entry]) -> bool:
-    """Whether ``save`` would write: other processes than saved, a broken dump, or one others can read."""
-    dump = read(pm2_home)
+    """Whether ``save`` would write: other processes than saved, a broken dump, or one others can read.
+
+    Raises Pm2Error where ``save`` would.
+    """
+    dump = _readable(pm2_home, namespace)
     if not same(of_namespace(dump.entries, namespace), wanted):
         return True
     if dump.source is None:
@@ -138,17 +141,23 @@ def save(pm2_home: str, namespace: str, wanted: List[Entry]) -> bool:
     file can be read (the other namespaces' entries would be lost) or when the new one cannot be written.
     """
     with _files.lock(pm2_home, "dump", "Namespace %s was not saved" % namespace, LOCK_TIMEOUT):
-        dump = read(pm2_home)
-        if dump.problem and dump.source is None:
-            raise Pm2Error(
-                "%s. Namespace %s was not saved, because the entries of the other namespaces would be lost. Put back a "
-                "backup of %s, or remove the broken files to start with an empty dump."
-                % (dump.problem, namespace, path_of(pm2_home))
-            )
+        dump = _readable(pm2_home, namespace)
+        _files.discard_unfinished(path_of(pm2_home))
         if not differs(pm2_home, namespace, wanted):
             return False
         _write(pm2_home, dump, _merge(dump.entries, namespace, wanted))
         return True
+
+
+def _readable(pm2_home: str, namespace: str) -> Dump:
+    dump = read(pm2_home)
+    if dump.problem and dump.source is None:
+        raise Pm2Error(
+            "%s. Namespace %s was not saved, because the entries of the other namespaces would be lost. Put back a "
+            "backup of %s, or remove the broken files to start with an empty dump."
+            % (dump.problem, namespace, path_of(pm2_home))
+        )
+    return dump
 
 
 def _merge(entries: List[Entry], namespace: str, wanted: List[Entry]) -> List[Entry]:
@@ -162,13 +171,17 @@ def _merge(entries: List[Entry], namespace: str, wanted: List[Entry]) -> List[En
 def _write(pm2_home: str, former: Dump, entries: List[Entry]) -> None:
     path = path_of(pm2_home)
     try:
-        if former.source == path:
-            _keep_as_backup(path)
-        elif former.problem and os.path.exists(path):
-            os.rename(path, path + ".broken")
-        _files.write_atomically(path, json.dumps(entries).encode())
+        _files.write_atomically(path, json.dumps(entries).encode(), lambda: _keep_former(path, former))
     except OSError as error:
         raise Pm2Error("%s could not be written: %s. It is as it was." % (path, error.strerror)) from error
+
+
+def _keep_former(path: str, former: Dump) -> None:
+    """What stands at ``path`` now becomes the backup; a broken file is kept aside, the good backup stays."""
+    if former.source == path:
+        _keep_as_backup(path)
+    elif former.problem and os.path.exists(path):
+        os.rename(path, path + ".broken")
 
 
 def _keep_as_backup(path: str) -> None:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 import time
-from typing import Iterator
+from typing import Callable, Iterator
 
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 
@@ -30,24 +29,37 @@ def namespace_lock(namespace: str) -> str:
     return "namespace-" + namespace
 
 
-def write_atomically(path: str, data: bytes) -> None:
+def write_atomically(path: str, data: bytes, before_rename: Callable[[], None] = lambda: None) -> None:
     """Replace ``path`` by a 0600 file with ``data``: a reader sees the old or the new, also after a power cut.
 
     Writes beside, fsyncs, renames, fsyncs the directory. Raises OSError and leaves the old file when it cannot.
+    ``before_rename`` is called when nothing but the rename is left to do. One writer at a time: callers hold a lock.
     """
-    directory = os.path.dirname(path)
-    handle, temporary = tempfile.mkstemp(prefix="." + os.path.basename(path) + ".", dir=directory)
+    temporary = _temporary(path)
+    discard_unfinished(path)
     try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
+        before_rename()
         os.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_directory(directory)
+    sync_directory(os.path.dirname(path))
+
+
+def discard_unfinished(path: str) -> None:
+    """Remove what a killed ``write_atomically`` left beside ``path``."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_temporary(path))
+
+
+def _temporary(path: str) -> str:
+    return os.path.join(os.path.dirname(path), ".%s.new" % os.path.basename(path))
 
 
 def sync_directory(directory: str) -> None:
@@ -67,12 +79,16 @@ def lock(pm2_home: str, name: str, what: str, timeout: float) -> Iterator[None]:
     be done. Raises Pm2Error naming the holder when the wait was in vain.
     """
     path = state_path(pm2_home, name + ".lock")
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Pm2Error("%s: its lock %s cannot be made: %s." % (what, path, error.strerror)) from error
     try:
         _wait_for(handle, path, what, timeout)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, b"pid %d since %s" % (os.getpid(), time.strftime("%Y-%m-%dT%H:%M:%S%z").encode()), 0)
+        with contextlib.suppress(OSError):  # only for who waits in vain
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, b"pid %d since %s" % (os.getpid(), time.strftime("%Y-%m-%dT%H:%M:%S%z").encode()), 0)
         yield
     finally:
         os.close(handle)

@@ -23,7 +23,7 @@ COMMITTED = "committed"  # the new have proven themselves: finish retiring the o
 class Journal(NamedTuple):
     """``transaction`` is the id its candidates carry; ``retire`` and ``stopped`` are unique_ids of old processes.
 
-    ``stopped`` are those the transaction may have stopped to make room, which ran before.
+    ``stopped`` are those the transaction may have stopped, which ran before.
     """
 
     transaction: str
@@ -31,6 +31,11 @@ class Journal(NamedTuple):
     retire: List[str]
     stopped: List[str]
     save: bool
+
+    @property
+    def finishes_saving(self) -> bool:
+        """Whether the run that finishes it also saves."""
+        return self.save and self.phase == COMMITTED
 
 
 def _path(pm2_home: str, namespace: str) -> str:
@@ -53,13 +58,18 @@ def read(pm2_home: str, namespace: str) -> Optional[Journal]:
 
 
 def write(pm2_home: str, namespace: str, journal: Journal) -> None:
-    """Make ``journal`` durable before anything it announces is done."""
-    _files.write_atomically(_path(pm2_home, namespace), json.dumps(journal._asdict()).encode())
+    """Make ``journal`` durable before anything it announces is done. Raises Pm2Error when it cannot."""
+    path = _path(pm2_home, namespace)
+    try:
+        _files.write_atomically(path, json.dumps(journal._asdict()).encode())
+    except OSError as error:
+        raise Pm2Error("The journal %s could not be written: %s." % (path, error.strerror)) from error
 
 
 def remove(pm2_home: str, namespace: str) -> None:
     """The transaction is over: there is nothing to finish or undo."""
     path = _path(pm2_home, namespace)
+    _files.discard_unfinished(path)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
         _files.sync_directory(os.path.dirname(path))

@@ -76,7 +76,7 @@ class Manager:
         check_namespace(options.namespace)
         _daemon.check_home(options.pm2_home)
         ready = _checks.parse(options.ready)
-        daemon = _daemon.find(options.pm2_home)
+        daemon = _daemon.find_unless_deaf(options.pm2_home)
         context = context_for(options.pm2_home, options.pm2_executable, daemon)
         apps = self._defined_apps(context)
         if daemon is None and not apps:
@@ -92,7 +92,7 @@ class Manager:
     def _bring(self, daemon: Daemon, apps: List[App], ready: _checks.Ready) -> Dict[str, Any]:
         options = self._options
         namespace = _apply.Namespace(daemon, options.namespace)
-        recovered = _apply.recover(namespace, options.pm2_home)
+        recovery = _apply.recover(namespace, options.pm2_home)
         everything = daemon.read()
         live = _apply.ours(everything, options.namespace)
         plan = self._make_plan(apps, live, everything)
@@ -110,25 +110,26 @@ class Manager:
             if options.save:
                 entries = _dump.entries_of(process.pm2_env for process in live)
                 saved = _dump.save(options.pm2_home, options.namespace, entries)
-        return self._result(plan, orphans, live, before, saved, recovered)
+        return self._result(plan, orphans, live, before, saved or recovery.saved, recovery.outcome)
 
     def _predict(self, daemon: Optional[Daemon], apps: List[App]) -> Dict[str, Any]:
         options = self._options
         everything = daemon.processes if daemon else []
         journal = _journal.read(options.pm2_home, options.namespace)
-        live = _apply.after_recovery(_apply.ours(everything, options.namespace), journal)
+        now = _apply.ours(everything, options.namespace)
+        live = _apply.after_recovery(now, journal)
         plan = self._make_plan(apps, live, everything)
         self._check_affected(plan)
         orphans = self._find_orphans(plan, everything, daemon.pid if daemon else 0)
         recovered = None if journal is None else _apply.OUTCOME[journal.phase]
-        if not options.save:
+        if not options.save and not (journal and journal.finishes_saving):
             saved = False
-        elif _only_restarts(plan):
+        elif not options.save or _only_restarts(plan):
             entries = _dump.entries_of(process.pm2_env for process in live)
             saved = _dump.differs(options.pm2_home, options.namespace, entries)
         else:
             saved = True
-        return self._result(plan, orphans, live, summary(live), saved, recovered)
+        return self._result(plan, orphans, now, summary(live), saved, recovered)
 
     def _without_daemon(self) -> Dict[str, Any]:
         """Nothing runs, and no daemon is started for that. What is absent must not come back at boot either."""

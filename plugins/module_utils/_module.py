@@ -8,11 +8,10 @@
 
 from __future__ import annotations
 
-import signal
-from types import FrameType
-from typing import Any, Callable, Dict, NoReturn, Optional
+from typing import Any, Callable, Dict, NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.nodeops.pm2.plugins.module_utils import _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK
 
@@ -61,22 +60,12 @@ def _masked(value: Any) -> Any:
     return MASK if value else value
 
 
-class Interrupted(Pm2Error):
-    """The run was asked to end: it puts everything back first."""
-
-
 def run(module: Module, main: Callable[[], Dict[str, Any]]) -> None:
     """Run ``main`` and exit with its result; turn Pm2Error into a failure. A signal to end becomes an undo."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, _interrupt)
-    try:
-        result = main()
-    except Pm2Error as error:
-        module.fail_json(str(error), **error.details)
-    module.exit_json(**result)
-
-
-def _interrupt(number: int, _frame: Optional[FrameType]) -> None:
-    for every in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(every, signal.SIG_IGN)
-    raise Interrupted("The run was ended by %s." % signal.Signals(number).name)
+    with _signals.raised():
+        try:
+            result = main()
+            _signals.hold()
+        except Pm2Error as error:
+            module.fail_json(str(error), **error.details)
+        module.exit_json(**result)

@@ -9,12 +9,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _apply, _daemon, _dump, _files
+from ansible_collections.nodeops.pm2.plugins.module_utils import _apply, _daemon, _dump, _files, _journal
 from ansible_collections.nodeops.pm2.plugins.module_utils._app import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._manager import LOCK_TIMEOUT
+from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process
 
 
 def save(given_home: Optional[str], namespace: str, check_mode: bool) -> Dict[str, Any]:
@@ -22,33 +23,35 @@ def save(given_home: Optional[str], namespace: str, check_mode: bool) -> Dict[st
     pm2_home = given_home or _daemon.default_home()
     check_namespace(namespace)
     _daemon.check_home(pm2_home)
-    daemon = _daemon.find(pm2_home)
+    daemon = _daemon.find_unless_deaf(pm2_home)
     if daemon is None:
         raise Pm2Error(
             "No PM2 daemon runs in %s. Nothing was saved: what a resurrect would bring back stays as it is." % pm2_home
         )
     before = _dump.of_namespace(_dump.read(pm2_home).entries, namespace)
     if check_mode:
-        wanted = _entries(daemon, namespace)
-        changed = _dump.differs(pm2_home, namespace, wanted)
+        journal = _journal.read(pm2_home, namespace)
+        outcome = _apply.OUTCOME[journal.phase] if journal else None
+        wanted = _entries(_apply.after_recovery(_apply.ours(daemon.processes, namespace), journal))
+        written = _dump.differs(pm2_home, namespace, wanted)
     else:
         # Not in the middle of a change: that would save processes which are still to prove themselves.
-        with _files.lock(
-            pm2_home, _files.namespace_lock(namespace), "Namespace %s was not saved" % namespace, LOCK_TIMEOUT
-        ):
-            _apply.recover(_apply.Namespace(daemon, namespace), pm2_home)
-            wanted = _entries(daemon, namespace)
-            changed = _dump.save(pm2_home, namespace, wanted)
+        what = "Namespace %s was not saved" % namespace
+        with _files.lock(pm2_home, _files.namespace_lock(namespace), what, LOCK_TIMEOUT):
+            outcome, saved = _apply.recover(_apply.Namespace(daemon, namespace), pm2_home)
+            wanted = _entries(_apply.ours(daemon.read(), namespace))
+            written = _dump.save(pm2_home, namespace, wanted) or saved
     return {
-        "changed": changed,
+        "changed": written or outcome is not None,
         "entries": len(wanted),
         "dump": _dump.path_of(pm2_home),
-        "diff": {"before": _text(before), "after": _text(wanted) if changed else _text(before)},
+        "recovered": outcome,
+        "diff": {"before": _text(before), "after": _text(wanted) if written else _text(before)},
     }
 
 
-def _entries(daemon: _daemon.Daemon, namespace: str) -> Any:
-    return _dump.entries_of(process.pm2_env for process in _apply.ours(daemon.read(), namespace))
+def _entries(processes: Iterable[Process]) -> List[_dump.Entry]:
+    return _dump.entries_of(process.pm2_env for process in processes)
 
 
 def _text(entries: Iterable[_dump.Entry]) -> str:

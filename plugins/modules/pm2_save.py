@@ -62,6 +62,10 @@ dump:
   returned: success
   type: str
   sample: /home/shop/.pm2/dump.pm2
+recovered:
+  description: V(finished) or V(undone) when an earlier run had been killed half-way, else null.
+  returned: success
+  type: str
 """
 
 from typing import Any, Dict
