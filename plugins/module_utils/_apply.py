@@ -16,10 +16,17 @@ import contextlib
 import os
 import signal
 import time
-import uuid
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _bus, _dump, _gate, _journal, _plan, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _bus,
+    _dump,
+    _gate,
+    _journal,
+    _plan,
+    _rotation,
+    _signals,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils._axon import RemoteError
 from ansible_collections.nodeops.pm2.plugins.module_utils._checks import Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils._daemon import Daemon
@@ -31,6 +38,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redacto
 
 STOP_GRACE = 30.0  # seconds on top of an app's own kill_timeout
 RESTART_TIMEOUT = 30.0
+RESTLESS_UPTIME = 2000  # ms; what was restarted and has been up for less may crash again at any moment
+QUIET_READS, QUIET_PAUSE = 5, 0.03  # how often and after how many seconds a process must not be back
 OUTCOME = {_journal.COMMITTED: "finished", _journal.TRYING: "undone"}
 
 
@@ -41,31 +50,62 @@ def reached(point: str) -> None:
 class Namespace:
     """The processes of one namespace in a daemon. Every change goes by pm_id and is guarded by unique_id."""
 
-    def __init__(self, daemon: Daemon, name: str) -> None:
+    def __init__(self, daemon: Daemon, name: str, ports: Iterable[int] = ()) -> None:
         self.daemon = daemon
         self.name = name
+        self.ports = frozenset(ports)
+        """Those its checks ask."""
 
     def read(self) -> List[Process]:
         """Our processes as they are now; modules of PM2 (pm2-logrotate) are nobody's app."""
         return ours(self.daemon.read(), self.name)
 
     def still_there(self, processes: Iterable[Process]) -> List[Process]:
-        """Those of ``processes`` that are still in the list, as they are now: same unique_id, same namespace."""
-        wanted = {process.unique_id for process in processes}
-        return [process for process in self.read() if process.unique_id in wanted]
+        """Those of ``processes`` that are still in the list, as they are now: same pm_id, unique_id and namespace."""
+        wanted = {process.identity for process in processes}
+        return [process for process in self.read() if process.identity in wanted]
 
-    def delete(self, processes: Iterable[Process]) -> None:
-        """Stop them and take them out of PM2's list. Raises AxonError when the daemon refuses."""
-        if processes:
-            present = self.still_there(processes)
-            self._unwatch(present)
-            self._each("deleteProcessId", present)
-            for process in present:
-                _end_survivor(process)
+    def delete(self, processes: Iterable[Process], restless: bool = False) -> None:
+        """Stop them and take them out of PM2's list. Raises AxonError when the daemon refuses.
+
+        ``restless``: they may be crashing just now, so it is made sure that none comes back.
+        """
+        wanted = {process.identity for process in processes}
+        if not wanted:
+            return
+        live = self.read()
+        present = [process for process in live if process.identity in wanted]
+        self._unwatch(present)
+        departure = _rotation.Departure(self.daemon.pid, present, live, self.ports)
+        departure.hold()
+        requests = self._send("deleteProcessId", present)
+        departure.release()
+        self._receive("deleteProcessId", requests)
+        for process in present:
+            _end_survivor(process)
+        self._again("deleteProcessId", [process for process in present if restless or _is_restless(process)])
 
     def stop(self, processes: Iterable[Process]) -> None:
         """Stop them; they stay in the list, and are still watched when they were."""
-        self._each("stopProcessId", self.still_there(processes))
+        present = self.still_there(processes)
+        self._receive("stopProcessId", self._send("stopProcessId", present))
+        self._again("stopProcessId", [process for process in present if _is_restless(process)])
+
+    def _again(self, method: str, processes: List[Process]) -> None:
+        """Stop or delete once more what has come back.
+
+        PM2 restarts a crashed process in two steps, and a stop or delete between them is forgotten: the second step
+        puts the process back into the list, running (God.js:229 executeApp, the callback of forkMode and nodeApp).
+        """
+        quiet = 0
+        deadline = time.monotonic() + STOP_GRACE
+        while processes and quiet < QUIET_READS and time.monotonic() < deadline:
+            time.sleep(QUIET_PAUSE)
+            back = self.still_there(processes)
+            if method == "stopProcessId":
+                back = [p for p in back if p.status != "stopped" or _plan.is_between_lives(p)]
+            quiet = 0 if back else quiet + 1
+            self._receive(method, self._send(method, back))
 
     def unwatch(self, processes: Iterable[Process]) -> None:
         """End watching, which would start a stopped process again (Watcher.js:53)."""
@@ -78,23 +118,24 @@ class Namespace:
                 with _already_gone():
                     self.daemon.client.call("stopWatch", "stopProcessId", process.pm_id)
 
-    def _each(self, method: str, processes: List[Process]) -> None:
-        client = self.daemon.client
-        requests = [(process, client.send(method, process.pm_id)) for process in processes]
+    def _send(self, method: str, processes: List[Process]) -> List[Tuple[Process, str]]:
+        return [(process, self.daemon.client.send(method, process.pm_id)) for process in processes]
+
+    def _receive(self, method: str, requests: List[Tuple[Process, str]]) -> None:
         for process, request in requests:
             patience = STOP_GRACE + 2 * _milliseconds(process.pm2_env.get("kill_timeout")) / 1000
             with _already_gone():
-                client.receive(request, method, patience)
+                self.daemon.client.receive(request, method, patience)
 
     def restart(self, processes: Iterable[Process]) -> None:
         """Start stopped ones again as they were, and wait until each runs."""
-        waiting = {process.unique_id for process in processes}
+        waiting = {process.identity for process in processes}
         for process in self.still_there(processes):
             if not process.running:
                 self.daemon.client.send("restartProcessId", {"id": process.pm_id})
         deadline = time.monotonic() + RESTART_TIMEOUT
         while waiting:
-            live = [process for process in self.read() if process.unique_id in waiting]
+            live = [process for process in self.read() if process.identity in waiting]
             if all(process.running or process.status in ("errored", "waiting restart") for process in live):
                 return
             if time.monotonic() > deadline:
@@ -106,6 +147,13 @@ def ours(items: Iterable[Dict[str, Any]], namespace: str) -> List[Process]:
     """The processes of ``namespace`` in an answer of getMonitorData."""
     processes = (Process(item) for item in items)
     return [process for process in processes if process.namespace == namespace and not process.is_module]
+
+
+def _is_restless(process: Process) -> bool:
+    """Whether PM2 may be about to restart it."""
+    if process.status in ("launching", "waiting restart") or _plan.is_between_lives(process):
+        return True
+    return process.restart_time > 0 and time.time() * 1000 - process.pm_uptime < RESTLESS_UPTIME
 
 
 def _end_survivor(process: Process) -> None:
@@ -146,7 +194,7 @@ class Transaction:
         self._ready = ready
         self._save = save
         self._redactor = redactor
-        self._id = uuid.uuid4().hex
+        self._id = os.urandom(16).hex()
         self._errors = _bus.Errors(pm2_home, namespace.name)
         self._candidates: List[Candidate] = []
         self._retire = [process for app in plan.apps for process in app.retire]
@@ -251,7 +299,9 @@ class Transaction:
 
     def _wait(self, ready: Ready) -> None:
         retiring = [process for process in self._retire if process.running]
-        _gate.wait(self._candidates, ready, self._read, self._refused, retiring, self._kept)
+        wanted = {c.app.name: _rotation.named_ports(c.app.payload(c.slot, {})) for c in self._candidates}
+        takeover = _rotation.Takeover(self._namespace.daemon.pid, retiring, self._namespace.ports, wanted)
+        _gate.wait(self._candidates, ready, self._read, self._refused, retiring, self._kept, takeover)
 
     def _read(self) -> List[Process]:
         self._errors.collect()
@@ -274,16 +324,17 @@ class Transaction:
         return None
 
     def _entries(self) -> List[_dump.Entry]:
-        leaving = {process.unique_id for process in self._retire}
-        live = [process for process in self._namespace.read() if process.unique_id not in leaving]
-        return _dump.entries_of(process.pm2_env for process in live)
+        leaving = {process.identity for process in self._retire}
+        resting = {process.identity for process in self._stop}
+        live = [process for process in self._namespace.read() if process.identity not in leaving]
+        return [_saved(process, process.identity in resting) for process in live]
 
     def _write_journal(self, phase: str) -> None:
         journal = Journal(
             transaction=self._id,
             phase=phase,
-            retire=[process.unique_id for process in self._retire],
-            stopped=[process.unique_id for process in self._stopped],
+            retire=[process.identity for process in self._retire],
+            stopped=[process.identity for process in self._stopped],
             save=self._save,
         )
         _journal.write(self._home, self._namespace.name, journal)
@@ -293,6 +344,7 @@ class Transaction:
         if isinstance(error, Pm2Error):
             error.details.update(self._evidence(error))
         try:
+            self._await_starts()
             undo(self._namespace, self._id, self._stopped)
             _journal.remove(self._home, self._namespace.name)
         except (Pm2Error, OSError) as second:
@@ -301,6 +353,17 @@ class Transaction:
             return
         if isinstance(error, Pm2Error):
             error.details["rolled_back"] = True
+
+    def _await_starts(self) -> None:
+        """Until every candidate is in PM2's list or refused: one that appears after the undo would stay for ever."""
+        client = self._namespace.daemon.client
+        deadline = time.monotonic() + STOP_GRACE
+        while time.monotonic() < deadline:
+            self._read()
+            client.collect()
+            if all(candidate.process or client.arrived(candidate.request) for candidate in self._candidates):
+                return
+            time.sleep(QUIET_PAUSE)
 
     def _evidence(self, error: Pm2Error) -> Dict[str, Any]:
         candidate = error.candidate if isinstance(error, GateFailure) else None
@@ -317,7 +380,7 @@ class Transaction:
 def undo(namespace: Namespace, transaction: str, stopped: Sequence[Process]) -> None:
     """Remove what a transaction started, and start again what it stopped."""
     leftover = [process for process in namespace.read() if _transaction_of(process) == transaction]
-    namespace.delete(leftover)
+    namespace.delete(leftover, restless=True)
     namespace.restart(stopped)
 
 
@@ -334,11 +397,11 @@ def recover(namespace: Namespace, pm2_home: str) -> Recovery:
     if journal is None:
         return Recovery(None, False)
     live = namespace.read()
-    stopped = [process for process in live if process.unique_id in journal.stopped]
+    stopped = [process for process in live if process.identity in journal.stopped]
     saved = False
     if journal.phase == _journal.COMMITTED:
         namespace.unwatch(stopped)
-        namespace.delete([process for process in live if process.unique_id in journal.retire])
+        namespace.delete([process for process in live if process.identity in journal.retire])
         if journal.finishes_saving:
             saved = _dump.save(pm2_home, namespace.name, _dump.entries_of(p.pm2_env for p in namespace.read()))
     else:
@@ -352,21 +415,45 @@ def after_recovery(live: List[Process], journal: Optional[Journal]) -> List[Proc
     if journal is None:
         return live
     if journal.phase == _journal.COMMITTED:
-        return [process for process in live if process.unique_id not in journal.retire]
+        kept = [process for process in live if process.identity not in journal.retire]
+        return [
+            _Foreseen(p, watch=False) if p.identity in journal.stopped and p.pm2_env.get("watch") else p for p in kept
+        ]
     old = [process for process in live if _transaction_of(process) != journal.transaction]
-    return [_Revived(p) if p.unique_id in journal.stopped and not p.running else p for p in old]
+    return [_Foreseen(p, status="online") if p.identity in journal.stopped and not p.running else p for p in old]
 
 
-class _Revived(Process):
-    """A stopped process as it will be when it has been started again."""
+def entries_after(live: List[Process], plan: _plan.Plan) -> List[_dump.Entry]:
+    """What a transaction of ``plan`` would save, for check mode."""
+    leaving = {process.identity for app in plan.apps for process in app.retire}
+    resting = {process.identity for app in plan.apps for process in app.stop}
+    entries = [_saved(p, p.identity in resting) for p in live if p.identity not in leaving]
+    for app in plan.apps:
+        if app.app is not None:
+            entries += [_dump.entry_of_payload(app.app.payload(slot, {})) for slot in app.start]
+    return entries
 
-    def __init__(self, process: Process) -> None:
-        env = dict(process.pm2_env, status="online")
+
+def _saved(process: Process, resting: bool) -> _dump.Entry:
+    """The entry of a process; a stopped one is not watched any more, which is ended after the dump is written."""
+    entry = _dump.entry_of(process.pm2_env)
+    if resting:
+        entry["status"] = "stopped"
+        if entry.get("watch"):
+            entry["watch"] = False
+    return entry
+
+
+class _Foreseen(Process):
+    """A process as it will be with ``changes``; one that will be online will also run."""
+
+    def __init__(self, process: Process, **changes: Any) -> None:
+        env = dict(process.pm2_env, **changes)
         super().__init__({"pm_id": process.pm_id, "name": process.name, "pid": 0, "pm2_env": env})
 
     @property
     def running(self) -> bool:
-        return True
+        return self.status == "online"
 
 
 def _transaction_of(process: Process) -> Optional[str]:

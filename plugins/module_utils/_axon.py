@@ -210,7 +210,7 @@ class Client:
 def _reply(data: bytes) -> Dict[str, Any]:
     try:
         reply = json.loads(data.decode("utf-8", "surrogatepass"))
-    except ValueError:
+    except (ValueError, RecursionError):
         reply = None
     if not isinstance(reply, dict):
         raise AxonError("The peer does not speak PM2's protocol: its reply starts with %r." % data[:40])

@@ -9,11 +9,8 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import re
 import socket
-import ssl
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple, Union
 from urllib.parse import urlsplit
@@ -21,7 +18,6 @@ from urllib.parse import urlsplit
 from ansible_collections.nodeops.pm2.plugins.module_utils import _sockets
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 
-BODY_LIMIT = 1 << 20
 HANDOVER = 0.25  # seconds a connection may take to be accepted, and a daemon to hand it to a worker
 
 
@@ -35,9 +31,14 @@ class HttpCheck(NamedTuple):
     timeout: float
     validate_certs: bool
 
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
     def label(self) -> str:
         parts = urlsplit(self.url)
-        return "http check %s://%s:%s%s" % (parts.scheme, parts.hostname, parts.port or "", parts.path or "/")
+        return "http check %s://%s%s" % (parts.scheme, parts.netloc.rpartition("@")[2], parts.path or "/")
 
 
 class TcpCheck(NamedTuple):
@@ -50,6 +51,8 @@ class TcpCheck(NamedTuple):
 
 
 Check = Union[HttpCheck, TcpCheck]
+Steps = Tuple[Callable[[], socket.socket], Callable[[], Optional[str]]]
+"""Connect; then ask on that connection: None, or what is wrong with the answer. Both raise OSError."""
 
 
 class Ready(NamedTuple):
@@ -60,11 +63,15 @@ class Ready(NamedTuple):
     connections: List[Check]
     log: List[Pattern[str]]
 
+    def ports(self) -> Set[int]:
+        """Of this or another host: those of its checks."""
+        return {check.port for check in self.connections}
+
 
 def parse(ready: Dict[str, Any]) -> Ready:
     """The module's ``ready`` option, validated. Raises Pm2Error naming the value that is wrong."""
     for name in ("timeout", "min_uptime"):
-        if ready[name] < 0 or ready[name] != ready[name]:
+        if not 0 <= ready[name] < float("inf"):
             raise Pm2Error(
                 "ready.%s must be a number of seconds >= 0, not %r. Nothing was changed." % (name, ready[name])
             )
@@ -91,19 +98,36 @@ def _http_check(item: Dict[str, Any]) -> HttpCheck:
         valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or 0 < parts.port < 65536)
     except ValueError:
         valid = False
-    if not valid or any(ord(char) <= 32 for char in url):
-        raise Pm2Error("ready.http url %r is no http(s) URL. Nothing was changed." % url)
+    if not valid or not all(32 < ord(char) < 127 for char in url):
+        raise Pm2Error("ready.http url %r is no http(s) URL (in ASCII). Nothing was changed." % url)
     status = tuple(item.get("status") or (200,))
     if not all(100 <= code <= 599 for code in status):
         raise Pm2Error("ready.http status %r: a status is 100 to 599. Nothing was changed." % (list(status),))
+    timeout = item.get("timeout", 5.0)
+    if not 0 < timeout < float("inf"):
+        raise Pm2Error("ready.http timeout must be a number of seconds > 0, not %r. Nothing was changed." % timeout)
     return HttpCheck(
         url,
         status,
         _compile_expectation(item.get("expect")),
-        {str(key): str(value) for key, value in (item.get("headers") or {}).items()},
-        item.get("timeout") or 5.0,
+        _headers(item.get("headers") or {}),
+        timeout,
         item.get("validate_certs", True),
     )
+
+
+def _headers(given: Dict[str, Any]) -> Dict[str, str]:
+    """Raises Pm2Error for what cannot be sent; it names the header and not its value."""
+    headers = {str(key): str(value) for key, value in given.items()}
+    for name, value in headers.items():
+        if not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", name):
+            raise Pm2Error("ready.http headers: %r is no name of a header. Nothing was changed." % name)
+        if not all(char == "\t" or (32 <= ord(char) < 256 and ord(char) != 127) for char in value):
+            raise Pm2Error(
+                "ready.http headers: the value of %s has a character that no header may have. Nothing was changed."
+                % name
+            )
+    return headers
 
 
 def _compile_expectation(expression: Optional[str]) -> Any:
@@ -132,14 +156,17 @@ def _tcp_check(item: Any) -> TcpCheck:
 
 
 class Pids(NamedTuple):
-    """Root pids of the processes a connection may land on."""
+    """Root pids of the processes a connection may land on.
+
+    ``old`` are those whose answers prove nothing: they are to be replaced, or share the port of new ones.
+    """
 
     candidates: Set[int]
-    retiring: Set[int]
-    kept: Set[int]
+    old: Set[int]
+    others: Set[int]
 
     def known(self) -> Set[int]:
-        return self.candidates | self.retiring | self.kept
+        return self.candidates | self.old | self.others
 
 
 class Answer(NamedTuple):
@@ -150,21 +177,21 @@ class Answer(NamedTuple):
 
 
 def attempt(check: Check, pids: Pids) -> Answer:
-    """Connect, see which process took the connection, and ask it, unless it is one that is being retired."""
-    connect, ask = _http(check) if isinstance(check, HttpCheck) else _tcp(check)
+    """Connect, see which process took the connection, and ask it, unless it is one whose answer proves nothing."""
+    connect, ask = _steps(check)
     try:
         connection = connect()
     except OSError as error:
         return Answer("cannot be reached (%s)" % _why(error), None)
     with contextlib.closing(connection):
         owner = _owner(connection, pids)
-        if owner in pids.retiring:
-            return Answer("is answered only by the processes that are to be replaced", owner)
+        if owner in pids.old:
+            return Answer("is answered only by processes that were there before", owner)
         try:
             return Answer(ask(), owner)
         except socket.timeout:
             return Answer("did not answer within %g s" % check.timeout, owner)
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             return Answer("broke off (%s)" % _why(error), owner)
 
 
@@ -187,51 +214,12 @@ def _owner(connection: socket.socket, pids: Pids) -> Optional[int]:
         time.sleep(0.002)
 
 
-def _http(check: HttpCheck) -> Tuple[Callable[[], socket.socket], Callable[[], Optional[str]]]:
-    parts = urlsplit(check.url)
-    host = parts.hostname or ""
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        if not check.validate_certs:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        client: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, parts.port, timeout=check.timeout, context=context
-        )
-    else:
-        client = http.client.HTTPConnection(host, parts.port, timeout=check.timeout)
+def _steps(check: Check) -> Steps:
+    if isinstance(check, HttpCheck):
+        # Not at the top: http.client brings email and ssl, a third of what a run costs that has nothing to check.
+        from ansible_collections.nodeops.pm2.plugins.module_utils import _http
 
-    def connect() -> socket.socket:
-        client.connect()
-        return client.sock
-
-    def ask() -> Optional[str]:
-        target = (parts.path or "/") + ("?" + parts.query if parts.query else "")
-        client.request("GET", target, headers=dict({"Connection": "close"}, **check.headers))
-        response = client.getresponse()
-        body = response.read(BODY_LIMIT)
-        if response.status not in check.status:
-            return "answered %d, expected %s: %s" % (
-                response.status,
-                " or ".join(map(str, check.status)),
-                body[:300].decode("utf-8", "replace"),
-            )
-        return _unmet(check.expect, body) if check.expect is not None else None
-
-    return connect, ask
-
-
-def _unmet(expectation: Any, body: bytes) -> Optional[str]:
-    try:
-        document = json.loads(body.decode("utf-8"))
-    except ValueError:
-        return "answered no JSON: %s" % body[:300].decode("utf-8", "replace")
-    if expectation.search(document):
-        return None
-    return "does not hold %r in its answer: %s" % (expectation.expression, body[:300].decode("utf-8", "replace"))
-
-
-def _tcp(check: TcpCheck) -> Tuple[Callable[[], socket.socket], Callable[[], Optional[str]]]:
+        return _http.steps(check)
     return (lambda: socket.create_connection((check.host, check.port), check.timeout)), (lambda: None)
 
 
@@ -244,43 +232,57 @@ class Progress:
 
     def __init__(self, check: Check) -> None:
         self.check = check
-        self.problem: Optional[str] = "was not tried"
+        self.problem: Optional[str] = None
+        """What the last whole round has found; None when that was good, or there was none."""
         self._proven: Set[int] = set()
         self._strangers = 0
 
-    def round(self, pids: Pids, peers: Callable[[int], Set[int]]) -> bool:
+    def round(self, pids: Pids, peers: Callable[[int], Set[int]], deadline: float) -> bool:
         """Try until every peer of an answering candidate has answered well, or this round's tries are used up.
 
-        ``peers`` gives the candidate pids of the same app. An answer of a process that is neither a candidate nor
-        being retired (a proxy, another host) counts when it comes often enough in a row to have met every worker.
+        ``deadline`` (time.monotonic) ends the round and its requests, whatever they wait for.
+
+        ``peers`` gives the candidate pids that share a port. An answer of a process that is neither a candidate nor
+        old (a proxy, another host) counts when it comes often enough in a row to have met every worker.
         """
         self._proven &= pids.candidates
+        problem: Optional[str] = None
         for _try in range(4 * max(4, len(pids.known()))):
-            answer = attempt(self.check, pids)
-            if answer.owner in pids.retiring:
-                self.problem = self.problem or answer.problem
-                if self.problem == "was not tried":
-                    self.problem = answer.problem
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                self.problem = self.problem or problem
+                return False
+            answer = attempt(self.check._replace(timeout=min(self.check.timeout, remaining)), pids)
+            if answer.owner in pids.old:
+                problem = problem or answer.problem
                 continue
-            self.problem = answer.problem
             if answer.problem:
+                # One that was cut off at the deadline says less than what was found before.
+                if not self.problem or time.monotonic() < deadline:
+                    self.problem = answer.problem
                 self._proven.clear()
                 self._strangers = 0
                 return False
-            if answer.owner in pids.candidates:
-                self._proven.add(answer.owner)
-                missing = peers(answer.owner) - self._proven
-                if not missing:
-                    return True
-                self.problem = "was answered by %d of %d new processes" % (
-                    len(self._proven),
-                    len(self._proven) + len(missing),
-                )
-            else:
-                self._strangers += 1
-                if self._strangers >= (4 * len(pids.known()) if pids.retiring else 1):
-                    return True
+            problem = self._count(answer.owner, pids, peers)
+            if problem is None:
+                self.problem = None
+                return True
+        self.problem = problem
         return False
+
+    def _count(self, owner: Optional[int], pids: Pids, peers: Callable[[int], Set[int]]) -> Optional[str]:
+        """Count a good answer. None when it was the last that was missing."""
+        if owner is not None and owner in pids.candidates:
+            self._proven.add(owner)
+            missing = peers(owner) - self._proven
+            counts = len(self._proven), len(self._proven) + len(missing)
+            return "was answered by %d of %d new processes" % counts if missing else None
+        self._strangers += 1
+        wanted = 4 * len(pids.known()) if pids.old else 1
+        if self._strangers >= wanted:
+            return None
+        counts = self._strangers, wanted
+        return "was answered well %d times of %d by an unknown process (a proxy, another host)" % counts
 
 
 def matches(patterns: Sequence[Pattern[str]], texts: Sequence[str]) -> List[str]:

@@ -28,4 +28,4 @@ class Context(NamedTuple):
     base_env: Dict[str, str]
     """PATH HOME USER LOGNAME SHELL LANG PM2_HOME: computed, never inherited."""
     pm2_dir: str = ""
-    """Directory of the pm2 package (node_modules/pm2). "" when unknown: then no `serve`, and YAML needs PyYAML."""
+    """Directory of the pm2 package (node_modules/pm2). "" when unknown: then no `serve` and no YAML."""

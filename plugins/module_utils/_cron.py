@@ -11,8 +11,8 @@ registerCron): a pattern that croner refuses kills the daemon and every app. So 
 passes here, which is less than it would take: no "?" (croner replaces it by the moment of the call), no "5/15"
 (off by one for days and months), and no range inside a list (croner refuses it).
 
-A pattern that never fires is refused too: croner looks for the next time by recursion, and for "0 0 31 4 *" that
-ends in a stack overflow, which the command line does not notice and the daemon dies of.
+A pattern that never fires is refused too: croner looks for the next time by recursion, and for "0 0 31 4,6 *" that
+ends in a stack overflow; for "* * * * 9/2" (no weekday at all) it never ends. The command line notices neither.
 
 croner needs the day of the month **and** the day of the week to match when both are given, unlike crontab(5).
 """

@@ -315,7 +315,24 @@ def running_without_socket(home: str) -> Optional[int]:
                 with open("/proc/%s/cmdline" % entry, "rb") as stream:
                     if not re.match(rb"PM2 v\S+: God Daemon \(", stream.read(200)):
                         continue
-                with open("/proc/%s/environ" % entry, "rb") as stream:
-                    if b"PM2_HOME=" + os.fsencode(home) in stream.read().split(b"\0"):
-                        return int(entry)
+                if _files.same(_home_of(int(entry)), home):
+                    return int(entry)
     return None
+
+
+def _home_of(pid: int) -> str:
+    """The PM2_HOME a daemon was started with, empty for none. Raises OSError when it is gone."""
+    with open("/proc/%d/environ" % pid, "rb") as stream:
+        for item in stream.read().split(b"\0"):
+            if item.startswith(b"PM2_HOME="):
+                return os.fsdecode(item[len(b"PM2_HOME=") :])
+    return ""
+
+
+def home_as_named_by(daemon_pid: int, home: str) -> str:
+    """``home`` as its daemon calls it, so that a link to it makes no difference to its apps."""
+    with contextlib.suppress(OSError):
+        named = _home_of(daemon_pid)
+        if _files.same(named, home):
+            return named
+    return home

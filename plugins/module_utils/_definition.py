@@ -134,7 +134,7 @@ class Normaliser:
             names.update(_schema.SCRIPT_ALIASES)
         written = sorted(names & self.raw.keys())
         if len(written) > 1 and any(self.raw[name] != self.raw[written[0]] for name in written):
-            self.refuse(key.name, "is given more than once, as %s" % ", ".join(written))
+            self.refuse(key.name, "is given more than once with different values, as %s" % ", ".join(written))
 
     def _read_env(self, key: str, value: object, into: Dict[str, str]) -> None:
         """The variables of a mapping as text, into ``into``. Values are never shown."""
@@ -202,7 +202,9 @@ class Normaliser:
             del self.raw["disable_trace"], given["disable_trace"]
         if "instances" in given:
             self._put("instances", given["instances"])
-        if given.get("exec_mode") != "cluster_mode" and not given.get("instances") and "merge_logs" not in given:
+        # Even as null (Common.js:867 asks for undefined).
+        is_merge_logs_given = isinstance(self.definition, dict) and "merge_logs" in self.definition
+        if given.get("exec_mode") != "cluster_mode" and not given.get("instances") and not is_merge_logs_given:
             self._put("merge_logs", True)
         return home
 
@@ -283,10 +285,9 @@ class Normaliser:
         if cwd is None:
             return
         config["pm_cwd"] = cwd
-        if "cwd" in config:
+        if config.get("cwd"):
             config["cwd"] = cwd
-        start = _script.resolve(config, self.env, self.context, self.base_dir or cwd, self.refuse, self.warn)
-        self.interpreter_path = start.interpreter_path if start else None
+        self.interpreter_path = _script.resolve(config, self.env, self.context, self.base_dir or cwd, self.refuse)
         if self.name is None:
             return
         for problem in _logpaths.put(config, cwd, self.context.pm2_home, self.context.home):
@@ -297,18 +298,19 @@ class Normaliser:
         written = config.get("cwd") or ""
         script = config["script"]
         if not written:
-            config.pop("cwd", None)
             written = self.base_dir or (os.path.dirname(script) if script.startswith("/") else "")
             if not written:
-                self.refuse("cwd", "is needed: the script %s is not an absolute path" % shown(script))
+                self.refuse("cwd", "is needed: the script is not an absolute path%s" % _paths.tilde_hint(script))
                 return None
         elif not written.startswith("/") and self.base_dir is None:
             self.refuse("cwd", "must be an absolute path here, not %s" % shown(written))
             return None
         directory = _paths.resolve(self.base_dir or "/", written)
         if not os.path.isdir(directory):
-            hint = ' (PM2 does not expand "~" here)' if written.startswith("~") else ""
-            self.refuse("cwd", "is not an existing directory: %s%s" % (directory, hint))
+            self.refuse("cwd", "is not an existing directory: %s%s" % (directory, _paths.tilde_hint(written)))
+            return None
+        if not os.access(directory, os.X_OK):
+            self.refuse("cwd", "may not be entered by %s: %s" % (self.context.user, directory))
             return None
         return directory
 

@@ -73,7 +73,7 @@ def _parse(path: str) -> Any:
             entries = json.load(stream)
     except FileNotFoundError:
         return None, None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return None, "%s cannot be read (%s)" % (path, error)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         return None, "%s is no list of processes" % path
@@ -88,6 +88,12 @@ def namespace_of(entry: Entry) -> str:
 def entry_of(pm2_env: Dict[str, Any]) -> Entry:
     """What PM2's save would write for a live process."""
     return {key: value for key, value in pm2_env.items() if key not in _NOT_SAVED}
+
+
+def entry_of_payload(payload: Dict[str, Any]) -> Entry:
+    """The same for a process that ``prepare`` would start: its variables go over its configuration (God.js:178)."""
+    status = "stopped" if payload.get("autostart") is False else "online"
+    return entry_of({**payload, **payload["env"], "status": status})
 
 
 def entries_of(pm2_envs: Iterable[Dict[str, Any]]) -> List[Entry]:

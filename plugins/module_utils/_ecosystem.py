@@ -121,6 +121,8 @@ def _reduced(config: object) -> Optional[Dict[str, Any]]:
         return None
     holder = next((key for key in ("apps", "pm2") if truthy(config.get(key))), None)
     others = {key: value for key, value in config.items() if key not in ("apps", "pm2", "deploy", "static")}
+    if holder is None and not others:
+        return None
     deploy = config.get("deploy")
     return {
         "apps": config[holder] if holder else others,

@@ -62,6 +62,7 @@ function reduce(config) {
   if (Array.isArray(config)) return {apps: plain(config, 'apps', []), others: []};
   const holder = config.apps ? 'apps' : config.pm2 ? 'pm2' : null;
   const others = Object.keys(config).filter((key) => !['apps', 'pm2', 'deploy', 'static'].includes(key));
+  if (!holder && !others.length) throw new Refused('it holds no apps');
   const whole = Object.create(null);
   for (const key of others) whole[key] = config[key];
   const result = {
@@ -103,6 +104,9 @@ async function read() {
 
 function describe(error) {
   if (error instanceof Refused) return error.message;
+  // Its message quotes the lines around, in which secrets may be.
+  if (error && error.name === 'YAMLException' && error.mark)
+    return error.reason + ' (line ' + (error.mark.line + 1) + ', column ' + (error.mark.column + 1) + ')';
   if (!(error instanceof Error) && !(error && error.stack)) return 'it throws ' + String(error);
   const stack = String(error.stack || '').split('\n');
   const place = stack.find((line) => line.includes(file)) || '';
@@ -110,8 +114,12 @@ function describe(error) {
   return place && !said.includes(place.trim()) ? said + ' (' + place.trim().replace(/^at /, '') + ')' : said;
 }
 
-read().then(([config]) => ({config: reduce(config)})).catch((error) => ({error: describe(error)})).then((result) => {
+function end(result) {
   send(result);
   process.exit(0);
-});
+}
+
+// Else node prints the line of source that failed, in which secrets may be.
+process.on('uncaughtException', (error) => end({error: describe(error)}));
+read().then(([config]) => ({config: reduce(config)})).catch((error) => ({error: describe(error)})).then(end);
 """

@@ -78,6 +78,8 @@ class _Run:
             finished = self._read()
         finally:
             self._end()
+        if len(self.message) > MAX_RESULT:
+            return Evaluated({}, "what it exports is larger than %d bytes" % MAX_RESULT)
         body = self._body()
         if body is not None:
             reply = json.loads(body.decode("utf-8", "surrogatepass"))
@@ -86,8 +88,6 @@ class _Run:
             return Evaluated({}, self._cut(reply["error"]))
         if not finished:
             return Evaluated({}, "it took longer than %g seconds and was ended" % self.timeout)
-        if len(self.message) > MAX_RESULT:
-            return Evaluated({}, "what it exports is larger than %d bytes" % MAX_RESULT)
         return Evaluated({}, "node ended with exit code %s%s" % (self.process.returncode, self._last_lines()))
 
     def _read(self) -> bool:

@@ -29,6 +29,11 @@ def namespace_lock(namespace: str) -> str:
     return "namespace-" + namespace
 
 
+def same(left: str, right: str) -> bool:
+    """Whether two paths lead to the same place, over links too. An empty path is no place."""
+    return left == right or (bool(left) and os.path.realpath(left) == os.path.realpath(right))
+
+
 def write_atomically(path: str, data: bytes, before_rename: Callable[[], None] = lambda: None) -> None:
     """Replace ``path`` by a 0600 file with ``data``: a reader sees the old or the new, also after a power cut.
 

@@ -16,6 +16,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import _checks
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._plan import Defined
 from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process
+from ansible_collections.nodeops.pm2.plugins.module_utils._rotation import Takeover
 
 PID_GRACE = 1.5  # seconds PM2 may say "online" before the process exists
 DEFAULT_LISTEN_TIMEOUT = 3000  # ms, GRACEFUL_LISTEN_TIMEOUT (constants.js)
@@ -80,34 +81,42 @@ def wait(
     ready: _checks.Ready,
     read: Read,
     refused: Callable[[Candidate], Optional[str]],
-    retiring: Iterable[Process],
-    kept: Iterable[Process],
+    retiring: List[Process],
+    kept: List[Process],
+    takeover: Takeover,
 ) -> None:
     """Return when all candidates are up for ``min_uptime`` and every check has passed. Raises GateFailure.
 
     ``read`` gives PM2's list and updates the candidates; ``refused`` gives the daemon's error for a candidate whose
-    start it refused.
+    start it refused; ``takeover`` knows the ports that have to be served before ``retiring`` go.
     """
     deadline = time.monotonic() + ready.timeout
     checks = [_checks.Progress(check) for check in ready.connections]
-    retiring_pids = {process.pid for process in retiring if process.pid}
-    kept_pids = {process.pid for process in kept if process.pid}
+    sharing = {candidate.app.name for candidate in candidates if _shares_port(candidate)}
+    old, others = set(), set()
+    for process in [*retiring, *kept]:
+        is_old = process in retiring or (process.exec_mode == "cluster_mode" and process.name in sharing)
+        (old if is_old else others).add(process.pid)
     pause = 0.01
     while True:
         read()
         up = [_is_up(candidate, ready, refused) for candidate in candidates]
         if any(candidate.process is not None and candidate.process.pid for candidate in candidates) or not candidates:
-            pids = _checks.Pids(_pids(candidates), retiring_pids, kept_pids)
-            pending = [check for check in checks if not check.round(pids, lambda pid: _peers(candidates, pid))]
+            pids = _checks.Pids(_pids(candidates), old - {0}, others - {0})
+            pending = [
+                check for check in checks if not check.round(pids, lambda pid: _peers(candidates, pid), deadline)
+            ]
         else:
             pending = list(checks)
         missing = _checks.matches(ready.log, [candidate.log() for candidate in candidates]) if ready.log else []
+        untaken = None
         if all(up) and not pending and not missing:
+            untaken = takeover.problem({c.process.pid: c.app.name for c in candidates if c.process and c.process.pid})
             read()
-            if all(_is_up(candidate, ready, refused) for candidate in candidates):
+            if all(_is_up(candidate, ready, refused) for candidate in candidates) and not untaken:
                 return
         if time.monotonic() >= deadline:
-            raise _timed_out(candidates, up, pending, missing, ready)
+            raise _timed_out(candidates, up, pending, missing, untaken, ready)
         time.sleep(pause)
         pause = min(pause * 1.3, 0.1)
 
@@ -116,9 +125,14 @@ def _pids(candidates: Iterable[Candidate]) -> Set[int]:
     return {candidate.process.pid for candidate in candidates if candidate.process and candidate.process.pid}
 
 
+def _shares_port(candidate: Candidate) -> bool:
+    """Cluster workers share their ports; of fork processes each has its own (increment_var)."""
+    return candidate.app.exec_mode == "cluster_mode"
+
+
 def _peers(candidates: List[Candidate], pid: int) -> Set[int]:
-    names = {c.app.name for c in candidates if c.process and c.process.pid == pid}
-    return _pids(candidate for candidate in candidates if candidate.app.name in names)
+    names = {c.app.name for c in candidates if c.process and c.process.pid == pid and _shares_port(c)}
+    return {pid} | _pids(candidate for candidate in candidates if candidate.app.name in names)
 
 
 def _is_up(candidate: Candidate, ready: _checks.Ready, refused: Callable[[Candidate], Optional[str]]) -> bool:
@@ -182,16 +196,20 @@ def _timed_out(
     up: List[bool],
     pending: List[_checks.Progress],
     missing: List[str],
+    untaken: Optional[str],
     ready: _checks.Ready,
 ) -> GateFailure:
     late = next((candidate for candidate, is_up in zip(candidates, up) if not is_up), None)
     limit = " within %g s" % ready.timeout
-    if pending:
-        return GateFailure(
-            "%s %s%s" % (pending[0].check.label(), pending[0].problem, limit), late or _first(candidates)
-        )
+    found = next((check for check in pending if check.problem), None)
+    if found:
+        return GateFailure("%s %s%s" % (found.check.label(), found.problem, limit), late or _first(candidates))
     if missing:
         return GateFailure("no new process logged %r%s" % (missing[0], limit), late or _first(candidates))
+    if untaken:
+        return GateFailure(untaken + limit, _first(candidates))
+    if pending:
+        return GateFailure("%s was not tried%s" % (pending[0].check.label(), limit), late or _first(candidates))
     if late is None:
         return GateFailure("the new processes were not up%s" % limit, _first(candidates))
     status = late.process.status if late.process else "not in PM2's list"
@@ -207,12 +225,12 @@ def settle(processes: List[Process], min_uptime: float, read: Read) -> List[Proc
 
     Raises GateFailure for one that restarts meanwhile: it is in a crash loop, however often it is "online".
     """
-    expected = {process.unique_id: process for process in processes}
+    expected = {process.identity: process for process in processes}
     while True:
         live = read()
-        now = [process for process in live if process.unique_id in expected]
+        now = [process for process in live if process.identity in expected]
         for process in now:
-            if not process.running or process.restart_time != expected[process.unique_id].restart_time:
+            if not process.running or process.restart_time != expected[process.identity].restart_time:
                 raise GateFailure(
                     "%s is as defined, but it is in a crash loop: PM2 has restarted it %d times (status: %s). Nothing "
                     "was changed. Look at %s" % (process.name, process.restart_time, process.status, process.err_log)

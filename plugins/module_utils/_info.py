@@ -44,6 +44,7 @@ def gather(pm2_home: str, executable: Optional[str], namespace: Optional[str]) -
             "pid": daemon.pid if daemon else None,
             "version": _text(daemon.version) if daemon else None,
             "installed_version": _text(installed),
+            "node": _daemon.node_of(daemon.pid) if daemon else None,
             "pm2_home": pm2_home,
         },
         "processes": [process_result(process) for process in chosen],
@@ -146,7 +147,8 @@ def _process_problems(processes: Iterable[Process]) -> List[Problem]:
             found.append(_problem("missing_cwd", "%s: its working directory %s does not exist" % (p.name, p.cwd), p))
         if p.status == "online" and not p.running:
             found.append(_problem("no_live_pid", "%s: PM2 says online, and there is no such process" % p.name, p))
-        if p.status in ("errored", "waiting restart") or (p.pm2_env.get("unstable_restarts") or 0) > 0:
+        # One unstable restart is also what a stop or restart on purpose in the first second leaves (God.js:459).
+        if p.status in ("errored", "waiting restart") or (p.pm2_env.get("unstable_restarts") or 0) > 1:
             message = "%s: restarted %d times (status: %s)" % (p.name, p.restart_time, p.status)
             found.append(_problem("crash_loop", message, p))
     return found

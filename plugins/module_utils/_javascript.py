@@ -40,11 +40,11 @@ def number_text(value: float) -> str:
     """A number as JavaScript's String() writes it: 1.0 is "1", 1e21 is "1e+21", -0 is "0" (ECMA-262 6.1.6.1.20)."""
     if isinstance(value, int) and -(2**53) <= value <= 2**53:
         return str(int(value))
+    if not is_finite(value) and value == value:
+        return "Infinity" if value > 0 else "-Infinity"
     number = float(value)
     if number != number:
         return "NaN"
-    if number in (float("inf"), float("-inf")):
-        return "Infinity" if number > 0 else "-Infinity"
     if number == 0:
         return "0"
     sign = "-" if number < 0 else ""
@@ -74,10 +74,7 @@ def number_is_exact(value: float) -> bool:
     """Whether JavaScript shows this number with the digits it was written with: above 2**53 it often does not."""
     if not isinstance(value, int) or -(2**53) <= value <= 2**53:
         return True
-    try:
-        return number_text(value) == str(value)
-    except OverflowError:
-        return False
+    return number_text(value) == str(value)
 
 
 def text(value: object) -> str:
@@ -118,7 +115,8 @@ def _key_order(value: Any) -> List[Any]:
 
 
 def is_finite(value: float) -> bool:
-    return isinstance(value, int) or (value == value and value not in (float("inf"), float("-inf")))
+    """Whether JavaScript has it as a finite number: an int of 309 digits is none."""
+    return -(2**1024) < value < 2**1024
 
 
 def finite(value: object) -> Optional[float]:
@@ -142,6 +140,12 @@ def number_of(value: str) -> float:
     if trimmed.lstrip("+-") == "Infinity" and len(trimmed) <= 9:
         return float("-inf") if trimmed[0] == "-" else float("inf")
     return float(trimmed) if _DECIMAL.fullmatch(trimmed) else float("nan")
+
+
+def is_numeric(value: str) -> bool:
+    """Whether JavaScript takes the text as a number (`!isNaN(value)`): "1e3", "0x1f" and " " too."""
+    number = number_of(value)
+    return number == number
 
 
 def trim(value: str) -> str:

@@ -21,7 +21,7 @@ COMMITTED = "committed"  # the new have proven themselves: finish retiring the o
 
 
 class Journal(NamedTuple):
-    """``transaction`` is the id its candidates carry; ``retire`` and ``stopped`` are unique_ids of old processes.
+    """``transaction`` is the id its candidates carry; ``retire`` and ``stopped`` are old processes (Process.identity).
 
     ``stopped`` are those the transaction may have stopped, which ran before.
     """

@@ -108,8 +108,13 @@ def directories(config: Dict[str, Any]) -> List[str]:
     return sorted({os.path.dirname(path) for path in paths})
 
 
-def live_path(path: str, key: str, merge_logs: bool) -> str:
-    """A path as the daemon has it, with <id> for the pm_id it puts in (God.js:205)."""
+def has_form(live: str, path: str, key: str, merge_logs: bool) -> bool:
+    """Whether the daemon made ``live`` out of ``path``: with some pm_id in it, or as it is (God.js:205)."""
     if key == "pm_pid_path":
-        return _PID_SUFFIX.sub("-<id>.pid", path)
-    return path if merge_logs else _LOG_SUFFIX.sub("-<id>.log", path)
+        suffix = _PID_SUFFIX
+    elif merge_logs or not _LOG_SUFFIX.search(path):
+        return live == path
+    else:
+        suffix = _LOG_SUFFIX
+    match = suffix.search(live)
+    return match is not None and "-" in match.group() and suffix.sub("", live) == suffix.sub("", path)

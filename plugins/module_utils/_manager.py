@@ -91,7 +91,7 @@ class Manager:
 
     def _bring(self, daemon: Daemon, apps: List[App], ready: _checks.Ready) -> Dict[str, Any]:
         options = self._options
-        namespace = _apply.Namespace(daemon, options.namespace)
+        namespace = _apply.Namespace(daemon, options.namespace, ready.ports())
         recovery = _apply.recover(namespace, options.pm2_home)
         everything = daemon.read()
         live = _apply.ours(everything, options.namespace)
@@ -122,14 +122,12 @@ class Manager:
         self._check_affected(plan)
         orphans = self._find_orphans(plan, everything, daemon.pid if daemon else 0)
         recovered = None if journal is None else _apply.OUTCOME[journal.phase]
-        if not options.save and not (journal and journal.finishes_saving):
-            saved = False
-        elif not options.save or _only_restarts(plan):
-            entries = _dump.entries_of(process.pm2_env for process in live)
-            saved = _dump.differs(options.pm2_home, options.namespace, entries)
-        else:
-            saved = True
+        saved = bool(journal and journal.finishes_saving) and self._would_save(live, _plan.Plan([]))
+        saved = saved or (options.save and self._would_save(live, plan))
         return self._result(plan, orphans, now, summary(live), saved, recovered)
+
+    def _would_save(self, live: List[Process], plan: _plan.Plan) -> bool:
+        return _dump.differs(self._options.pm2_home, self._options.namespace, _apply.entries_after(live, plan))
 
     def _without_daemon(self) -> Dict[str, Any]:
         """Nothing runs, and no daemon is started for that. What is absent must not come back at boot either."""
@@ -338,6 +336,8 @@ class Manager:
 
     def _explained(self, error: Pm2Error) -> Pm2Error:
         details = dict(error.details)
+        if "rpc_error" in details:
+            details["rpc_error"] = self._redactor.text(details["rpc_error"])
         message = self._redactor.text(str(error)).rstrip(".") + "."
         if details.get("rolled_back") is True:
             message += " Everything is as before: what was started has been removed, what was stopped runs again."
@@ -349,10 +349,3 @@ class Manager:
         if details.get("error_log"):
             message += " The end of its error log is in error_log."
         return Pm2Error(message, details)
-
-
-def _only_restarts(plan: _plan.Plan) -> bool:
-    """Whether what a resurrect would bring stays the same."""
-    return all(
-        action["action"] in ("restart", "replace") and action["reasons"] == ["asked for"] for action in plan.actions
-    )

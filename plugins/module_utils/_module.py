@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nodeops.pm2.plugins.module_utils import _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK
+from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK, Redactor
 
 CONNECTION_OPTIONS: Dict[str, Dict[str, Any]] = {
     "pm2_home": {"type": "path"},
@@ -37,21 +37,48 @@ class Module(AnsibleModule):
         super().fail_json(msg, invocation=self._invocation(), **kwargs)
 
     def _invocation(self) -> Dict[str, Any]:
+        """The options as they may be shown. Also of a call whose options are wrong: nothing of it is sure but names."""
+        spec = getattr(self, "argument_spec", {})
         params = dict(getattr(self, "params", None) or {})
+        shown = {key: value if key in spec else MASK for key, value in params.items()}
         if params.get("apps"):
-            params["apps"] = [_without_secrets(app) for app in params["apps"]]
-        if isinstance(params.get("ready"), dict) and params["ready"].get("http"):
-            http = [dict(check, headers=_masked(check.get("headers"))) for check in params["ready"]["http"]]
-            params["ready"] = dict(params["ready"], http=http)
-        return {"module_args": params}
+            shown["apps"] = _each(params["apps"], _app)
+        if params.get("ready"):
+            shown["ready"] = _ready(params["ready"])
+        return {"module_args": shown}
 
 
-def _without_secrets(app: Any) -> Any:
-    """A definition with every value of an environment and every argument masked."""
+def _each(value: Any, show: Callable[[Any], Any]) -> Any:
+    return [show(item) for item in value] if isinstance(value, list) else MASK
+
+
+def _app(app: Any) -> Any:
+    """A definition with every value masked that is a secret, or of a key that nobody knows."""
+    from ansible_collections.nodeops.pm2.plugins.module_utils import _schema
+
     if not isinstance(app, dict):
         return MASK
-    secret = ("args", "node_args", "nodeArgs", "interpreter_args", "interpreterArgs", "io")
-    return {key: _masked(value) if str(key).startswith("env") or key in secret else value for key, value in app.items()}
+    shown = {}
+    for key, value in app.items():
+        found = _schema.ACCEPTED.get(key)
+        if found is not None and found.name == "script" and isinstance(value, str):
+            shown[key] = value if " " not in value else value.split(" ")[0] + " " + MASK
+        else:
+            secret = found is None or found.is_secret or found.name == "node_args"
+            shown[key] = _masked(value) if secret else value
+    return shown
+
+
+def _ready(ready: Any) -> Any:
+    if not isinstance(ready, dict):
+        return MASK
+    return dict(ready, http=_each(ready["http"], _check)) if ready.get("http") else ready
+
+
+def _check(check: Any) -> Any:
+    if not isinstance(check, dict):
+        return MASK
+    return dict(check, url=Redactor().text(str(check.get("url"))), headers=_masked(check.get("headers")))
 
 
 def _masked(value: Any) -> Any:

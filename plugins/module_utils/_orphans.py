@@ -13,10 +13,13 @@ second time.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _files
 
 DEFAULT_KILL_TIMEOUT = 1600  # ms, KILL_TIMEOUT (constants.js)
 
@@ -30,8 +33,8 @@ class Orphan(NamedTuple):
 def find(pm2_home: str, namespace: str, names: Set[str], live_ids: Iterable[str], daemon_pid: int) -> List[Orphan]:
     """Processes of ours that a former daemon of ``pm2_home`` ran as one of ``names`` in ``namespace``.
 
-    One is recognised by the environment PM2 gives every process (PM2_HOME, namespace, name, unique_id), a command line
-    that shows its script, a unique_id no live process has, and a parent that is not the daemon.
+    One is recognised by the environment PM2 gives every process (PM2_HOME, namespace, name, unique_id), its pid file or
+    a command line that shows its script, a unique_id no live process has, and a parent that is not the daemon.
     """
     known = set(live_ids)
     found = []
@@ -43,17 +46,29 @@ def find(pm2_home: str, namespace: str, names: Set[str], live_ids: Iterable[str]
                 continue
             environment = _environment(int(entry))
             if (
-                environment.get("PM2_HOME") == pm2_home
+                _files.same(environment.get("PM2_HOME", ""), pm2_home)
                 and environment.get("namespace", "default") == namespace
                 and environment.get("name") in names
                 and environment.get("unique_id")
                 and environment["unique_id"] not in known
-                and environment.get("pm_exec_path", "\n") in _command_line(int(entry))
+                and _is_the_app_itself(int(entry), environment)
             ):
                 parent, start_time = _stat(int(entry))
                 if parent != daemon_pid and _environment_id(parent) != environment["unique_id"]:
                     found.append(Orphan(int(entry), environment["name"], start_time))
     return found
+
+
+def _is_the_app_itself(pid: int, environment: Dict[str, str]) -> bool:
+    """And no child of it, which has the same environment and may be meant to live on.
+
+    Neither sign is always there: a pid file may be that of a later process, and a title is cut (node) or that of
+    another program (``bash -c`` gives way to the command it runs).
+    """
+    with contextlib.suppress(OSError), open(environment.get("pm_pid_path", ""), encoding="ascii") as stream:
+        if stream.read().strip() == str(pid):
+            return True
+    return environment.get("pm_exec_path", "\n") in _command_line(pid)
 
 
 def end(orphans: Iterable[Orphan]) -> None:
@@ -85,13 +100,18 @@ def _is_alive(orphan: Orphan) -> bool:
 def _environment(pid: int) -> Dict[str, str]:
     with open("/proc/%d/environ" % pid, "rb") as stream:
         pairs = (item.partition(b"=") for item in stream.read().split(b"\0"))
-        return {os.fsdecode(name): os.fsdecode(value) for name, _equals, value in pairs}
+    found = {os.fsdecode(name): os.fsdecode(value) for name, _equals, value in pairs}
+    # Of a cluster worker it is all in one variable (ClusterMode.js:59).
+    worker = json.loads(found.get("pm2_env", "{}"))
+    if isinstance(worker, dict):
+        found.update({name: value for name, value in worker.items() if isinstance(value, str)})
+    return found
 
 
 def _environment_id(pid: int) -> Optional[str]:
     try:
         return _environment(pid).get("unique_id")
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 

@@ -26,6 +26,11 @@ def expand_home(path: str, home: str) -> str:
     return resolve(home, "./" + path[1:]) if path.startswith("~") else path
 
 
+def tilde_hint(path: str) -> str:
+    """For the message about a script or directory that is not there."""
+    return ' (PM2 expands "~" in paths of logs only)' if path.startswith("~") else ""
+
+
 def which(command: str, search_path: str, cwd: str) -> Optional[str]:
     """The absolute path of an executable as PM2 finds it (tools/which.js), or None.
 

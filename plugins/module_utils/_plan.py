@@ -63,6 +63,11 @@ def is_active(process: Process) -> bool:
     return process.status not in _RESTING or process.pid > 0
 
 
+def is_between_lives(process: Process) -> bool:
+    """It has crashed, and PM2 is restarting it: only then a stopped process still has its former pid (God.js:459)."""
+    return process.status == "stopped" and process.pid > 0
+
+
 def group(processes: Iterable[Process]) -> Dict[str, List[Process]]:
     """By app name, each in the order of instance number and pm_id."""
     groups: Dict[str, List[Process]] = {}
@@ -83,8 +88,11 @@ def _bring_up(app: Defined, live: List[Process], strategy: str, again: bool) -> 
     found: List[Difference] = []
     for process in live:
         different = [] if isinstance(app, Clone) else differences(app, process)
-        found = found or different
-        if different:
+        surplus = process.instance is not None and app.instances <= process.instance < len(live)
+        found = found or ([] if surplus else different)
+        if surplus:
+            why[process.pm_id] = [_COUNT_DIFFERS % (len(live), app.instances)]
+        elif different:
             why[process.pm_id] = reasons(different)
         elif not as_wanted(app, process):
             why[process.pm_id] = ["status: %s" % describe(process)]
@@ -158,9 +166,9 @@ def stop(live: Iterable[Process]) -> Plan:
     """``stopped``: every process of these stays in PM2's list and does not run."""
     plans = []
     for name, processes in group(live).items():
-        active = [process for process in processes if process.status != "stopped"]
+        active = [process for process in processes if process.status != "stopped" or is_between_lives(process)]
         actions = [action("stop", name, p.pm_id, p.instance, ["status: %s" % describe(p)]) for p in active]
-        resting = [process for process in processes if process.status == "stopped"]
+        resting = [process for process in processes if process not in active]
         plans.append(AppPlan(name, None, [], [], active, resting, STOP_FIRST, actions, []))
     return Plan(plans)
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional
 from ansible_collections.nodeops.pm2.plugins.module_utils import _paths, _schema
 from ansible_collections.nodeops.pm2.plugins.module_utils._app import App
 from ansible_collections.nodeops.pm2.plugins.module_utils._javascript import json_text, number_of, text, truthy
-from ansible_collections.nodeops.pm2.plugins.module_utils._logpaths import live_path
+from ansible_collections.nodeops.pm2.plugins.module_utils._logpaths import LOG_KEYS, has_form
 
 DEFAULT_NAMESPACE = "default"
 DEFAULT_INSTANCE_VAR = "NODE_APP_INSTANCE"
@@ -71,6 +71,11 @@ class Process:
         self.err_log: Optional[str] = env.get("pm_err_log_path")
         self.cwd = str(env.get("pm_cwd", ""))
         self.script = str(env.get("pm_exec_path", ""))
+
+    @property
+    def identity(self) -> str:
+        """What no other process of this daemon has. `pm2 scale` gives its copies the unique_id of the first."""
+        return "%d:%s" % (self.pm_id, self.unique_id)
 
     @property
     def env(self) -> Dict[str, str]:
@@ -200,7 +205,6 @@ _NORMAL: Dict[str, Normal] = {
     "shutdown_with_message": _flag,
     "listen_timeout": _optional,
     "cron_restart": _optional,
-    "merge_logs": _flag,
     "vizion": _or_default(True),
     "autostart": _or_default(True),
     "autorestart": _or_default(True),
@@ -223,15 +227,14 @@ _NORMAL: Dict[str, Normal] = {
     "port": _optional,
     "uid": _optional,
     "gid": _optional,
-    "windowsHide": _or_default(True),
     "kill_retry_time": _or_default(100),
     "io": _json,
 }
 """The keys that change a process, under one name in schema and pm2_env, with what makes two values equal.
 
-Not here: name and namespace (a process of another name is another process), script, cwd, interpreter and the paths
-(below), env (below), and what works only through another key or not at all: time, automation, disable_trace,
-execute_command, force, write, install_url, name_prefix, append_env_to_name, filter_env, username.
+Not here: name and namespace (a process of another name is another process), script, cwd, interpreter, the paths with
+merge_logs and env (below), and what works only through another key or not at all: time, automation, disable_trace,
+execute_command, force, write, install_url, name_prefix, append_env_to_name, filter_env, username, windowsHide.
 """
 
 _PATHS = {
@@ -279,19 +282,26 @@ def _same_interpreter(app: App, live: object) -> bool:
 
 
 def _path_differences(app: App, process: Process) -> Iterable[Difference]:
+    """The log and pid files, and with them merge_logs.
+
+    merge_logs does nothing but keep the pm_id out of the names of the logs when a process is made (God.js:208). PM2
+    sets it to true in every process that somebody restarts with the pm2 command, so the names are the truth.
+    """
+    merge = _flag(app.config.get("merge_logs"))
+    other_merge: List[bool] = []
     for key, path_key in _PATHS.items():
         before, after = process.pm2_env.get(path_key), app.config.get(path_key)
-        if before == after:
+        if before == after and (merge or path_key not in LOG_KEYS or after is None):
             continue
-        shown_before = live_path(str(before), path_key, _flag(process.pm2_env.get("merge_logs"))) if before else None
-        shown_after = live_path(str(after), path_key, _flag(app.config.get("merge_logs"))) if after else None
-        if _without_id(shown_before) != _without_id(shown_after):
-            yield Difference(key, shown_before, shown_after)
-
-
-def _without_id(path: Optional[str]) -> Optional[str]:
-    """A change of merge_logs is told as that, not as a change of every log file too."""
-    return path.replace("-<id>.", ".") if path else path
+        if isinstance(before, str) and isinstance(after, str):
+            if has_form(before, after, path_key, merge):
+                continue
+            if path_key in LOG_KEYS and has_form(before, after, path_key, not merge):
+                other_merge.append(not merge)
+                continue
+        yield Difference(key, before, after)
+    if other_merge:
+        yield Difference("merge_logs", other_merge[0], merge)
 
 
 def _variable_differences(app: App, process: Process) -> Iterable[Difference]:

@@ -48,9 +48,15 @@ class Redactor:
                 self._add_value(value)
 
     def add_arguments(self, arguments: Iterable[Any]) -> None:
-        """The values of options named like a secret: ``--token x``, ``--password=x``; passwords in URLs."""
+        """The values of options named like a secret: ``--token x``, ``--password=x``; passwords in URLs.
+
+        Also inside an argument that is a command line.
+        """
         previous = ""
         for argument in map(str, arguments):
+            words = argument.split()
+            if len(words) > 1:
+                self.add_arguments(word.strip("\"';") for word in words)
             name, _equals, value = argument.partition("=")
             if value and _SECRET_NAME.search(name):
                 self._add(value)

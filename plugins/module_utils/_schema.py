@@ -102,7 +102,7 @@ KEYS: Tuple[Key, ...] = (
     _key("time", values.boolean, note="Sets log_date_format."),
     _key(
         "env",
-        values.mapping,
+        values.variables,
         note="Values become text as PM2 makes it; names of PM2's own keys are refused.",
         is_secret=True,
     ),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _paths
 from ansible_collections.nodeops.pm2.plugins.module_utils._context import Context
@@ -43,43 +43,30 @@ _SERVE = "serve"
 Refuse = Callable[[str, str], None]
 
 
-class Start(NamedTuple):
-    interpreter_path: Optional[str]
-
-
 def resolve(
-    config: Dict[str, Any],
-    env: Dict[str, str],
-    context: Context,
-    base_dir: str,
-    refuse: Refuse,
-    warn: Callable[[str], None],
-) -> Optional[Start]:
-    """Put pm_exec_path, exec_interpreter and exec_mode into ``config`` in place of script. None: it cannot start."""
-    return _Resolver(config, env, context, base_dir, refuse, warn).run()
+    config: Dict[str, Any], env: Dict[str, str], context: Context, base_dir: str, refuse: Refuse
+) -> Optional[str]:
+    """Put pm_exec_path, exec_interpreter and exec_mode into ``config``, for script; PYTHONUNBUFFERED into ``env``.
+
+    Returns the interpreter's file; None for a script that is started by itself, and for one that was refused.
+    """
+    return _Resolver(config, env, context, base_dir, refuse).run()
 
 
 class _Resolver:
     def __init__(
-        self,
-        config: Dict[str, Any],
-        env: Dict[str, str],
-        context: Context,
-        base_dir: str,
-        refuse: Refuse,
-        warn: Callable[[str], None],
+        self, config: Dict[str, Any], env: Dict[str, str], context: Context, base_dir: str, refuse: Refuse
     ) -> None:
         self.config = config
         self.env = env
         self.context = context
         self.base_dir = base_dir
         self.refuse = refuse
-        self.warn = warn
         self.major = context.pm2_version[0]
         self.cwd: str = config["pm_cwd"]
         self.written: str = config.get("exec_interpreter") or ""
 
-    def run(self) -> Optional[Start]:
+    def run(self) -> Optional[str]:
         path = self._script_path(self.config.pop("script"))
         if path is None:
             return None
@@ -97,7 +84,7 @@ class _Resolver:
         self.config["exec_interpreter"] = name
         self._mode(name, interpreter_path)
         self._check_script(path, name)
-        return Start(interpreter_path)
+        return interpreter_path
 
     def _script_path(self, script: str) -> Optional[str]:
         """Relative to the cwd; else as the shell would find it from the base directory (Common.js:132)."""
@@ -108,8 +95,7 @@ class _Resolver:
             return path
         found = _paths.which(script, self.context.base_env.get("PATH", ""), self.base_dir)
         if found is None:
-            hint = ' (PM2 does not expand "~" here)' if script.startswith("~") else ""
-            self.refuse("script", "is not found: %s%s" % (path, hint))
+            self.refuse("script", "is not found: %s%s" % (path, _paths.tilde_hint(script)))
         return found
 
     def _serve(self) -> Optional[str]:

@@ -15,7 +15,10 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from typing import Dict, Iterable, Optional, Set
+import struct
+from typing import Dict, Iterable, List, Optional, Set, Tuple
+
+_LISTEN = "0A"  # TCP_LISTEN, in the state column of /proc/net/tcp
 
 
 def accepted_inode(connection: socket.socket) -> Optional[int]:
@@ -32,6 +35,39 @@ def accepted_inode(connection: socket.socket) -> Optional[int]:
                 if len(fields) > 9 and fields[1].endswith(local) and fields[2].endswith(remote):
                     return int(fields[9])
     return None
+
+
+def listening(pid: int) -> List[Tuple[str, int]]:
+    """Where a process listens for TCP: the address to connect to, and the port."""
+    inodes = _socket_inodes(pid)
+    found = []
+    for table, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
+        with contextlib.suppress(OSError), open(table, encoding="ascii") as stream:
+            for line in stream:
+                fields = line.split()
+                if len(fields) > 9 and fields[3] == _LISTEN and fields[9] in inodes:
+                    host, _colon, port = fields[1].partition(":")
+                    found.append((_address(host, family), int(port, 16)))
+    return found
+
+
+def _socket_inodes(pid: int) -> Set[str]:
+    directory = "/proc/%d/fd" % pid
+    inodes = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            with contextlib.suppress(OSError):
+                target = os.readlink(os.path.join(directory, name))
+                if target.startswith("socket:["):
+                    inodes.add(target[8:-1])
+    return inodes
+
+
+def _address(text: str, family: int) -> str:
+    """The kernel writes an address as 32-bit words in the machine's byte order; "any" is reached by loopback."""
+    words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
+    address = socket.inet_ntop(family, struct.pack("=%dI" % len(words), *words))
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
 
 
 def holder(inode: int, pids: Iterable[int]) -> Optional[int]:

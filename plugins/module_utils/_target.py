@@ -35,6 +35,8 @@ def context_for(pm2_home: str, executable: Optional[str], daemon: Optional[Daemo
             "The node of the PM2 daemon of %s cannot be told. Nothing was changed. Set pm2_executable." % pm2_home
         )
     user = pwd.getpwuid(os.geteuid())
+    if daemon is not None:
+        pm2_home = _daemon.home_as_named_by(daemon.pid, pm2_home)
     return Context(
         pm2_home=pm2_home,
         pm2_version=version,

@@ -19,9 +19,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import _cron
 from ansible_collections.nodeops.pm2.plugins.module_utils._javascript import (
     finite,
     is_finite,
+    is_numeric,
     json_text,
     number_is_exact,
-    number_of,
     split_words,
 )
 
@@ -107,7 +107,7 @@ def check_name(value: object) -> str:
         raise BadValue("must be a name of 1 to 200 bytes")
     if name != name.strip():
         raise BadValue("starts or ends with a space: %s" % shown(name))
-    if name == "all" or not number_of(name) != number_of(name):
+    if name == "all" or is_numeric(name):
         raise BadValue("%s is what `pm2 stop %s` takes as something else: choose another name" % (shown(name), name))
     if name.startswith("-") or _REGEX_NAME.fullmatch(name):
         raise BadValue("%s is what the pm2 command takes as an option or a pattern" % shown(name))
@@ -123,7 +123,7 @@ def check_namespace(value: object) -> str:
         raise BadValue(
             "must be 1 to 100 letters, digits, _, . or -, starting with a letter, digit or _: %s" % shown(name)
         )
-    if name == "all" or name in OBJECT_MEMBERS or not number_of(name) != number_of(name):
+    if name == "all" or name in OBJECT_MEMBERS or is_numeric(name):
         raise BadValue("%s is what the pm2 command takes as something else: choose another name" % shown(name))
     return name
 
@@ -318,11 +318,17 @@ def account(value: object, _major: int) -> object:
     return int(number)
 
 
-def mapping(value: object, _major: int) -> Dict[str, Any]:
+def variables(value: object, _major: int) -> Dict[str, Any]:
+    """A mapping of variables; each is looked at later, so that a message can name it."""
     if not isinstance(value, dict):
         raise BadValue("must be a mapping, not %s" % _kind(value))
-    check_tree(value)
     return value
+
+
+def mapping(value: object, major: int) -> Dict[str, Any]:
+    found = variables(value, major)
+    check_tree(found)
+    return found
 
 
 def check_tree(value: object, depth: int = 0) -> None:

@@ -58,15 +58,19 @@ daemon:
       description: Whether one listens on its socket.
       type: bool
     pid:
-      description: Its process id, as the kernel tells it.
+      description: Its process id, as the kernel tells it, null when there is none.
       type: int
     version:
-      description: The version in memory.
+      description: The version in memory, null when there is no daemon.
       type: str
       sample: 7.0.4
     installed_version:
       description: The version installed, null when C(pm2) was not found.
       type: str
+    node:
+      description: The node program it runs on, null when there is no daemon.
+      type: str
+      sample: /usr/bin/node
     pm2_home:
       description: Its directory.
       type: str
@@ -87,11 +91,13 @@ dump:
       description: Whether it is there.
       type: bool
     mode:
-      description: Its permissions.
+      description: Its permissions, null when it is not there.
       type: str
       sample: "0600"
     source:
-      description: The file a resurrect would read, which is the backup when the dump is missing or broken.
+      description:
+        - The file a resurrect would read, which is the backup when the dump is missing or broken. It is null when
+          neither can be read.
       type: str
     problem:
       description: What is wrong with the dump, null when nothing is.

@@ -319,6 +319,33 @@ error_log:
   returned: on failure of a new process
   type: list
   elements: str
+rollback_error:
+  description: Why not everything could be put back. The next run on the namespace finishes that.
+  returned: when RV(rolled_back) is false
+  type: str
+problems:
+  description: What is wrong with the definition, all of it.
+  returned: when the definition or the namespace is refused
+  type: list
+  elements: dict
+  contains:
+    app:
+      description: The app, by name or number.
+      type: str
+    key:
+      description: The key as it is written, empty when it is about the app.
+      type: str
+    text:
+      description: What is wrong, without secrets.
+      type: str
+ecosystem:
+  description: The file that cannot be used.
+  returned: when O(ecosystem) is refused
+  type: str
+rpc_error:
+  description: What the daemon answered.
+  returned: when the daemon refused what it was asked
+  type: str
 """
 
 from typing import Any, Dict

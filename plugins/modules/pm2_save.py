@@ -66,6 +66,15 @@ recovered:
   description: V(finished) or V(undone) when an earlier run had been killed half-way, else null.
   returned: success
   type: str
+problems:
+  description: What is wrong with the namespace (C(app), C(key), C(text)).
+  returned: when O(namespace) is refused
+  type: list
+  elements: dict
+rpc_error:
+  description: What the daemon answered.
+  returned: when the daemon refused what it was asked
+  type: str
 """
 
 from typing import Any, Dict
