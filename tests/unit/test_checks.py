@@ -1,0 +1,202 @@
+"""The checks of `ready`: what is taken for one, what an attempt says, and when enough have answered."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import socket
+import threading
+import time
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+
+import pytest
+from ansible_collections.nodeops.pm2.plugins.module_utils import _checks, _rotation, _sockets
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+
+READY: Dict[str, Any] = {"timeout": 30.0, "min_uptime": 2.0}
+NOBODY = _checks.Pids(set(), set(), set())
+
+
+def parse(**ready: Any) -> _checks.Ready:
+    return _checks.parse({**READY, **ready})
+
+
+def test_what_is_not_given_has_its_default() -> None:
+    assert parse(http=None, tcp=None, log=None) == _checks.Ready(30.0, 2.0, [], [])
+    (check,) = parse(http=[{"url": "http://h/", "headers": None, "status": None, "expect": None}]).connections
+    assert check == _checks.HttpCheck("http://h/", (200,), None, {}, 5.0, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("3000", "127.0.0.1", 3000),
+        (3000, "127.0.0.1", 3000),
+        ("db:5432", "db", 5432),
+        ("[::1]:80", "::1", 80),
+        ("10.0.0.1:1", "10.0.0.1", 1),
+    ],
+)
+def test_ports(text: object, host: str, port: int) -> None:
+    assert parse(tcp=[text]).connections == [_checks.TcpCheck(host, port)]
+
+
+@pytest.mark.parametrize("text", ["", "0", "65536", "-1", "http", "db:", "db:http", "80.5", None])
+def test_what_is_no_port(text: object) -> None:
+    with pytest.raises(Pm2Error, match=r"ready\.tcp .* Nothing was changed"):
+        parse(tcp=[text])
+
+
+@pytest.mark.parametrize(
+    ("url", "label"),
+    [
+        ("http://h:3000/a/b?key=secret#part", "http check http://h:3000/a/b"),
+        ("https://me:secret@h", "http check https://h/"),
+        ("http://[::1]:80/", "http check http://[::1]:80/"),
+    ],
+)
+def test_the_name_of_a_check_has_no_secret(url: str, label: str) -> None:
+    (check,) = parse(http=[{"url": url}]).connections
+    assert check.label() == label
+
+
+def test_the_ports_of_all_checks() -> None:
+    ready = parse(http=[{"url": "http://h/"}, {"url": "https://h/"}, {"url": "http://h:3000/"}], tcp=["4000"])
+    assert ready.ports() == {80, 443, 3000, 4000}
+
+
+def test_patterns_are_looked_for_in_all_texts() -> None:
+    patterns = [re.compile("listening on \\d+"), re.compile("queue")]
+    assert _checks.matches(patterns, ["a\nlistening on 3000\n", "b"]) == ["queue"]
+    assert _checks.matches(patterns, []) == ["listening on \\d+", "queue"]
+    assert _checks.matches([], []) == []
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/broken":
+            self.wfile.write(b"no http at all\r\n\r\n")
+            return
+        body = b'{"status": "ok"}'
+        self.send_response(500 if self.path == "/500" else 200)
+        self.send_header("Content-Length", "999" if self.path == "/cut" else str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A server in this process."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("/", None),
+        ("/500", 'answered 500, expected 200: {"status": "ok"}'),
+        ("/broken", "broke off"),
+        ("/cut", "broke off"),
+    ],
+)
+def test_an_attempt(port: int, path: str, problem: Optional[str]) -> None:
+    """Also what it is asked of: this process holds the connection."""
+    (check,) = parse(http=[{"url": f"http://127.0.0.1:{port}{path}"}]).connections
+    answer = _checks.attempt(check, _checks.Pids({os.getpid()}, set(), set()))
+    assert answer.owner == os.getpid()
+    assert answer.problem == problem or (problem and str(answer.problem).startswith(problem))
+
+
+def test_one_that_is_to_go_is_not_asked(port: int) -> None:
+    (check,) = parse(http=[{"url": f"http://127.0.0.1:{port}/500"}]).connections
+    answer = _checks.attempt(check, _checks.Pids(set(), {os.getpid()}, set()))
+    assert answer == ("is answered only by processes that were there before", os.getpid())
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        check = _checks.TcpCheck("127.0.0.1", unused.getsockname()[1])
+        assert _checks.attempt(check, NOBODY) == ("cannot be reached (Connection refused)", None)
+
+
+def test_who_listens_and_who_takes_a_connection(port: int) -> None:
+    assert ("127.0.0.1", port) in _sockets.listening(os.getpid())
+    endpoint = _rotation.Endpoint("127.0.0.1", port)
+    assert _rotation.takers(endpoint, {os.getpid()}) == {os.getpid()}
+    assert _rotation.takers(endpoint, {1}) == {None}
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        assert ("::1", server.getsockname()[1]) in _sockets.listening(os.getpid())
+
+
+NEW, OLD, OTHER = {1, 2, 3}, {11, 12}, {21}
+PIDS = _checks.Pids(NEW, OLD, OTHER)
+GOOD = None
+
+
+def run(monkeypatch: pytest.MonkeyPatch, answers: List[Tuple[Optional[str], Optional[int]]], pids: Any = PIDS) -> Any:
+    """One round in which the attempts end like this, the last for ever; the progress and whether it was enough."""
+    left = list(answers)
+
+    def attempt(_check: object, _pids: object) -> _checks.Answer:
+        return _checks.Answer(*(left.pop(0) if len(left) > 1 else left[0]))
+
+    monkeypatch.setattr(_checks, "attempt", attempt)
+    progress = _checks.Progress(_checks.TcpCheck("h", 1))
+    return progress, progress.round(pids, lambda _pid: set(pids.candidates), time.monotonic() + 5)
+
+
+def test_every_new_one_has_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, [(GOOD, 1), (GOOD, 2), ("old", 11), (GOOD, 3)])[1] is True
+    progress, done = run(monkeypatch, [(GOOD, 1), (GOOD, 2), (GOOD, 1)])
+    assert done is False
+    assert progress.problem == "was answered by 2 of 3 new processes"
+
+
+def test_answers_of_old_ones_count_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, done = run(monkeypatch, [("only old ones", 11)])
+    assert (done, progress.problem) == (False, "only old ones")
+
+
+def test_a_bad_answer_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, done = run(monkeypatch, [(GOOD, 1), (GOOD, 2), ("answered 500", 3)])
+    assert (done, progress.problem) == (False, "answered 500")
+    monkeypatch.setattr(_checks, "attempt", lambda _check, _pids: _checks.Answer(GOOD, 3))
+    assert progress.round(PIDS, lambda _pid: set(NEW), time.monotonic() + 5) is False, "1 and 2 have to answer again"
+
+
+def test_one_that_was_started_again_has_to_answer_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, _done = run(monkeypatch, [(GOOD, 1), (GOOD, 2), (GOOD, 2)])
+    later = _checks.Pids({1, 2, 4}, OLD, OTHER)
+    monkeypatch.setattr(_checks, "attempt", lambda _check, _pids: _checks.Answer(GOOD, 4))
+    assert progress.round(later, lambda _pid: {1, 2, 4}, time.monotonic() + 5) is True
+
+
+def test_a_stranger_has_to_answer_often_enough_to_have_met_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, [(GOOD, None)])[1] is True
+    bad_in_between = [*[(GOOD, None)] * 10, ("answered 500", None)]
+    assert run(monkeypatch, bad_in_between)[1] is False
+    alone: Set[int] = {1}
+    assert run(monkeypatch, [(GOOD, None), ("not asked", None)], _checks.Pids(alone, set(), set()))[1] is True
+
+
+def test_a_round_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: List[float] = []
+
+    def attempt(check: _checks.TcpCheck, _pids: object) -> _checks.Answer:
+        asked.append(check.timeout)
+        time.sleep(0.05)
+        return _checks.Answer(GOOD, 1)
+
+    monkeypatch.setattr(_checks, "attempt", attempt)
+    progress = _checks.Progress(_checks.TcpCheck("h", 1))
+    assert progress.round(PIDS, lambda _pid: set(NEW), time.monotonic() + 0.12) is False
+    assert 1 <= len(asked) <= 3
+    assert max(asked) <= 0.12, "a request may take longer than what is left"
