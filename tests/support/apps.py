@@ -34,13 +34,15 @@ def http_app(
     crash: Union[str, float, None] = None,
     listen: bool = True,
     health: int = 200,
+    handback: bool = False,
 ) -> str:
     """Write `app.js`, an HTTP server, and return its path.
 
     `/` answers `{version, pid, instance}`, `/env` the environment, `/health` `{status}` with the status
     code `health`. It listens on $PORT, or on `port_env` if that is a number. With `sigint` it finishes open requests
     on SIGINT; without, SIGINT ends it at once. `crash`: "boot" throws at the start, a number that many seconds later.
-    Without `listen` it stays up and never listens.
+    Without `listen` it stays up and never listens. With `handback` a cluster worker gives back a connection that the
+    master has handed to it while it was closing, as only an app itself can; otherwise that connection is lost.
     """
     settings = {
         "version": version,
@@ -49,6 +51,7 @@ def http_app(
         "crash": crash,
         "listen": listen,
         "health": health,
+        "handback": handback,
     }
     return _write(directory, "app.js", f"const settings = {json.dumps(settings)};\n{_HTTP}")
 
@@ -66,6 +69,7 @@ def _write(directory: Union[str, Path], name: str, text: str) -> str:
 
 
 _HTTP = """\
+const cluster = require('cluster');
 const http = require('http');
 
 if (settings.crash === 'boot') throw new Error('crash at boot of version ' + settings.version);
@@ -87,7 +91,11 @@ const server = http.createServer((request, response) => {
 
 if (settings.sigint) process.on('SIGINT', () => {
   if (!server.listening) process.exit(0);
-  server.close(() => process.exit(0));
+  server.close(() => {
+    if (!settings.handback || !cluster.isWorker) process.exit(0);
+    process.on('disconnect', () => process.exit(0));
+    cluster.worker.disconnect();
+  });
 });
 
 if (settings.listen) {

@@ -1,0 +1,349 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a key of a definition does to a running app, observed: in /proc, in log files, in how the app behaves.
+
+Each function makes a probe, which gets the site and the name of an app and returns what it saw.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from integration.sites import Json, Site, eventually
+from support import processes
+from support.rpc import RemoteError
+
+Probe = Callable[[Site, str], Any]
+PATIENCE = 15.0  # seconds for what has to happen
+QUIET = 1.0  # seconds in which nothing may happen
+
+
+# -- /proc
+
+
+def command_line(site: Site, name: str) -> List[str]:
+    """The arguments, files without their directory, once the process runs what it was started for."""
+
+    def words() -> List[str]:
+        raw = processes.read(site.pid(name), "cmdline").rstrip(b"\0").split(b"\0")
+        return [os.path.basename(os.fsdecode(word)) for word in raw]
+
+    return eventually(lambda: found if "God" not in (found := words())[0] else []) or words()
+
+
+def executable(site: Site, name: str) -> str:
+    """The file name of the running program, with no version."""
+    return re.sub(r"[\d.]+$", "", os.path.basename(os.readlink(f"/proc/{site.pid(name)}/exe")))
+
+
+def directory(site: Site, name: str) -> str:
+    """The current directory, from that of the test."""
+    return os.path.relpath(os.readlink(f"/proc/{site.pid(name)}/cwd"), site.directory.parent)
+
+
+def variables(*names: str) -> Probe:
+    """The values of environment variables of each instance, in the order of the instances."""
+
+    def probe(site: Site, name: str) -> Any:
+        found = [_environment(site, int(item["pid"])) for item in site.processes(name)]
+        rows = sorted([tuple(env.get(variable) for variable in names) for env in found], key=str)
+        return rows[0] if len(rows) == 1 else rows
+
+    return probe
+
+
+def _environment(site: Site, pid: int) -> Dict[str, str]:
+    """Of a worker in cluster mode what Node made of it: the kernel only knows what the daemon's fork was given."""
+    env = processes.environ(pid)
+    return dict(site.report(pid)["env"]) if "NODE_UNIQUE_ID" in env else env
+
+
+def is_cluster_worker(site: Site, name: str) -> bool:
+    """Node's cluster gives each worker a number."""
+    return "NODE_UNIQUE_ID" in processes.environ(site.pid(name))
+
+
+def owner(site: Site, name: str) -> Tuple[int, int, Optional[str]]:
+    """The user, the group and HOME."""
+    pid = site.pid(name)
+    ids = dict(re.findall(r"^(Uid|Gid):\t(\d+)", processes.read(pid, "status").decode(), re.M))
+    return int(ids["Uid"]), int(ids["Gid"]), processes.environ(pid).get("HOME")
+
+
+def instances(site: Site, name: str) -> List[str]:
+    """NODE_APP_INSTANCE of every living process."""
+    living = [item for item in site.processes(name) if processes.alive(item["pid"])]
+    return sorted(_environment(site, item["pid"])["NODE_APP_INSTANCE"] for item in living)
+
+
+def runs(site: Site, name: str) -> bool:
+    """Whether there is a process."""
+    return bool(site.only(name)["pid"]) and processes.alive(site.pid(name))
+
+
+def listed(key: str) -> Probe:
+    """The value in PM2's list: for what nothing but PM2's own commands reads."""
+    return lambda site, name: site.only(name)["pm2_env"].get(key)
+
+
+def knows_repository(site: Site, name: str) -> bool:
+    """Whether PM2 has read which revision of which repository runs (7.0 only when told to)."""
+    return bool(eventually(lambda: site.only(name)["pm2_env"].get("versioning"), 3.0))
+
+
+def modules_of_pmx(site: Site, name: str) -> bool:
+    """Whether PM2's monitoring was loaded into the app."""
+    return bool(site.report(site.pid(name))["pmx"])
+
+
+def node_arguments(site: Site, name: str) -> List[str]:
+    """What Node says it was started with."""
+    return list(site.report(site.pid(name))["execArgv"])
+
+
+# -- files
+
+
+def logged_to(text: str) -> Probe:
+    """The names of the log files that hold `text`, in which PID stands for that of each process; ids become N."""
+
+    def probe(site: Site, name: str) -> List[str]:
+        pids = [int(item["pid"]) for item in site.processes(name)]
+        wanted = [re.compile(rf"\b{text.replace('PID', str(pid))}\b") for pid in pids]
+        for pid in pids:
+            site.report(pid)
+        return eventually(lambda: _files_with(site, wanted), QUIET)
+
+    return probe
+
+
+def _files_with(site: Site, wanted: Sequence[re.Pattern[str]]) -> List[str]:
+    texts = [(path.name, path.read_text()) for path in site.logs()]
+    found = [name for name, content in texts if any(pattern.search(content) for pattern in wanted)]
+    if not all(any(pattern.search(content) for _name, content in texts) for pattern in wanted):
+        return []
+    return sorted(re.sub(r"-\d+\.", "-N.", name) for name in found)
+
+
+def log_line(site: Site, name: str) -> str:
+    """The form of a logged line: digits as 9."""
+    mine = re.compile(rf"^.*out {site.pid(name)}\b.*$", re.M)
+
+    def find() -> str:
+        found = (mine.search(path.read_text()) for path in site.logs())
+        return next((re.sub(r"\d+", "9", match.group()) for match in found if match), "")
+
+    return eventually(find, PATIENCE)
+
+
+def pid_file(site: Site, name: str) -> List[str]:
+    """The names of the files that hold the pid; ids become N."""
+    pid = str(site.pid(name))
+    places = [*Path(site.home.home, "pids").glob("*"), *site.directory.parent.rglob("*.pid")]
+    return sorted(re.sub(r"-\d+\.", "-N.", path.name) for path in places if path.read_text().strip() == pid)
+
+
+def stack_names_source(site: Site, name: str) -> bool:
+    """Whether a stack trace tells the file that the script was made from."""
+    item = site.only(name)
+    log = Path(str(item["pm2_env"]["pm_out_log_path"]))
+    end = f"stack of {item['pid']} ends"
+    assert eventually(lambda: log.exists() and end in log.read_text(), PATIENCE)
+    stack = log.read_text().partition(f"stack of {item['pid']} begins")[2].partition(end)[0]
+    return "original.ts" in stack
+
+
+# -- behaviour: exits and restarts
+
+
+def _await_probe(site: Site, item: Json) -> None:
+    """Until the program listens to signals, where it is the probe."""
+    if item["pm2_env"]["pm_exec_path"] == str(site.probe):
+        site.report(item["pid"])
+
+
+def _restarted(site: Site, name: str, before: int, timeout: float) -> bool:
+    def moved() -> bool:
+        item = site.only(name)
+        return int(item["pm2_env"]["restart_time"]) > before and item["pm2_env"]["status"] == "online"
+
+    return eventually(moved, timeout)
+
+
+def restarts_after(number: signal.Signals) -> Probe:
+    """Whether PM2 starts the app again after it got a signal."""
+
+    def probe(site: Site, name: str) -> bool:
+        item = site.only(name)
+        _await_probe(site, item)
+        os.kill(item["pid"], number)
+        gone = eventually(lambda: not processes.alive(item["pid"]), PATIENCE if number == signal.SIGKILL else QUIET)
+        before = int(item["pm2_env"]["restart_time"])
+        settled = ("stopped", "errored")
+        if gone and eventually(lambda: site.only(name)["pm2_env"]["status"] in settled, 0.3):
+            return _restarted(site, name, before, QUIET)
+        return _restarted(site, name, before, PATIENCE)
+
+    return probe
+
+
+def outgrows(site: Site, name: str) -> bool:
+    """Whether the app is restarted after it took 120 MiB."""
+    item = site.only(name)
+    site.report(item["pid"])
+    os.kill(item["pid"], signal.SIGUSR2)
+    eventually(lambda: _memory(item["pid"]) > 130 << 20, PATIENCE)
+    return _restarted(site, name, int(item["pm2_env"]["restart_time"]), 2.5)
+
+
+def _memory(pid: int) -> int:
+    fields = processes.read(pid, "statm").split()
+    return int(fields[1]) * 4096 if fields else 0
+
+
+def crashes_until_errored(site: Site, name: str) -> int:
+    """How many crashes PM2 takes, 4 for "more than 3"."""
+    for crash in range(1, 4):
+        item = site.only(name)
+        os.kill(item["pid"], signal.SIGKILL)
+
+        def settled(pid: int = item["pid"]) -> str:
+            now = site.only(name)
+            status = str(now["pm2_env"]["status"])
+            return status if status == "errored" or (status == "online" and now["pid"] != pid) else ""
+
+        if eventually(settled, PATIENCE) == "errored":
+            return crash
+    return 4
+
+
+def crash_after_a_while(site: Site, name: str) -> str:
+    """The status after a crash of an app that has been up for 1.2 seconds."""
+    item = site.only(name)
+    time.sleep(max(0.0, 1.3 - (time.time() - item["pm2_env"]["pm_uptime"] / 1000)))
+    os.kill(item["pid"], signal.SIGKILL)
+
+    def settled() -> str:
+        now = site.only(name)
+        status = str(now["pm2_env"]["status"])
+        return status if status == "errored" or (status == "online" and now["pid"] != item["pid"]) else ""
+
+    return eventually(settled, PATIENCE)
+
+
+def restart_gap(*choices: float) -> Probe:
+    """The time between a crash and the start after it: the nearest of the choices, in seconds."""
+
+    def probe(site: Site, name: str) -> float:
+        item = site.only(name)
+        crashed = time.time()
+        os.kill(item["pid"], signal.SIGKILL)
+        assert _restarted(site, name, int(item["pm2_env"]["restart_time"]), PATIENCE)
+        return _nearest(site.only(name)["pm2_env"]["pm_uptime"] / 1000 - crashed, choices)
+
+    return probe
+
+
+def time_to_online(*choices: float) -> Probe:
+    """The time PM2 waits after a start until it says that the app is online: the nearest of the choices, in seconds.
+
+    In this restart the app says 'ready' only after READY_AFTER, and never where a file `silent` is in its directory.
+    """
+
+    def probe(site: Site, name: str) -> float:
+        item = site.only(name)
+        silent = Path(item["pm2_env"]["pm_cwd"], "silent")
+        if "SILENT" in item["pm2_env"]:
+            silent.touch()
+        site.home.rpc("restartProcessId", {"id": item["pm_id"]})
+        waited = time.time() - site.only(name)["pm2_env"]["pm_uptime"] / 1000
+        silent.unlink(missing_ok=True)
+        return _nearest(waited, choices)
+
+    return probe
+
+
+def _nearest(value: float, choices: Sequence[float]) -> float:
+    return min(choices, key=lambda choice: abs(choice - value))
+
+
+# -- behaviour: being stopped
+
+
+def stop_time(*choices: float) -> Probe:
+    """How long a stop takes: the nearest of the choices, in seconds."""
+
+    def probe(site: Site, name: str) -> float:
+        item = site.only(name)
+        _await_probe(site, item)
+        start = time.monotonic()
+        site.home.rpc("stopProcessId", item["pm_id"])
+        return _nearest(time.monotonic() - start, choices)
+
+    return probe
+
+
+def last_words(site: Site, name: str) -> str:
+    """How the app was told to end: by a signal or by a message."""
+    item = site.only(name)
+    site.report(item["pid"])
+    site.home.rpc("stopProcessId", item["pm_id"])
+    return Path(site.home.home, "reports", f"{item['pid']}.end").read_text()
+
+
+def child_survives(site: Site, name: str) -> bool:
+    """Whether a child of the app lives on after a stop."""
+    item = site.only(name)
+    (child,) = site.report(item["pid"])["children"]
+    site.home.rpc("stopProcessId", item["pm_id"])
+    survives = not eventually(lambda: not processes.alive(child), 0.5)
+    processes.end([child])
+    return survives
+
+
+# -- behaviour: being watched
+
+
+def restarted_by(*files: str) -> Probe:
+    """Which changed files of the app's directory made PM2 restart it."""
+
+    def probe(site: Site, name: str) -> List[str]:
+        root = Path(site.only(name)["pm2_env"]["pm_cwd"])
+        return [file for file in files if _touch_restarts(site, name, root / file)]
+
+    return probe
+
+
+def _touch_restarts(site: Site, name: str, path: Path) -> bool:
+    deadline = time.monotonic() + 1.5
+    before = int(site.only(name)["pm2_env"]["restart_time"])
+    while time.monotonic() < deadline:
+        path.write_text(str(time.monotonic()))
+        try:
+            if _restarted(site, name, before, 0.5):
+                time.sleep(0.3)  # another event of the same change would count for the next file
+                return True
+        except RemoteError:
+            continue
+    return False
+
+
+def watch_gap(*choices: float) -> Probe:
+    """The time between a change of a file and the restart: the nearest of the choices, in seconds."""
+
+    def probe(site: Site, name: str) -> float:
+        item = site.only(name)
+        time.sleep(max(0.0, 1.0 - (time.time() - item["pm2_env"]["pm_uptime"] / 1000)))  # it looks around first
+        before, changed = int(item["pm2_env"]["restart_time"]), time.time()
+        Path(item["pm2_env"]["pm_cwd"], "watched.txt").write_text(str(changed))
+        assert _restarted(site, name, before, PATIENCE), "no restart"
+        return _nearest(site.only(name)["pm2_env"]["pm_uptime"] / 1000 - changed, choices)
+
+    return probe

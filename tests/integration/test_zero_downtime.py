@@ -1,0 +1,271 @@
+"""Under steady load: no request is lost over a change of a cluster app, or over a release that is no good."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Tuple
+
+import pytest
+from support.apps import free_port, http_app
+from support.load import Load
+from support.namespaces import Namespace, home_in
+from support.pm2 import VERSIONS, Pm2Home
+
+Definition = Dict[str, Any]
+
+TIMES = int(os.environ.get("ZERO_DOWNTIME_TIMES", "1"))
+"""How often each case is repeated; a rare loss shows only in many runs."""
+AFTER = 0.15
+"""Seconds of load after the call: a loss may show when the call has returned."""
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pm2Home]:
+    with home_in(tmp_path_factory.mktemp("load"), request.param) as found:
+        yield found
+
+
+@pytest.fixture
+def namespace(home: Pm2Home) -> Iterator[Namespace]:
+    found = Namespace(home, "load")
+    yield found
+    found.remove()
+
+
+@pytest.fixture(params=range(TIMES))
+def port(request: pytest.FixtureRequest) -> int:
+    return free_port()
+
+
+def cluster(directory: Path, port: int, **changes: Any) -> Definition:
+    """Two workers of the app in `directory`."""
+    usual = {"name": "api", "script": "app.js", "cwd": str(directory), "exec_mode": "cluster", "instances": 2}
+    return {**usual, "env": {"PORT": port}, **changes}
+
+
+def fork(directory: Path, port: int, **changes: Any) -> Definition:
+    return {"name": "api", "script": "app.js", "cwd": str(directory), "env": {"PORT": port}, **changes}
+
+
+def begin(namespace: Namespace, definition: Definition) -> List[int]:
+    """Start the first version and wait until each worker answers. Returns their pids."""
+    namespace.bring([definition], ready={"tcp": [str(definition["env"]["PORT"])]})
+    return namespace.pids()
+
+
+def served(load: Load) -> List[Tuple[str, int]]:
+    """Which version and pid answered."""
+    answers = [json.loads(body) for body in load.bodies]
+    return [(answer["version"], answer["pid"]) for answer in answers]
+
+
+def versions(load: Load) -> List[str]:
+    return sorted({version for version, _pid in served(load)})
+
+
+def measure(record: Callable[[str, object], None], what: str, load: Load) -> None:
+    """Into the report, and onto the screen with `pytest -rP`."""
+    record("failed", load.failed)
+    record("gap_ms", round(load.gap * 1000))
+    kinds = f" {dict(load.errors)}" if load.failed else ""
+    print(
+        f"{what}: {load.failed} of {load.ok + load.failed} requests failed, longest gap {load.gap * 1000:.0f} ms{kinds}"
+    )
+
+
+class Change(NamedTuple):
+    """How the definition differs afterwards, or before; whether it is the second version of the code."""
+
+    after: Mapping[str, Any] = MappingProxyType({})
+    before: Mapping[str, Any] = MappingProxyType({})
+    new_code: bool = False
+    state: str = "started"
+    check: bool = True
+
+
+CHANGES = {
+    "cwd": Change(new_code=True),
+    "script": Change({"script": "other.js"}, check=False),
+    "env": Change({"env": {"PORT": 0, "COLOUR": "green"}}),
+    "up": Change({"instances": 4}),
+    "down": Change({"instances": 1}, before={"instances": 3}),
+    "all at once, up": Change(
+        {"script": "other.js", "instances": 3, "env": {"PORT": 0, "COLOUR": "green"}}, new_code=True
+    ),
+    "all at once, down": Change(
+        {"script": "other.js", "instances": 1, "env": {"PORT": 0, "COLOUR": "green"}}, new_code=True
+    ),
+    "reloaded": Change(state="reloaded", check=False),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_no_request_is_lost_over_a_change(
+    namespace: Namespace, port: int, tmp_path: Path, what: str, record_property: Callable[[str, object], None]
+) -> None:
+    change = CHANGES[what]
+    for version in ("1", "2"):
+        os.link(http_app(tmp_path / version, version), tmp_path / version / "other.js")
+    before = cluster(tmp_path / "1", port, **change.before)
+    after = {**before, **change.after, "cwd": str(tmp_path / ("2" if change.new_code else "1"))}
+    after["env"] = {**after["env"], "PORT": port}
+    old = begin(namespace, before)
+
+    with Load(port) as load:
+        result = namespace.bring([after], state=change.state, ready={"tcp": [str(port)]} if change.check else None)
+        time.sleep(AFTER)
+
+    measure(record_property, what, load)
+    assert load.failed == 0, dict(load.errors)
+    assert result["changed"]
+    new = namespace.pids()
+    assert len(new) == after["instances"]
+    if what not in ("up", "down"):
+        assert not set(old) & set(new)
+    asked = {pid for _version, pid in served(load)}
+    assert asked >= set(old) | set(new), "the load did not reach every worker"
+    assert versions(load) == (["1", "2"] if change.new_code else ["1"])
+    live = [item["pm2_env"] for item in namespace.processes()]
+    assert {env["pm_exec_path"] for env in live} == {str(Path(after["cwd"], after["script"]))}
+    assert {env.get("COLOUR") for env in live} == {after["env"].get("COLOUR")}
+
+
+HEALTHY = {"http": [{"url": "http://127.0.0.1:{port}/health"}]}
+BAD = {
+    "crashes at boot": ({"crash": "boot"}, {"min_uptime": 3}, "exited"),
+    "crashes after half a second": ({"crash": 0.5, "listen": False}, {"min_uptime": 3}, "exited"),
+    "never listens, no check": ({"listen": False}, {"timeout": 1.0}, "is served by"),
+    "never listens, http": ({"listen": False}, {"timeout": 1.0, **HEALTHY}, "is answered only by processes"),
+    "never listens, tcp": ({"listen": False}, {"timeout": 1.0, "tcp": ["{port}"]}, "is answered only by processes"),
+    "answers 500": ({"health": 500}, {"timeout": 3.0, **HEALTHY}, "answered 500"),
+}
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+@pytest.mark.parametrize("what", BAD)
+def test_no_request_is_lost_over_a_bad_release(
+    namespace: Namespace,
+    port: int,
+    tmp_path: Path,
+    what: str,
+    instances: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    broken, ready, message = BAD[what]
+    http_app(tmp_path / "1")
+    http_app(tmp_path / "2", "2", **broken)
+    before = cluster(tmp_path / "1", port, instances=instances)
+    begin(namespace, before)
+    old = namespace.processes()
+
+    with Load(port) as load:
+        result = namespace.refuse([{**before, "cwd": str(tmp_path / "2")}], ready=with_port(ready, port))
+        time.sleep(AFTER)
+
+    measure(record_property, what, load)
+    assert load.failed == 0, dict(load.errors)
+    assert message in result["msg"] or (message == "exited" and "there is no process" in result["msg"])
+    assert result["rolled_back"] is True
+    now = namespace.processes()
+    for key in ("pm_id", "pid"):
+        assert [item[key] for item in now] == [item[key] for item in old]
+    assert [item["pm2_env"]["restart_time"] for item in now] == [0] * instances
+    # One that listens and fails its check shares the port while it is tried: PM2 has no port for it alone.
+    assert versions(load) == (["1", "2"] if what == "answers 500" else ["1"])
+
+
+def with_port(value: Any, port: int) -> Any:
+    """`{port}` filled in, in every depth."""
+    return json.loads(json.dumps(value).replace("{port}", str(port)))
+
+
+def test_the_old_wait_for_new_ones_that_are_long_in_starting(namespace: Namespace, port: int, tmp_path: Path) -> None:
+    """No check is given: the port that the old serve has to be served by the new before the old go."""
+    http_app(tmp_path / "1")
+    http_app(tmp_path / "2", "2")
+    (tmp_path / "2" / "slow.js").write_text("setTimeout(() => require('./app.js'), 1000);\n", encoding="utf-8")
+    begin(namespace, cluster(tmp_path / "1", port))
+    with Load(port) as load:
+        namespace.bring([cluster(tmp_path / "2", port, script="slow.js")], ready={"min_uptime": 0.1})
+        time.sleep(AFTER)
+    assert load.failed == 0, dict(load.errors)
+    assert versions(load) == ["1", "2"]
+
+
+def test_a_release_that_crashes_while_it_serves_loses_what_it_has_in_hand(
+    namespace: Namespace, port: int, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Measured: a new worker shares the port while it is tried. No more is lost than the clients have under way."""
+    http_app(tmp_path / "1")
+    http_app(tmp_path / "2", "2", crash=0.5)
+    old = begin(namespace, cluster(tmp_path / "1", port))
+    with Load(port) as load:
+        result = namespace.refuse([cluster(tmp_path / "2", port)], ready={"min_uptime": 4})
+        time.sleep(AFTER)
+    measure(record_property, "crashes while it serves", load)
+    assert load.failed <= 2 * 4
+    assert "exited" in result["msg"]
+    assert namespace.pids() == old
+
+
+def test_without_a_sigint_handler_few_requests_are_lost(
+    namespace: Namespace, port: int, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Measured, not promised: what such a worker has in hand when it is ended is lost."""
+    http_app(tmp_path / "1", sigint=False)
+    http_app(tmp_path / "2", "2", sigint=False)
+    begin(namespace, cluster(tmp_path / "1", port))
+    with Load(port) as load:
+        namespace.bring([cluster(tmp_path / "2", port)])
+        time.sleep(AFTER)
+    measure(record_property, "no SIGINT handler", load)
+    assert load.failed <= 2 * 4, "more than the clients have under way when one worker after the other is ended"
+    assert versions(load) == ["1", "2"]
+
+
+def test_the_gap_of_a_fork_app_ends(
+    namespace: Namespace, port: int, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    http_app(tmp_path / "1")
+    http_app(tmp_path / "2", "2")
+    begin(namespace, fork(tmp_path / "1", port))
+    with Load(port) as load:
+        namespace.bring([fork(tmp_path / "2", port)], ready=with_port(HEALTHY, port))
+        answered = load.ok
+        time.sleep(AFTER)
+    measure(record_property, "fork app", load)
+    assert load.ok > answered, "no answer after the call had returned"
+    assert versions(load) == ["1", "2"]
+
+
+@pytest.mark.parametrize("what", [what for what in BAD if what != "never listens, no check"])
+def test_after_a_bad_release_of_a_fork_app_the_old_one_is_back(
+    namespace: Namespace, port: int, tmp_path: Path, what: str, record_property: Callable[[str, object], None]
+) -> None:
+    broken, ready, _message = BAD[what]
+    http_app(tmp_path / "1")
+    http_app(tmp_path / "2", "2", **broken)
+    before = fork(tmp_path / "1", port, env={"PORT": port, "COLOUR": "green"})
+    begin(namespace, before)
+    (old,) = namespace.processes()
+    changed = fork(tmp_path / "2", port, env={"PORT": port, "COLOUR": "red"})
+
+    with Load(port) as load:
+        result = namespace.refuse([changed], ready=with_port(ready, port))
+        returned = time.monotonic()
+        answered = load.ok
+        while load.ok == answered and time.monotonic() < returned + 5:
+            time.sleep(0.005)
+        time.sleep(AFTER)
+
+    measure(record_property, f"fork app, {what}", load)
+    assert result["rolled_back"] is True
+    (now,) = namespace.processes()
+    assert (now["pm_id"], now["pm2_env"]["unique_id"]) == (old["pm_id"], old["pm2_env"]["unique_id"])
+    for key in ("pm_exec_path", "pm_cwd", "COLOUR", "status"):
+        assert now["pm2_env"][key] == old["pm2_env"][key]
+    assert namespace.bring([before])["actions"] == [], "the old definition is not what runs"
