@@ -1,0 +1,121 @@
+"""What the reader sees: steps, tables, proofs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import textwrap
+from typing import Iterable, List, NamedTuple, NoReturn, Sequence
+
+from world import ENVIRONMENTS, Process, Run, View, relative
+
+WIDTH = 110
+
+
+def paragraph(text: str, indent: str = "") -> None:
+    """Running text."""
+    print(textwrap.fill(" ".join(text.split()), WIDTH, initial_indent=indent, subsequent_indent=indent), flush=True)
+
+
+def step(number: int, title: str, text: str) -> None:
+    """The heading of a step, and what is going to be done."""
+    print(f"\n── {number}. {title} {'─' * (WIDTH - len(title) - 7)}")
+    paragraph(text)
+
+
+def running(command: Sequence[str]) -> None:
+    """A command, before it is run."""
+    print(f"\n  $ {shlex.join(command)}", flush=True)
+
+
+def ran(run: Run) -> None:
+    """What became of it."""
+    outcome = f"done, {run.changed} tasks changed something" if run.ok else "failed"
+    print(f"    {outcome} ({run.seconds:.0f} s; all it said: {relative(run.log)})", flush=True)
+
+
+def reason(run: Run) -> None:
+    """Why a playbook failed, in its own words."""
+    lines = [line for line in run.message.splitlines() if not line.startswith("    at ")]  # no stack traces
+    for line in lines:
+        print(textwrap.fill(line, WIDTH, initial_indent="    │ ", subsequent_indent="    │ "))
+
+
+class Proofs:
+    """Counts what was proven; the first thing that does not hold ends the demo."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def that(self, claim: str, holds: bool, found: object, run: Run | None = None) -> None:
+        """Show a claim and what was found; end the demo where it does not hold."""
+        print(f"  {'✔' if holds else '✘'} {claim}: {found}", flush=True)
+        if not holds:
+            give_up(f"This does not hold: {claim}.", run)
+        self.count += 1
+
+    def untouched(self, environment: str, before: View, after: View) -> None:
+        """An environment did not move: the same processes, restart counts and dump entries."""
+        same = before.of(environment) == after.of(environment) and bool(before.of(environment))
+        pids = ", ".join(str(process.pid) for process in after.of(environment))
+        self.that(f"{environment} was not touched", same, f"same pids ({pids}), same restart counts, same states")
+        entries = after.saved(environment)
+        same = before.saved(environment) == entries and bool(entries)
+        self.that(f"{environment}'s part of dump.pm2 is the same", same, f"{len(entries)} entries, every byte compared")
+
+
+def give_up(text: str, run: Run | None = None) -> NoReturn:
+    """End the demo with all that is known."""
+    if run:
+        print(f"\n{run.log.read_text()}")
+    print(f"\nTHE DEMO FAILED. {text} It is left running to be looked at; `make demo-stop` ends it.", file=sys.stderr)
+    raise SystemExit(1)
+
+
+class Row(NamedTuple):
+    """A line of the table of processes."""
+
+    environment: str
+    app: str
+    instance: str
+    pid: str
+    restarts: str
+    what: str
+
+
+def processes(before: View, after: View) -> None:
+    """The table of all processes, before and after a step."""
+    rows = [Row("environment", "app", "instance", "pid", "restarts", "")]
+    for environment in ENVIRONMENTS:
+        rows += _rows(environment, before.of(environment), after.of(environment))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(Row._fields))]
+    print()
+    for row in rows:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(flush=True)
+
+
+def _rows(environment: str, before: List[Process], after: List[Process]) -> Iterable[Row]:
+    old = {process.slot: process for process in before}
+    for new in after:
+        was = old.get(new.slot)
+        yield Row(
+            environment,
+            new.name,
+            str(new.instance),
+            _change(was and was.pid, new.pid),
+            _change(was and was.restarts, new.restarts),
+            _what(was, new),
+        )
+
+
+def _change(before: int | None, after: int) -> str:
+    return str(after) if before in (None, after) else f"{before} → {after}"
+
+
+def _what(before: Process | None, after: Process) -> str:
+    if before is None:
+        return "new"
+    if before == after:
+        return "untouched"
+    return "replaced" if before.pm_id != after.pm_id else "stopped, and started again"

@@ -1,0 +1,220 @@
+"""What the demo works on: its directories, its PM2 daemon seen with PM2's own tools, and `ansible-playbook`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional
+
+from support import processes
+from support.apps import free_port
+from support.pm2 import SOCKET_PATH_LIMIT
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = Path(os.environ.get("DEMO_DIR") or ROOT / ".cache" / "demo")  # DEMO_DIR is for the tests
+PM2_HOME = DEMO / "pm2"
+PM2 = ROOT / ".cache" / "pm2" / "7.0" / "node_modules" / ".bin" / "pm2"
+LOGS = DEMO / "logs"
+CONFIG = DEMO / "ansible.cfg"  # empty: whatever configuration this machine has, it is not used
+SETTINGS = DEMO / "settings.json"  # what the inventory cannot know: where the demo is, and which ports are free
+ENVIRONMENTS = ("production", "test")
+
+
+def relative(path: Path) -> str:
+    """A path as the reader, who stands in the checkout, would write it."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+class Process(NamedTuple):
+    """One process of PM2's list."""
+
+    namespace: str
+    name: str
+    instance: int
+    pm_id: int
+    pid: int
+    restarts: int
+    status: str
+
+    @property
+    def slot(self) -> tuple[str, str, int]:
+        """What stays the same when a process is replaced."""
+        return (self.namespace, self.name, self.instance)
+
+
+class View(NamedTuple):
+    """All there is at one moment, as PM2 and its dump file tell it."""
+
+    processes: List[Process]
+    dump: Dict[str, List[str]]  # namespace -> its entries, whole
+
+    def of(self, environment: str) -> List[Process]:
+        """The processes of an environment."""
+        return [process for process in self.processes if process.namespace == f"shop-{environment}"]
+
+    def saved(self, environment: str) -> List[str]:
+        """The dump's entries of an environment."""
+        return self.dump.get(f"shop-{environment}", [])
+
+
+def look() -> View:
+    """Ask `pm2 jlist`, and read dump.pm2."""
+    listed = json.loads(_pm2("jlist")) if daemon_answers() else []
+    found = [
+        Process(
+            item["pm2_env"]["namespace"],
+            item["name"],
+            int(item["pm2_env"].get("NODE_APP_INSTANCE", 0)),
+            item["pm_id"],
+            item["pid"],
+            item["pm2_env"]["restart_time"],
+            item["pm2_env"]["status"],
+        )
+        for item in listed
+    ]
+    dump: Dict[str, List[str]] = {}
+    dump_file = PM2_HOME / "dump.pm2"
+    for entry in json.loads(dump_file.read_text()) if dump_file.exists() else []:
+        dump.setdefault(entry["namespace"], []).append(json.dumps(entry, sort_keys=True))
+    return View(sorted(found, key=lambda process: process.slot), dump)
+
+
+def live_release(environment: str) -> Optional[str]:
+    """The release that `current` names."""
+    link = DEMO / environment / "current"
+    return link.resolve().name if link.is_symlink() else None
+
+
+class Run(NamedTuple):
+    """A finished ansible-playbook."""
+
+    ok: bool
+    changed: int  # tasks
+    seconds: float
+    log: Path
+    message: str  # why it failed
+
+
+def deploy_command(environment: str, source: Path, variables: Dict[str, str]) -> List[str]:
+    """What deploys `source` to one environment: the shipped playbook, with nothing around it."""
+    command = ["ansible-playbook", "nodeops.pm2.deploy", "-i", "inventories/local", "--limit", environment]
+    command += ["-e", f"@{relative(SETTINGS)}"]
+    for name, value in {"deploy_source": relative(source), **variables}.items():
+        command += ["-e", f"{name}={value}" if " " not in value else json.dumps({name: value})]
+    return command
+
+
+def run(label: str, command: List[str]) -> Run:
+    """Run an ansible-playbook; its output goes to a log file of its own."""
+    log = LOGS / f"{len(list(LOGS.glob('*.log'))) + 1:02}-{label}.log"
+    started = time.monotonic()
+    with log.open("w") as stream:
+        print(f"$ {shlex.join(command)}\n", file=stream, flush=True)
+        code = subprocess.run(
+            command, cwd=ROOT, env=_ansible_environment(), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+        ).returncode
+    output = log.read_text()
+    recap = re.search(r"^shop-\w+ .*changed=(\d+)", output, re.M)
+    failure = re.search(r'^fatal: .*?"msg": ("Deploying(?:[^"\\]|\\.)*")', output, re.M)
+    return Run(
+        code == 0,
+        int(recap.group(1)) if recap else -1,
+        time.monotonic() - started,
+        log,
+        json.loads(failure.group(1)) if failure else "",
+    )
+
+
+def _ansible_environment() -> Dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PM2_"))}
+    return {
+        **own,
+        "ANSIBLE_HOME": os.environ["ANSIBLE_HOME"],
+        "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
+        "ANSIBLE_CONFIG": str(CONFIG),
+        "ANSIBLE_NOCOLOR": "1",
+    }
+
+
+def port(environment: str) -> int:
+    """The port of an environment's API."""
+    return int(json.loads(SETTINGS.read_text())[f"shop_{environment}_port"])
+
+
+def prepare() -> None:
+    """Start from nothing: end what an earlier demo left, empty its directory, choose ports."""
+    if len(os.fsencode(PM2_HOME / "rpc.sock")) > SOCKET_PATH_LIMIT:
+        raise SystemExit(f"{PM2_HOME} is too long a path for PM2's socket: use a checkout with a shorter path.")
+    stop()
+    if DEMO.exists():
+        subprocess.run(["rm", "-rf", str(DEMO)], check=True)
+    LOGS.mkdir(parents=True)
+    CONFIG.write_text("[defaults]\n")
+    ports = {f"shop_{environment}_port": _port(4610 + 10 * i) for i, environment in enumerate(ENVIRONMENTS)}
+    SETTINGS.write_text(json.dumps({"shop_demo": str(DEMO), **ports}) + "\n")
+
+
+def _port(wanted: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return free_port()
+    return wanted
+
+
+def daemon_answers() -> bool:
+    """Whether a daemon listens in our PM2_HOME (asking `pm2` would start one)."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(PM2_HOME / "rpc.sock"))
+        except OSError:
+            return False
+    return True
+
+
+def _pm2(*arguments: str) -> str:
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "PM2_HOME": str(PM2_HOME)}
+    return subprocess.run(
+        [str(PM2), "--silent", *arguments], env=environment, check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+
+
+def our_processes() -> List[int]:
+    """The daemon and its applications: they carry our PM2_HOME and are no shell or `pm2 logs` of the reader's."""
+    return [pid for pid in processes.all_pids() if _is_ours(pid) and processes.alive(pid)]
+
+
+def _is_ours(pid: int) -> bool:
+    if processes.environ(pid).get("PM2_HOME") != str(PM2_HOME):
+        return False
+    if "God Daemon (" in processes.cmdline(pid):
+        return True
+    try:
+        return Path(f"/proc/{pid}/cwd").readlink().is_relative_to(DEMO)
+    except OSError:
+        return False
+
+
+def stop(patience: float = 15.0) -> int:
+    """End the daemon of our PM2_HOME and its applications; returns how many processes that were."""
+    ours = our_processes()
+    if daemon_answers():
+        _pm2("kill")
+    deadline = time.monotonic() + patience
+    while our_processes():
+        if time.monotonic() > deadline - patience / 2:
+            for pid in our_processes():
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            raise SystemExit(f"still running: {our_processes()}")
+        time.sleep(0.1)
+    return len(ours)
