@@ -1,0 +1,1 @@
+"""What the modules cost, as ratios: see run."""

@@ -1,0 +1,63 @@
+"""Two things measured in turn, A B A B, so that what else the machine does meets both; their medians, their ratio."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from typing import Callable, List, NamedTuple, Tuple
+
+Work = Callable[[], object]
+
+
+class Cost(NamedTuple):
+    """Seconds: on the clock, and of processors (this process and the children it has waited for)."""
+
+    clock: float
+    processor: float
+
+    @classmethod
+    def now(cls) -> Cost:
+        return cls(time.perf_counter(), sum(os.times()[:4]))
+
+
+class Comparison(NamedTuple):
+    """Costs of both, round by round."""
+
+    what: str
+    ours: List[Cost]
+    other_name: str
+    other: List[Cost]
+    target: float
+
+    @property
+    def ratio(self) -> float:
+        """Of the medians on the clock: what the target is about."""
+        return _median(self.ours).clock / _median(self.other).clock
+
+    def text(self) -> str:
+        """Ratio, target and medians; the ratio of processor time moves less when the machine is busy."""
+        ours, other = _median(self.ours), _median(self.other)
+        verdict = "reached" if self.ratio <= self.target else "MISSED"
+        processor = f"{ours.processor / other.processor:.2f}" if other.processor else "-"
+        return (
+            f"{self.ratio:6.3f}  target {self.target:<5} {verdict:8} {self.what} ({ours.clock * 1000:.1f} ms) / "
+            f"{self.other_name} ({other.clock * 1000:.1f} ms), medians of {len(self.ours)}; processor time {processor}"
+        )
+
+
+def _median(costs: List[Cost]) -> Cost:
+    return Cost(*map(statistics.median, zip(*costs, strict=True)))
+
+
+def in_turn(ours: Work, other: Work, rounds: int) -> Tuple[List[Cost], List[Cost]]:
+    """What both cost, each after one round that does not count."""
+    costs: Tuple[List[Cost], List[Cost]] = ([], [])
+    for number in range(rounds + 1):
+        for work, found in ((ours, costs[0]), (other, costs[1])):
+            start = Cost.now()
+            work()
+            end = Cost.now()
+            if number:
+                found.append(Cost(end.clock - start.clock, end.processor - start.processor))
+    return costs
