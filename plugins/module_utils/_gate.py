@@ -93,7 +93,8 @@ def wait(
     deadline = time.monotonic() + ready.timeout
     checks = [_checks.Progress(check) for check in ready.connections]
     sharing = {candidate.app.name for candidate in candidates if _shares_port(candidate)}
-    old, others = set(), set()
+    old: Set[int] = set()
+    others: Set[int] = set()
     for process in [*retiring, *kept]:
         is_old = process in retiring or (process.exec_mode == "cluster_mode" and process.name in sharing)
         (old if is_old else others).add(process.pid)

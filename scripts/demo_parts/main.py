@@ -140,7 +140,7 @@ def new_version() -> None:
     no_failure(load)
     seen = versions(load)
     PROOFS.that("the answers went from one version to the other", set(seen) == {"1.0.0", "1.1.0"}, seen)
-    PROOFS.that("production is 1.1.0", {answers("production")["version"] for _ in range(20)} == {"1.1.0"}, "20 of 20")
+    PROOFS.that("production is 1.1.0", {answers("production")["version"] for _try in range(20)} == {"1.1.0"}, "20 of 20")
     PROOFS.untouched("test", before, after)
 
 
@@ -155,7 +155,7 @@ def refused(number: int, title: str, text: str, version: str, edit: tuple[str, s
     no_failure(load)
     print(f"    (answers while it was tried: {versions(load)})")
     PROOFS.that(
-        "production is 1.1.0 as before", {answers("production")["version"] for _ in range(20)} == {"1.1.0"}, "20 of 20"
+        "production is 1.1.0 as before", {answers("production")["version"] for _try in range(20)} == {"1.1.0"}, "20 of 20"
     )
     api = [[p for p in view.of("production") if p.name == "shop-api"] for view in (before, after)]
     PROOFS.that("production's API was not touched", api[0] == api[1], "same pids, same restart counts")
@@ -186,7 +186,7 @@ def one_variable() -> None:
     PROOFS.that("the deploy went well", run.ok, "done", run)
     show.processes(before, after)
     PROOFS.that(
-        "test greets with it", {answers("test")["greeting"] for _ in range(20)} == {greeting}, "20 of 20 answers"
+        "test greets with it", {answers("test")["greeting"] for _try in range(20)} == {greeting}, "20 of 20 answers"
     )
     PROOFS.that("test's release is the same", world.live_release("test") == former, former)
     worker = [[p for p in view.of("test") if p.name == "shop-worker"] for view in (before, after)]

@@ -106,7 +106,7 @@ def deploy_command(environment: str, source: Path, variables: Dict[str, str]) ->
     """What deploys `source` to one environment: the shipped playbook, with nothing around it."""
     command = ["ansible-playbook", "nodeops.pm2.deploy", "-i", "inventories/local", "--limit", environment]
     command += ["-e", f"@{relative(SETTINGS)}"]
-    for name, value in {"deploy_source": relative(source), **variables}.items():
+    for name, value in {"deploy_source": str(source), **variables}.items():
         command += ["-e", f"{name}={value}" if " " not in value else json.dumps({name: value})]
     return command
 

@@ -400,8 +400,8 @@ def test_old_releases_go_but_none_that_is_used(site: Site) -> None:
         site.release(str(number))
         site.deployed("-e", f"deploy_release_id=r{number}", "-e", "deploy_keep=5")
     saved = json.loads(site.pm2.dump.read_text())
-    foreign = {**saved[0], "name": "night", "namespace": "else", "pm_cwd": str(site.root() / "releases" / "r2")}
-    site.pm2.dump.write_text(json.dumps([*saved, foreign]))
+    foreign = json.loads(json.dumps(saved[0]).replace("/releases/r4", "/releases/r2"))
+    site.pm2.dump.write_text(json.dumps([*saved, {**foreign, "name": "night", "namespace": "else"}]))
     half, fresh = site.root() / "releases" / "half", site.root() / "releases" / "fresh"
     for directory in (half, fresh):
         (directory / "node_modules").mkdir(parents=True)

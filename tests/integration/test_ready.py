@@ -191,7 +191,7 @@ def test_of_fork_processes_each_has_a_port_of_its_own(world: World) -> None:
 
 def test_an_app_that_serves_from_a_grandchild(world: World) -> None:
     """As `npm start` does: PM2's process is a shell, node its child."""
-    shell = {"script": "bash", "args": ["-c", "node app.js; true"]}
+    shell: Dict[str, Any] = {"script": "bash", "args": ["-c", "node app.js; true"]}
     world.bring(world.app(**shell), http=[{"url": world.url()}])
     bad = world.app({"VERSION": "2", "BAD_INSTANCE": "0"}, **shell)
     assert "answered 500" in world.refuse(bad, http=[{"url": world.url()}])

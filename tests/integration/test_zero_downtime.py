@@ -135,7 +135,7 @@ def test_no_request_is_lost_over_a_change(
 
 
 HEALTHY = {"http": [{"url": "http://127.0.0.1:{port}/health"}]}
-BAD = {
+BAD: Dict[str, Tuple[Dict[str, Any], Dict[str, Any], str]] = {
     "crashes at boot": ({"crash": "boot"}, {"min_uptime": 3}, "exited"),
     "crashes after half a second": ({"crash": 0.5, "listen": False}, {"min_uptime": 3}, "exited"),
     "never listens, no check": ({"listen": False}, {"timeout": 1.0}, "is served by"),

@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils import _checks, _rotation, _sockets
@@ -141,7 +141,9 @@ PIDS = _checks.Pids(NEW, OLD, OTHER)
 GOOD = None
 
 
-def run(monkeypatch: pytest.MonkeyPatch, answers: List[Tuple[Optional[str], Optional[int]]], pids: Any = PIDS) -> Any:
+def run(
+    monkeypatch: pytest.MonkeyPatch, answers: Sequence[Tuple[Optional[str], Optional[int]]], pids: Any = PIDS
+) -> Any:
     """One round in which the attempts end like this, the last for ever; the progress and whether it was enough."""
     left = list(answers)
 
