@@ -16,7 +16,7 @@ import signal
 import struct
 import subprocess
 import time
-from typing import Any, Dict, NamedTuple, Optional
+from typing import IO, Any, Dict, NamedTuple, Optional, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils._context import Context
 from ansible_collections.nodeops.pm2.plugins.module_utils._ecosystem_js import PROGRAM
@@ -93,10 +93,9 @@ class _Run:
     def _read(self) -> bool:
         """False when the time is over."""
         deadline = time.monotonic() + self.timeout
-        assert self.process.stderr is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self.reader, selectors.EVENT_READ, self.message)
-            selector.register(self.process.stderr.fileno(), selectors.EVENT_READ, self.said)
+            selector.register(cast(IO[bytes], self.process.stderr).fileno(), selectors.EVENT_READ, self.said)
             while self._body() is None and len(self.message) <= MAX_RESULT:
                 if time.monotonic() >= deadline:
                     return False

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, List, Optional, Tuple
 
@@ -32,7 +33,7 @@ def truthy(value: object) -> bool:
     if isinstance(value, str):
         return value != ""
     if isinstance(value, (int, float)):
-        return not (value == 0 or value != value)
+        return not (value == 0 or math.isnan(value))
     return True
 
 
@@ -40,10 +41,10 @@ def number_text(value: float) -> str:
     """A number as JavaScript's String() writes it: 1.0 is "1", 1e21 is "1e+21", -0 is "0" (ECMA-262 6.1.6.1.20)."""
     if isinstance(value, int) and -(2**53) <= value <= 2**53:
         return str(int(value))
-    if not is_finite(value) and value == value:
+    if not is_finite(value) and not math.isnan(value):
         return "Infinity" if value > 0 else "-Infinity"
     number = float(value)
-    if number != number:
+    if math.isnan(number):
         return "NaN"
     if number == 0:
         return "0"
@@ -61,8 +62,8 @@ def number_text(value: float) -> str:
 
 def _shortest_digits(number: float) -> Tuple[str, int]:
     """The shortest digits that name the number, and where its point is: 0.00123 gives ("123", -2)."""
-    mantissa, _, exponent = repr(number).partition("e")
-    whole, _, fraction = mantissa.partition(".")
+    mantissa, _mark, exponent = repr(number).partition("e")
+    whole, _point, fraction = mantissa.partition(".")
     digits = whole + fraction
     point = len(whole) + int(exponent or "0")
     stripped = digits.lstrip("0")
@@ -145,7 +146,7 @@ def number_of(value: str) -> float:
 def is_numeric(value: str) -> bool:
     """Whether JavaScript takes the text as a number (`!isNaN(value)`): "1e3", "0x1f" and " " too."""
     number = number_of(value)
-    return number == number
+    return not math.isnan(number)
 
 
 def trim(value: str) -> str:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional
 
@@ -113,7 +114,7 @@ def _slot(value: object) -> Optional[int]:
     if isinstance(value, bool) or value is None:
         return None
     number = number_of(value) if isinstance(value, str) and value else value
-    if isinstance(number, (int, float)) and number == number and number == int(number):
+    if isinstance(number, (int, float)) and math.isfinite(number) and number == int(number):
         return int(number)
     return None
 
@@ -143,7 +144,7 @@ def _optional(value: object) -> object:
 
 def _number(value: object) -> object:
     number = number_of(value) if isinstance(value, str) and value else value
-    return value if number != number else number
+    return value if isinstance(number, float) and math.isnan(number) else number
 
 
 def _or_default(default: object) -> Normal:

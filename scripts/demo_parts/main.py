@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Dict, NamedTuple
 
 import show
 import world
@@ -31,9 +31,10 @@ def release(version: str, *edits: tuple[str, str, str]) -> Path:
     return directory
 
 
-def answers(environment: str, path: str = "/") -> dict:
+def answers(environment: str, path: str = "/") -> Dict[str, Any]:
     """What an environment's API says."""
-    return json.loads(get(world.port(environment), path))
+    answer: Dict[str, Any] = json.loads(get(world.port(environment), path))
+    return answer
 
 
 def deploy(label: str, environment: str, source: Path, **variables: str) -> world.Run:
@@ -140,7 +141,9 @@ def new_version() -> None:
     no_failure(load)
     seen = versions(load)
     PROOFS.that("the answers went from one version to the other", set(seen) == {"1.0.0", "1.1.0"}, seen)
-    PROOFS.that("production is 1.1.0", {answers("production")["version"] for _try in range(20)} == {"1.1.0"}, "20 of 20")
+    PROOFS.that(
+        "production is 1.1.0", {answers("production")["version"] for _try in range(20)} == {"1.1.0"}, "20 of 20"
+    )
     PROOFS.untouched("test", before, after)
 
 
@@ -155,7 +158,9 @@ def refused(number: int, title: str, text: str, version: str, edit: tuple[str, s
     no_failure(load)
     print(f"    (answers while it was tried: {versions(load)})")
     PROOFS.that(
-        "production is 1.1.0 as before", {answers("production")["version"] for _try in range(20)} == {"1.1.0"}, "20 of 20"
+        "production is 1.1.0 as before",
+        {answers("production")["version"] for _try in range(20)} == {"1.1.0"},
+        "20 of 20",
     )
     api = [[p for p in view.of("production") if p.name == "shop-api"] for view in (before, after)]
     PROOFS.that("production's API was not touched", api[0] == api[1], "same pids, same restart counts")

@@ -118,7 +118,13 @@ def run(label: str, command: List[str]) -> Run:
     with log.open("w") as stream:
         print(f"$ {shlex.join(command)}\n", file=stream, flush=True)
         code = subprocess.run(
-            command, cwd=ROOT, env=_ansible_environment(), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+            command,
+            cwd=ROOT,
+            env=_ansible_environment(),
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
         ).returncode
     output = log.read_text()
     recap = re.search(r"^shop-\w+ .*changed=(\d+)", output, re.M)

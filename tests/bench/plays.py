@@ -43,7 +43,7 @@ def _compare(home: Pm2Home, directory: Path) -> Iterator[Comparison]:
 
     ping = Play("ping.yml", OURS, {})
     yield Comparison("10 apps found in order", *_ratio(order, "one ping", ping, 1.3))
-    peer = Play("peer.yml", PEER, variables, home=home)
+    peer = Play("peer.playbook", PEER, variables, home=home)
     yield Comparison("10 apps found in order", *_ratio(order, "ansible-modules-pm2's loop", peer, 0.25))
 
     assert _pids(home) == pids, "a play that was to find everything in order has changed something"

@@ -12,7 +12,7 @@ import re
 import subprocess
 import time
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Set, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
 
 import pytest
 from support import places
@@ -66,7 +66,7 @@ class Site:
         http_app(self.source, version, **options)
         worker_app(self.source, version)
 
-    def write_inventory(self, environments: List[str] = ["production"], **variables: Any) -> None:  # noqa: B006
+    def write_inventory(self, environments: Sequence[str] = ("production",), **variables: Any) -> None:
         """Describe the environments; `variables` are added to each."""
         hosts = {name: {**self._describe(name), **variables} for name in environments}
         self.inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
@@ -101,6 +101,7 @@ class Site:
         done = subprocess.run(
             ["ansible-playbook", "nodeops.pm2.deploy", "-i", str(self.inventory), *arguments],
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(self.config), **(environment or {})},
+            check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

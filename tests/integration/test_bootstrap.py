@@ -322,15 +322,15 @@ def reply(identifier: bytes, *args: Any, **keys: Any) -> bytes:
     return _axon.encode([b"j:" + json.dumps(keys or {"args": args}).encode(), identifier])
 
 
+def _says(version: str) -> Callable[[str, bytes], bytes]:
+    answers: Dict[str, Any] = {"getVersion": version, "getMonitorData": []}
+    return lambda method, identifier: reply(identifier, answers[method])
+
+
 def test_a_daemon_of_an_unknown_version_is_sent_nothing_more(pm2_7):
     """PM2 4 may do anything with a call that it takes otherwise."""
     for version in ("4.2.1", "8.0.0", "", "latest"):
-        answers: Dict[str, Any] = {"getVersion": version, "getMonitorData": []}
-
-        def answer(method: str, identifier: bytes, answers: Dict[str, Any] = answers) -> bytes:
-            return reply(identifier, answers[method])
-
-        with Peer(pm2_7.rpc_socket, answer) as peer:
+        with Peer(pm2_7.rpc_socket, _says(version)) as peer:
             refused(options(pm2_7), "says it is version", version, "knows PM2 5, 6, 7")
         assert set(peer.sent) <= {"getVersion", "getMonitorData"}
     assert not pm2_7.daemon_pids()

@@ -64,7 +64,8 @@ def generated() -> List[str]:
     patterns = []
     for _number in range(COUNT):
         count = choice.choice([5] * 8 + [6] * 4 + [4, 7])
-        patterns.append(choice.choice([" "] * 8 + ["  ", "\t", "\n", "\u00a0"]).join(field() for _ in range(count)))
+        separator = choice.choice([" "] * 8 + ["  ", "\t", "\n", "\u00a0"])
+        patterns.append(separator.join(field() for _round in range(count)))
     return patterns
 
 

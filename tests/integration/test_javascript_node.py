@@ -37,12 +37,12 @@ def node(code: str, values: Any, directory: Path, *arguments: str) -> Any:
 def numbers() -> List[float]:
     choice = random.Random(SEED)
     found: List[float] = [0, -0.0, 1.0, 1e21, 1e20, 123456789012345680000, 1e-6, 1e-7, 5e-324, 1.7976931348623157e308]
-    found += [choice.randint(-(2**53), 2**53) for _ in range(500)]
+    found += [choice.randint(-(2**53), 2**53) for _round in range(500)]
     while len(found) < 5000:
         number = struct.unpack("<d", choice.randbytes(8))[0]
         if math.isfinite(number):
             found.append(number)
-    return [*found, *(round(choice.uniform(-1e4, 1e4), choice.randint(0, 6)) for _ in range(1000))]
+    return [*found, *(round(choice.uniform(-1e4, 1e4), choice.randint(0, 6)) for _round in range(1000))]
 
 
 def test_numbers_as_text(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_text_as_numbers(tmp_path: Path) -> None:
         "-0x1",
         "1_000",
     ]
-    texts += ["".join(choice.choices("0123456789.eE+- x", k=choice.randint(1, 6))) for _ in range(3000)]
+    texts += ["".join(choice.choices("0123456789.eE+- x", k=choice.randint(1, 6))) for _round in range(3000)]
 
     theirs = node("values => values.map((value) => String(Number(value)))", texts, tmp_path)
 
@@ -117,7 +117,7 @@ def test_words_of_a_string(version: str, tmp_path: Path) -> None:
         '"two words"',
         "'q'",
     ]
-    texts = ["".join(choices) for choices in (choice.choices(pieces, k=choice.randint(0, 9)) for _ in range(5000))]
+    texts = ["".join(choices) for choices in (choice.choices(pieces, k=choice.randint(0, 9)) for _round in range(5000))]
     code = "(values, pm2) => values.map((value) => require(pm2 + '/lib/tools/Config.js')._valid('args', value))"
 
     theirs = node(code, texts, tmp_path, str(package_of(version)))
@@ -149,7 +149,7 @@ def test_binary_or_not(version: str, tmp_path: Path) -> None:
 def test_paths(tmp_path: Path) -> None:
     choice = random.Random(SEED)
     pieces = ["a", "b.js", ".", "..", "/", "/", ".hidden", "x.", "ü", "two words"]
-    pairs = [["/base/dir", "".join(choice.choices(pieces, k=choice.randint(1, 6)))] for _ in range(2000)]
+    pairs = [["/base/dir", "".join(choice.choices(pieces, k=choice.randint(1, 6)))] for _round in range(2000)]
     code = "values => values.map(([base, value]) => require('path').resolve(base, value))"
     endings = "values => values.map(([base, value]) => require('path').extname(require('path').resolve(base, value)))"
 

@@ -299,7 +299,7 @@ def test_a_bad_call_is_refused_before_any_change(stage: Stage, name: str, check:
 ODD_TEXTS = [
     'it\'s "quoted" `twice`',
     "line one\nline two\ttabbed\r\n",
-    "käse 🧀 ‮ \u0301",
+    "käse 🧀 \u202e \u0301",
     "$(touch pwned); ${HOME} $PATH; rm -rf *",
     "back\\slash \\n %s {{ 7 }}",
     "  spaces around  ",

@@ -41,8 +41,8 @@ def item_of(app: App, /, pm_id: int = 3, slot: int = 0, **changes: Any) -> Json:
     return {"pm_id": pm_id, "name": env["name"], "pid": os.getpid(), "pm2_env": env, "monit": {}}
 
 
-def keys(app: App, /, **changes: Any) -> List[str]:
-    return [difference.key for difference in differences(app, Process(item_of(app, **changes)))]
+def keys(defined: App, **changes: Any) -> List[str]:
+    return [difference.key for difference in differences(defined, Process(item_of(defined, **changes)))]
 
 
 def test_what_is_read_of_an_item(base: Path) -> None:
