@@ -97,7 +97,7 @@ class Redactor:
         value = value.strip()
         if len(value) < 4 or value.lower() in _PLAIN_WORDS or (value.isdigit() and len(value) < 6):
             return
-        for form in (value, json.dumps(value)[1:-1], quote(value, safe=""), repr(value)[1:-1]):
+        for form in (value, json.dumps(value)[1:-1], quote(value, safe="", errors="replace"), repr(value)[1:-1]):
             self._secrets.add(form)
         for line in value.splitlines():
             if len(line.strip()) >= 8:

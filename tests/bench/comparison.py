@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from typing import Callable, List, NamedTuple, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 Work = Callable[[], object]
 
@@ -28,7 +28,7 @@ class Comparison(NamedTuple):
     ours: List[Cost]
     other_name: str
     other: List[Cost]
-    target: float
+    target: Optional[float]
 
     @property
     def ratio(self) -> float:
@@ -38,10 +38,12 @@ class Comparison(NamedTuple):
     def text(self) -> str:
         """Ratio, target and medians; the ratio of processor time moves less when the machine is busy."""
         ours, other = _median(self.ours), _median(self.other)
-        verdict = "reached" if self.ratio <= self.target else "MISSED"
+        verdict = "no target"
+        if self.target is not None:
+            verdict = f"target {self.target}: " + ("reached" if self.ratio <= self.target else "MISSED")
         processor = f"{ours.processor / other.processor:.2f}" if other.processor else "-"
         return (
-            f"{self.ratio:6.3f}  target {self.target:<5} {verdict:8} {self.what} ({ours.clock * 1000:.1f} ms) / "
+            f"{self.ratio:6.3f}  {verdict:21} {self.what} ({ours.clock * 1000:.1f} ms) / "
             f"{self.other_name} ({other.clock * 1000:.1f} ms), medians of {len(self.ours)}; processor time {processor}"
         )
 

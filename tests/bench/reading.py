@@ -68,4 +68,4 @@ def _compare(home: Pm2Home) -> Iterator[Comparison]:
     mine, theirs = in_turn(read, jlist, ROUNDS)
     yield Comparison("reading 200 processes, in a process that runs", mine, "pm2 jlist", theirs, TARGET)
     mine, theirs = in_turn(read_as_program, jlist, ROUNDS)
-    yield Comparison("reading 200 processes, as a whole program", mine, "pm2 jlist", theirs, TARGET)
+    yield Comparison("reading 200 processes, as a whole program", mine, "pm2 jlist", theirs, None)

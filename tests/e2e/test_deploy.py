@@ -446,6 +446,12 @@ def test_processes_and_ecosystem_together_are_refused(site: Site) -> None:
     assert not site.root().exists()
 
 
+def test_a_relative_source_is_refused(site: Site) -> None:
+    run = site.refused("-e", "deploy_source=source")
+    assert "deploy_source is an absolute path" in run.output
+    assert not site.root().exists()
+
+
 def test_an_inventory_without_hosts_is_a_failure(site: Site) -> None:
     site.inventory.unlink()
     run = site.deploy()
