@@ -26,6 +26,6 @@ class Context(NamedTuple):
     """That user's home directory."""
     cpus: int
     base_env: Dict[str, str]
-    """PATH HOME USER LOGNAME SHELL LANG PM2_HOME: computed, never inherited."""
+    """PATH HOME USER LOGNAME SHELL SHLVL LANG PM2_HOME: computed, never inherited."""
     pm2_dir: str = ""
     """Directory of the pm2 package (node_modules/pm2). "" when unknown: then no `serve` and no YAML."""

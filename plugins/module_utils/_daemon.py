@@ -204,7 +204,9 @@ def node_of(pid: int) -> Optional[str]:
 def base_environment(home: str, node: str) -> Dict[str, str]:
     """What every app and the daemon get, computed and never inherited from a caller.
 
-    PATH starts with node's own directory, so that ``node``, ``npm`` and ``npx`` are the daemon's.
+    PATH starts with node's own directory, so that ``node``, ``npm`` and ``npx`` are the daemon's. SHLVL keeps
+    ``bash -c`` from reading ``~/.bashrc``, so that nothing exported there reaches an app: bash takes PM2's socket on
+    its standard input for that of a remote shell (bash(1), "remote shell daemon"), unless it is a nested shell.
     """
     user = pwd.getpwuid(os.geteuid())
     directory = os.path.dirname(node)
@@ -216,6 +218,7 @@ def base_environment(home: str, node: str) -> Dict[str, str]:
         "LOGNAME": user.pw_name,
         "SHELL": user.pw_shell or "/bin/sh",
         "LANG": "C.UTF-8",
+        "SHLVL": "1",
         "PM2_HOME": home,
     }
 

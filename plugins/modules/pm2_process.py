@@ -19,8 +19,8 @@ description:
     everything is put back and the task fails with the reason and the end of the error log.
   - Cluster apps are replaced without downtime, new workers start beside the old ones on the same port. Fork apps
     cannot share a port, they are stopped and started, and the old definition is started again when the new one fails.
-  - An app gets a clean environment, E(PATH), E(HOME), E(USER), E(LOGNAME), E(SHELL), E(LANG), E(PM2_HOME) and what its
-    definition says. Nothing of the caller's shell reaches it.
+  - An app gets a clean environment, E(PATH), E(HOME), E(USER), E(LOGNAME), E(SHELL), E(SHLVL), E(LANG), E(PM2_HOME) and
+    what its definition says. Nothing of the caller's shell reaches it.
   - A run that was killed is finished or undone by the next one on the same namespace.
 extends_documentation_fragment:
   - nodeops.pm2.attributes

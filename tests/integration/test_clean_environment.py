@@ -384,4 +384,4 @@ def test_system_log_and_arguments(site: Site) -> None:
     assert _matches(str(_watched)) == []
     assert _matches(str(logged)) == []
     evaluated = json.loads((site.directory / "evaluated").read_text())
-    assert set(evaluated) <= {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "PM2_HOME"}
+    assert set(evaluated) <= {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "SHLVL", "LANG", "PM2_HOME"}
