@@ -32,6 +32,7 @@ KNOWN_MAJORS = (5, 6, 7)
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_TIMEOUT = 60.0  # seconds
 DEAF_GRACE = 5.0  # seconds a daemon that starts or ends may have no socket
+BREAKS, BREAK_PAUSE = 3, 0.1  # how often, and after how many seconds, one that breaks off is asked again
 SOCKET_PATH_LIMIT = 107  # bytes, sun_path without its final NUL
 
 Version = Tuple[int, int, int]
@@ -97,6 +98,18 @@ def find(home: str, timeout: float = 15.0) -> Optional[Daemon]:
 
     Raises Pm2Error for a daemon of another user, one that does not answer, or one of an unknown version.
     """
+    for _try in range(BREAKS - 1):
+        with contextlib.suppress(_BrokenOff):
+            return _find(home, timeout)
+        time.sleep(BREAK_PAUSE)
+    return _find(home, timeout)
+
+
+class _BrokenOff(Pm2Error):
+    """The peer did not speak to the end: perhaps a daemon that was ending just then."""
+
+
+def _find(home: str, timeout: float) -> Optional[Daemon]:
     path = os.path.join(home, "rpc.sock")
     try:
         client = Client(path, timeout)
@@ -139,7 +152,7 @@ def _identify(client: Client, home: str) -> Daemon:
             % (error, home)
         ) from error
     except AxonError as error:
-        raise Pm2Error("%s Nothing was changed. Look at %s/pm2.log." % (error, home)) from error
+        raise _BrokenOff("%s Nothing was changed. Look at %s/pm2.log." % (error, home)) from error
     return Daemon(client, client.peer.pid, version, processes)
 
 

@@ -132,6 +132,11 @@ class Site:
             finally:
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, f"it never came to {point}"
+        deadline = time.monotonic() + 30  # PM2 goes on with what it was told: a snapshot comes after that
+        while any(item["pm2_env"]["status"] == "launching" for item in self.home.jlist()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.2)
 
     def app(self, name: str, **more: Any) -> Json:
         """A definition that runs the probe in the directory of this site."""

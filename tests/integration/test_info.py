@@ -264,6 +264,10 @@ def test_dump_without_a_daemon(pm2: Pm2Home, tmp_path: Path) -> None:
     """After the daemon has ended the dump is told, and is no drift: nothing is live to be compared."""
     Site(pm2, "prod", tmp_path / "site").run([sleeper("app")])
     pm2.cli("kill")
+    deadline = time.monotonic() + 10
+    while pm2.daemon_pids():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     result = info(pm2)
     assert [entry["name"] for entry in result["dump"]["entries"]] == ["app"]
     assert result["drift"] == []

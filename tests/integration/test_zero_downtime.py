@@ -109,7 +109,7 @@ def test_no_request_is_lost_over_a_change(
 ) -> None:
     change = CHANGES[what]
     for version in ("1", "2"):
-        os.link(http_app(tmp_path / version, version), tmp_path / version / "other.js")
+        os.link(http_app(tmp_path / version, version, handback=True), tmp_path / version / "other.js")
     before = cluster(tmp_path / "1", port, **change.before)
     after = {**before, **change.after, "cwd": str(tmp_path / ("2" if change.new_code else "1"))}
     after["env"] = {**after["env"], "PORT": port}
@@ -156,8 +156,8 @@ def test_no_request_is_lost_over_a_bad_release(
     record_property: Callable[[str, object], None],
 ) -> None:
     broken, ready, message = BAD[what]
-    http_app(tmp_path / "1")
-    http_app(tmp_path / "2", "2", **broken)
+    http_app(tmp_path / "1", handback=True)
+    http_app(tmp_path / "2", "2", handback=True, **broken)
     before = cluster(tmp_path / "1", port, instances=instances)
     begin(namespace, before)
     old = namespace.processes()
@@ -185,8 +185,8 @@ def with_port(value: Any, port: int) -> Any:
 
 def test_the_old_wait_for_new_ones_that_are_long_in_starting(namespace: Namespace, port: int, tmp_path: Path) -> None:
     """No check is given: the port that the old serve has to be served by the new before the old go."""
-    http_app(tmp_path / "1")
-    http_app(tmp_path / "2", "2")
+    http_app(tmp_path / "1", handback=True)
+    http_app(tmp_path / "2", "2", handback=True)
     (tmp_path / "2" / "slow.js").write_text("setTimeout(() => require('./app.js'), 1000);\n", encoding="utf-8")
     begin(namespace, cluster(tmp_path / "1", port))
     with Load(port) as load:
