@@ -136,9 +136,8 @@ class Manager:
             entries = _dump.of_namespace(_dump.read(options.pm2_home).entries, options.namespace)
             chosen = self._chosen_names()
             left = [entry for entry in entries if chosen is not None and str(entry.get("name")) not in chosen]
-            if self._check_mode or not _dump.differs(options.pm2_home, options.namespace, left):
-                saved = _dump.differs(options.pm2_home, options.namespace, left)
-            else:
+            saved = _dump.differs(options.pm2_home, options.namespace, left)
+            if saved and not self._check_mode:
                 saved = _dump.save(options.pm2_home, options.namespace, left)
         return self._result(_plan.Plan([]), [], [], {}, saved, None)
 

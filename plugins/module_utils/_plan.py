@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Union
 
 from ansible_collections.nodeops.pm2.plugins.module_utils._app import App
 from ansible_collections.nodeops.pm2.plugins.module_utils._clone import Clone
@@ -184,7 +184,3 @@ def remove(live: Iterable[Process], reason: str) -> Plan:
 
 def join(first: Plan, second: Plan) -> Plan:
     return Plan(first.apps + second.apps)
-
-
-def names(processes: Iterable[Process]) -> Set[str]:
-    return {process.name for process in processes}
