@@ -12,6 +12,9 @@ from typing import Generator, Iterator, TypeVar, Union
 import pytest
 from support import places, processes
 from support.pm2 import VERSIONS, Pm2Home
+from support.postgres import Server
+
+pytest.register_assert_rewrite("e2e")  # what is asserted beside the tests is explained as well
 
 places.use_own_places()
 
@@ -36,6 +39,13 @@ def _pm2_home(version: str, directory: Path) -> Iterator[Pm2Home]:
     home.kill()
     survivors = processes.end_all_of(directory)
     assert not survivors, f"still running after SIGKILL: {survivors}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of this run (one in each worker): take databases with names of your own, and drop them."""
+    with Server() as server:
+        yield server
 
 
 @pytest.hookimpl(wrapper=True)

@@ -36,6 +36,8 @@ class App:
         self.env = normalised.env
         """Complete: base environment and definition, every value as the process sees it."""
         self.instances = normalised.instances
+        self.numbers = range(self.instances)
+        """Those of its instances."""
         self.name: str = config["name"]
         self.namespace: str = config["namespace"]
         self.exec_mode: str = config["exec_mode"]
@@ -56,6 +58,10 @@ class App:
         first = number_of(self.env.get(self.increment_var, ""))
         first = first if truthy(first) else 0
         return {**self.env, self.increment_var: number_text(first + slot)}
+
+    def starts(self, _slot: int) -> bool:
+        """Whether this instance runs once it is started."""
+        return self.autostart
 
     def payload(self, slot: int, marker: Dict[str, Any]) -> Dict[str, Any]:
         """The argument of `prepare` for one instance, ``slot`` counted from 0.

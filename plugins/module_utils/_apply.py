@@ -16,19 +16,21 @@ import contextlib
 import os
 import signal
 import time
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _bus,
     _dump,
     _gate,
     _journal,
+    _link,
     _plan,
     _rotation,
     _signals,
+    _sockets,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils._axon import RemoteError
-from ansible_collections.nodeops.pm2.plugins.module_utils._checks import Ready
+from ansible_collections.nodeops.pm2.plugins.module_utils._checks import Check, Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils._daemon import Daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._gate import Candidate, GateFailure
@@ -37,6 +39,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._process import Proces
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
 
 STOP_GRACE = 30.0  # seconds on top of an app's own kill_timeout
+RESTART_PAUSE = 1.0  # seconds until a process that is still stopped is asked to start again
 RESTART_TIMEOUT = 30.0
 RESTLESS_UPTIME = 2000  # ms; what was restarted and has been up for less may crash again at any moment
 QUIET_READS, QUIET_PAUSE = 5, 0.03  # how often and after how many seconds a process must not be back
@@ -128,18 +131,26 @@ class Namespace:
                 self.daemon.client.receive(request, method, patience)
 
     def restart(self, processes: Iterable[Process]) -> None:
-        """Start stopped ones again as they were, and wait until each runs."""
+        """Start stopped ones again as they were, and wait until each runs.
+
+        One that is still being stopped is asked again: PM2 refuses to start it (God/ActionMethods.js:268).
+        """
         waiting = {process.identity for process in processes}
-        for process in self.still_there(processes):
-            if not process.running:
-                self.daemon.client.send("restartProcessId", {"id": process.pm_id})
+        asked: Dict[Any, float] = {}
         deadline = time.monotonic() + RESTART_TIMEOUT
         while waiting:
             live = [process for process in self.read() if process.identity in waiting]
-            if all(process.running or process.status in ("errored", "waiting restart") for process in live):
+            down = [process for process in live if not process.running]
+            if all(process.status in ("errored", "waiting restart") and process.identity in asked for process in down):
                 return
-            if time.monotonic() > deadline:
-                raise Pm2Error("%s did not start again within %g s" % (live[0].name, RESTART_TIMEOUT))
+            now = time.monotonic()
+            if now > deadline:
+                raise Pm2Error("%s did not start again within %g s" % (down[0].name, RESTART_TIMEOUT))
+            for process in down:
+                last = asked.get(process.identity)
+                if last is None or (process.status == "stopped" and now > last + RESTART_PAUSE):
+                    self.daemon.client.send("restartProcessId", {"id": process.pm_id})
+                    asked[process.identity] = now
             time.sleep(0.05)
 
 
@@ -186,14 +197,25 @@ class Transaction:
     """One change of one namespace, under the namespace's lock."""
 
     def __init__(
-        self, namespace: Namespace, pm2_home: str, plan: _plan.Plan, ready: Ready, save: bool, redactor: Redactor
+        self,
+        namespace: Namespace,
+        pm2_home: str,
+        plan: _plan.Plan,
+        ready: Ready,
+        save: bool,
+        redactor: Redactor,
+        switch: Optional[_link.Switch] = None,
+        revert: Optional[Callable[[], None]] = None,
     ) -> None:
+        """``revert``: puts back what was changed for the new processes, before old ones are started again."""
         self._namespace = namespace
         self._home = pm2_home
         self._plan = plan
         self._ready = ready
         self._save = save
         self._redactor = redactor
+        self._switch = switch
+        self._revert = revert
         self._id = os.urandom(16).hex()
         self._errors = _bus.Errors(pm2_home, namespace.name)
         self._candidates: List[Candidate] = []
@@ -243,14 +265,17 @@ class Transaction:
         reached("journal_removed")
 
     def _try(self) -> None:
+        for plan in self._plan.apps:  # before anything makes way for what could not be started
+            if plan.app is not None and plan.start:
+                make_directories(plan.app.log_dirs)
         beside = [plan for plan in self._plan.apps if plan.order == _plan.BESIDE]
         stop_first = [plan for plan in self._plan.apps if plan.order == _plan.STOP_FIRST]
         for plan in beside:
             self._start(plan)
         reached("beside_started")
         if self._make_room and self._candidates:
-            # Nothing is stopped for a release whose first processes do not even stay up.
-            self._wait(self._ready._replace(connections=[], log=[]))
+            # Nothing is stopped for a release whose first processes do not stay up or answer badly.
+            self._wait(self._ready._replace(connections=self._answered_by_workers(), log=[]))
             reached("beside_up")
         for plan in stop_first:
             self._namespace.stop([p for p in plan.retire if p in self._make_room])
@@ -264,15 +289,21 @@ class Transaction:
             self._namespace.stop(self._stop)
             reached("stopped")
 
+    def _answered_by_workers(self) -> List[Check]:
+        """The checks that only cluster workers can answer: the daemon listens for them."""
+        ports = {port for _host, port in _sockets.listening(self._namespace.daemon.pid)}
+        return [check for check in self._ready.connections if check.port in ports]
+
     def _commit(self) -> bool:
         """From here a killed run is finished by the next one, not undone."""
         _signals.hold()
         self._write_journal(_journal.COMMITTED)
         reached("committed")
-        if not self._save:
-            return False
         try:
-            saved = _dump.save(self._home, self._namespace.name, self._entries())
+            if self._switch:
+                _link.apply(self._switch)
+                reached("switched")
+            saved = self._save and _dump.save(self._home, self._namespace.name, self._entries())
         except BaseException:
             self._withdraw()
             raise
@@ -281,6 +312,9 @@ class Transaction:
 
     def _withdraw(self) -> None:
         """Not committed after all: a run killed while it puts back must not be finished by the next one."""
+        if self._switch:
+            with contextlib.suppress(Pm2Error, OSError):
+                _link.revert(self._switch)
         try:
             self._write_journal(_journal.TRYING)
         except Pm2Error:  # the disk is full: better no journal than one that says committed
@@ -289,7 +323,6 @@ class Transaction:
     def _start(self, plan: _plan.AppPlan) -> None:
         if plan.app is None:
             return
-        make_directories(plan.app.log_dirs)
         sizes = _file_sizes(plan.app.log_dirs)
         for slot in plan.start:
             payload = plan.app.payload(slot, {"transaction": self._id})
@@ -336,6 +369,7 @@ class Transaction:
             retire=[process.identity for process in self._retire],
             stopped=[process.identity for process in self._stopped],
             save=self._save,
+            switch=self._switch._asdict() if self._switch else None,
         )
         _journal.write(self._home, self._namespace.name, journal)
 
@@ -345,6 +379,8 @@ class Transaction:
             error.details.update(self._evidence(error))
         try:
             self._await_starts()
+            if self._revert:
+                self._revert()
             undo(self._namespace, self._id, self._stopped)
             _journal.remove(self._home, self._namespace.name)
         except (Pm2Error, OSError) as second:
@@ -402,12 +438,21 @@ def recover(namespace: Namespace, pm2_home: str) -> Recovery:
     if journal.phase == _journal.COMMITTED:
         namespace.unwatch(stopped)
         namespace.delete([process for process in live if process.identity in journal.retire])
+        _finish_switch(journal)
         if journal.finishes_saving:
             saved = _dump.save(pm2_home, namespace.name, _dump.entries_of(p.pm2_env for p in namespace.read()))
     else:
         undo(namespace, journal.transaction, stopped)
     _journal.remove(pm2_home, namespace.name)
     return Recovery(OUTCOME[journal.phase], saved)
+
+
+def _finish_switch(journal: Journal) -> None:
+    """Unless somebody has let the link lead elsewhere meanwhile, or has removed where it is."""
+    if journal.switch:
+        switch = _link.Switch(**journal.switch)
+        if os.path.isdir(os.path.dirname(switch.path)) and _link.target(switch.path) == switch.before:
+            _link.apply(switch)
 
 
 def after_recovery(live: List[Process], journal: Optional[Journal]) -> List[Process]:

@@ -8,15 +8,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import re
 import socket
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple, Union
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _sockets
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
 
 HANDOVER = 0.25  # seconds a connection may take to be accepted, and a daemon to hand it to a worker
 
@@ -89,6 +91,15 @@ def parse(ready: Dict[str, Any]) -> Ready:
         except re.error as error:
             raise Pm2Error("ready.log %r is no regular expression: %s. Nothing was changed." % (text, error)) from error
     return Ready(ready["timeout"], ready["min_uptime"], connections, patterns)
+
+
+def hide(ready: Dict[str, Any], redactor: Redactor) -> None:
+    """Tell ``redactor`` what is secret of the option ``ready``: an answer may repeat what it was asked with."""
+    for item in ready.get("http") or []:
+        redactor.add_environment(item.get("headers") or {})
+        redactor.add_arguments([item["url"]])
+        userinfo = str(item["url"]).partition("://")[2].partition("/")[0].rpartition("@")[0]
+        redactor.add_environment({"authorization": base64.b64encode(unquote(userinfo).encode("utf-8")).decode("ascii")})
 
 
 def _http_check(item: Dict[str, Any]) -> HttpCheck:

@@ -14,10 +14,11 @@ from typing import Any, Dict, List
 from ansible_collections.nodeops.pm2.plugins.module_utils import _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process
 
-_OF_ONE_RUN = frozenset(
+OF_ONE_RUN = frozenset(
     """axm_actions axm_dynamic axm_monitor axm_options created_at exit_code node_version pm_uptime restart_time status
     unique_id unstable_restarts updateEnv version versioning vizion_running _tree_pids""".split()
 )
+"""Keys of pm2_env that a new process gets anew."""
 
 
 class Clone:
@@ -29,16 +30,21 @@ class Clone:
         self.namespace = first.namespace
         self.exec_mode = first.exec_mode
         self.instances = len(processes)
+        self.numbers = range(self.instances)
         self.autostart = first.pm2_env.get("autostart") is not False
         self.config: Dict[str, Any] = first.pm2_env
         paths = (first.out_log, first.err_log, first.pm2_env.get("pm_log_path"))
         self.log_dirs = sorted({os.path.dirname(path) for path in paths if path and path != "/dev/null"})
         self._processes = processes
 
+    def starts(self, _slot: int) -> bool:
+        """Whether this instance runs once it is started."""
+        return self.autostart
+
     def payload(self, slot: int, marker: Dict[str, object]) -> Dict[str, object]:
         """What ``pm2 resurrect`` would send for the live process, as a new one with this number."""
         process = self._processes[slot]
-        entry = {key: value for key, value in _dump.entry_of(process.pm2_env).items() if key not in _OF_ONE_RUN}
+        entry = {key: value for key, value in _dump.entry_of(process.pm2_env).items() if key not in OF_ONE_RUN}
         environment = dict(entry.get("env") or {})
         environment.pop("unique_id", None)
         environment.pop(process.instance_var, None)

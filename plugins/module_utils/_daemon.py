@@ -132,9 +132,9 @@ def _identify(client: Client, home: str) -> Daemon:
             "The PM2 daemon of %s (pid %d) belongs to %s, and this task runs as %s. Nothing was changed. Run the task "
             "as the daemon's user." % (home, client.peer.pid, user_name(client.peer.uid), user_name(os.geteuid()))
         )
-    version_id = client.send("getVersion", {})
-    processes_id = client.send("getMonitorData", {})
     try:
+        version_id = client.send("getVersion", {})
+        processes_id = client.send("getMonitorData", {})
         text = client.receive(version_id, "getVersion")
         version = parse_version(str(text))
         if version is None or version[0] not in KNOWN_MAJORS:

@@ -116,10 +116,11 @@ def meaning(entry: Entry) -> Entry:
 
 def same(left: Iterable[Entry], right: Iterable[Entry]) -> bool:
     """Whether a resurrect of both would bring the same processes, in whatever order."""
-    return _canonical(left) == _canonical(right)
+    return canonical(left) == canonical(right)
 
 
-def _canonical(entries: Iterable[Entry]) -> List[str]:
+def canonical(entries: Iterable[Entry]) -> List[str]:
+    """What a resurrect of these entries would bring, as texts that do not depend on their order."""
     return sorted(json.dumps(meaning(entry), sort_keys=True) for entry in entries)
 
 
@@ -155,6 +156,53 @@ def save(pm2_home: str, namespace: str, wanted: List[Entry]) -> bool:
         return True
 
 
+def replace(pm2_home: str, namespaces: List[str], wanted: List[Entry]) -> bool:
+    """Make the dump hold exactly ``wanted`` for these namespaces, at once. Return whether it wrote.
+
+    As ``save``, but where neither file can be read they are put aside (``.broken``) and the dump begins anew.
+    """
+    with _files.lock(pm2_home, "dump", "The dump was not changed", LOCK_TIMEOUT):
+        _files.discard_unfinished(path_of(pm2_home))
+        was_put_aside = _put_aside(pm2_home)
+        dump = read(pm2_home)
+        entries = dump.entries
+        if not would_replace(pm2_home, namespaces, wanted):
+            return was_put_aside
+        for namespace in namespaces:
+            entries = _merge(entries, namespace, of_namespace(wanted, namespace))
+        is_all = len(entries) == len(wanted)
+        _write(pm2_home, dump, wanted if is_all else entries)
+        return True
+
+
+def would_replace(pm2_home: str, namespaces: List[str], wanted: List[Entry]) -> bool:
+    """Whether ``replace`` would write."""
+    dump = read(pm2_home)
+    if dump.source is None:
+        return bool(wanted or dump.problem)
+    return any(differs(pm2_home, each, of_namespace(wanted, each)) for each in namespaces)
+
+
+def put_aside(pm2_home: str) -> bool:
+    """Where neither the dump nor its backup can be read: rename both to ``.broken``. Return whether it did.
+
+    A resurrect would remove them (Startup.js, parseDumpFile).
+    """
+    with _files.lock(pm2_home, "dump", "The dump was not changed", LOCK_TIMEOUT):
+        return _put_aside(pm2_home)
+
+
+def _put_aside(pm2_home: str) -> bool:
+    dump = read(pm2_home)
+    if not dump.problem or dump.source is not None:
+        return False
+    for path in (path_of(pm2_home), path_of(pm2_home) + ".bak"):
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(path, path + ".broken")
+    _files.sync_directory(pm2_home)
+    return True
+
+
 def _readable(pm2_home: str, namespace: str) -> Dump:
     dump = read(pm2_home)
     if dump.problem and dump.source is None:
@@ -179,7 +227,7 @@ def _write(pm2_home: str, former: Dump, entries: List[Entry]) -> None:
     try:
         _files.write_atomically(path, json.dumps(entries).encode(), lambda: _keep_former(path, former))
     except OSError as error:
-        raise Pm2Error("%s could not be written: %s. It is as it was." % (path, error.strerror)) from error
+        raise Pm2Error("%s could not be written, it is as it was: %s." % (path, _files.why(error))) from error
 
 
 def _keep_former(path: str, former: Dump) -> None:

@@ -42,6 +42,14 @@ class Definitions(List[Dict[str, Any]]):
         super().__init__(items)
         self.warnings = list(warnings)
 
+    def override(self, environment: Mapping[str, Any]) -> None:
+        """Let each definition's env have these variables, whatever it says of them."""
+        for definition in self:
+            if environment and isinstance(definition, dict) and isinstance(definition.get("env"), (dict, type(None))):
+                definition["env"] = {**(definition.get("env") or {}), **environment}
+                if isinstance(definition, Definition):
+                    definition.late_env = {k: v for k, v in definition.late_env.items() if k not in environment}
+
 
 def load(path: str, env_name: Optional[str], context: Context, timeout: float = 10.0) -> Definitions:
     """The definitions of a file, env_<env_name> merged into env, every other env_* dropped.

@@ -9,10 +9,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 
@@ -34,16 +35,32 @@ def same(left: str, right: str) -> bool:
     return left == right or (bool(left) and os.path.realpath(left) == os.path.realpath(right))
 
 
-def write_atomically(path: str, data: bytes, before_rename: Callable[[], None] = lambda: None) -> None:
-    """Replace ``path`` by a 0600 file with ``data``: a reader sees the old or the new, also after a power cut.
+def why(error: OSError) -> str:
+    """Why something could not be written, for the end of a sentence; of a full disk also what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "%s. Make room on its disk, then run again" % error.strerror
+    return str(error.strerror or error)
 
-    Writes beside, fsyncs, renames, fsyncs the directory. Raises OSError and leaves the old file when it cannot.
-    ``before_rename`` is called when nothing but the rename is left to do. One writer at a time: callers hold a lock.
+
+def write_atomically(
+    path: str,
+    data: bytes,
+    before_rename: Callable[[], None] = lambda: None,
+    mode: int = 0o600,
+    owner: Tuple[int, int] = (-1, -1),
+) -> None:
+    """Replace ``path`` by a file with ``data`` and ``mode``: a reader sees the old or the new, also after a power cut.
+
+    ``owner``: user and group id, -1 for that of this process. Writes beside, fsyncs, renames, fsyncs the directory.
+    Raises OSError and leaves the old file when it cannot. ``before_rename`` is called when nothing but the rename is
+    left to do. One writer at a time: callers hold a lock.
     """
     temporary = _temporary(path)
     discard_unfinished(path)
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.fchown(handle, *owner)
+        os.fchmod(handle, mode)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
@@ -78,12 +95,18 @@ def sync_directory(directory: str) -> None:
 
 @contextlib.contextmanager
 def lock(pm2_home: str, name: str, what: str, timeout: float) -> Iterator[None]:
-    """Hold ``$PM2_HOME/nodeops/<name>.lock`` (flock), waiting up to ``timeout`` seconds.
+    """Hold ``$PM2_HOME/nodeops/<name>.lock``, as ``lock_file`` does."""
+    with lock_file(state_path(pm2_home, name + ".lock"), what, timeout):
+        yield
+
+
+@contextlib.contextmanager
+def lock_file(path: str, what: str, timeout: float) -> Iterator[None]:
+    """Hold ``path`` (flock), waiting up to ``timeout`` seconds; it and its directory are made where they are missing.
 
     The kernel frees the lock when its holder dies, so it cannot go stale. ``what`` says in the error what could not
     be done. Raises Pm2Error naming the holder when the wait was in vain.
     """
-    path = state_path(pm2_home, name + ".lock")
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

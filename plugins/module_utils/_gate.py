@@ -144,12 +144,12 @@ def _is_up(candidate: Candidate, ready: _checks.Ready, refused: Callable[[Candid
     process = candidate.process
     if process is None:
         return False
-    if not candidate.app.autostart:
+    if not candidate.app.starts(candidate.slot):
         return True
     if _finished_well(candidate.app, process):
         return True
     if process.restart_time > 0 or process.status in ("errored", "stopped", "stopping", "waiting restart"):
-        raise GateFailure("%s %s" % (candidate.label, _how_it_died(process)), candidate)
+        raise GateFailure("%s %s%s" % (candidate.label, _how_it_died(process), _unwritable_log(process)), candidate)
     now = time.time()
     if process.status != "online":
         candidate.last_launching = now
@@ -176,8 +176,21 @@ def _finished_well(app: Defined, process: Process) -> bool:
 def _how_it_died(process: Process) -> str:
     # A cluster worker that throws is reported with code 0 (its disconnect is quicker), which would mislead.
     code = " with exit code %s" % process.exit_code if process.exit_code else ""
-    again = "" if not process.restart_time else ", PM2 has restarted it %d times" % process.restart_time
+    again = "" if not process.restart_time else ", PM2 has restarted it %s" % _times(process.restart_time)
     return "exited%s soon after its start%s (status: %s)" % (code, again, process.status)
+
+
+def _unwritable_log(process: Process) -> str:
+    """A cluster worker that cannot open its log ends without a word."""
+    for path in sorted({process.out_log or "", process.err_log or ""} - {"", os.devnull}):
+        is_there = os.path.lexists(path)
+        if not os.access(path if is_there else os.path.dirname(path), os.W_OK):
+            return ": its log %s cannot be written" % path
+    return ""
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else "%d times" % number
 
 
 def _check_ready_message(candidate: Candidate, process: Process) -> None:
@@ -233,9 +246,15 @@ def settle(processes: List[Process], min_uptime: float, read: Read) -> List[Proc
         for process in now:
             if not process.running or process.restart_time != expected[process.identity].restart_time:
                 raise GateFailure(
-                    "%s is as defined, but it is in a crash loop: PM2 has restarted it %d times (status: %s). Nothing "
-                    "was changed. Look at %s" % (process.name, process.restart_time, process.status, process.err_log)
+                    "%s is as defined, but it is in a crash loop: PM2 has restarted it %s (status: %s). Nothing "
+                    "was changed. Look at %s"
+                    % (process.name, _times(process.restart_time), process.status, process.err_log)
                 )
-        if all(time.time() * 1000 - process.pm_uptime >= min_uptime * 1000 for process in now):
+        if not any(is_young(process, min_uptime) for process in now):
             return live
         time.sleep(0.05)
+
+
+def is_young(process: Process, min_uptime: float) -> bool:
+    """Whether it has been up for less than ``min_uptime`` seconds."""
+    return time.time() * 1000 - process.pm_uptime < min_uptime * 1000

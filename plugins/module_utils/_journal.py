@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
@@ -23,7 +23,8 @@ COMMITTED = "committed"  # the new have proven themselves: finish retiring the o
 class Journal(NamedTuple):
     """``transaction`` is the id its candidates carry; ``retire`` and ``stopped`` are old processes (Process.identity).
 
-    ``stopped`` are those the transaction may have stopped, which ran before.
+    ``stopped`` are those the transaction may have stopped, which ran before. ``switch`` is a link that is switched with
+    the processes (the fields of _link.Switch).
     """
 
     transaction: str
@@ -31,6 +32,7 @@ class Journal(NamedTuple):
     retire: List[str]
     stopped: List[str]
     save: bool
+    switch: Optional[Dict[str, Any]] = None
 
     @property
     def finishes_saving(self) -> bool:
@@ -63,7 +65,7 @@ def write(pm2_home: str, namespace: str, journal: Journal) -> None:
     try:
         _files.write_atomically(path, json.dumps(journal._asdict()).encode())
     except OSError as error:
-        raise Pm2Error("The journal %s could not be written: %s." % (path, error.strerror)) from error
+        raise Pm2Error("The journal %s could not be written: %s." % (path, _files.why(error))) from error
 
 
 def remove(pm2_home: str, namespace: str) -> None:

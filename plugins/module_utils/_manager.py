@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _apply,
@@ -20,8 +20,10 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _files,
     _gate,
     _journal,
+    _link,
     _orphans,
     _plan,
+    _saved_app,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils._app import App, app_name, build_apps, check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils._clone import Clone
@@ -53,16 +55,30 @@ class Options(NamedTuple):
     ready: Dict[str, Any]
     save: bool
     max_affected: Optional[int]
+    environment: Optional[Dict[str, Any]] = None
+    """Variables that win over those of an ecosystem file (of a release: what the inventory says)."""
+    switch: Optional[_link.Switch] = None
+    """A link that is switched in the same transaction."""
+    heal: bool = False
+    """Whether processes that are as defined and fail a check are renewed."""
+    saved: Optional[List[_dump.Entry]] = None
+    """Entries of a dump, instead of apps or ecosystem."""
+    revert: Optional[Callable[[], None]] = None
+    """Puts back what the caller has changed for the new processes; called before old ones are started again."""
 
 
 class Manager:
     """Brings one namespace to what the options say."""
 
-    def __init__(self, options: Options, check_mode: bool) -> None:
+    def __init__(self, options: Options, check_mode: bool, redactor: Optional[Redactor] = None) -> None:
+        """``redactor``: what knows secrets that are in no definition, such as those of a file that the apps read."""
         self._options = options
         self._check_mode = check_mode
-        self._redactor = Redactor()
+        self._redactor = redactor or Redactor()
+        _checks.hide(options.ready, self._redactor)
         self.warnings: List[str] = []
+        self.is_settled = True
+        """In check mode: no process that is as defined has restarted so lately that it may be in a crash loop."""
 
     def run(self) -> Dict[str, Any]:
         """The module's result. Raises Pm2Error, its text without secrets, when everything is as it was."""
@@ -82,44 +98,72 @@ class Manager:
         if daemon is None and not apps:
             return self._without_daemon()
         if self._check_mode:
-            return self._predict(daemon, apps)
+            return self._predict(daemon, apps, ready)
         if daemon is None:
             daemon, _started = _daemon.ensure(options.pm2_home, options.pm2_executable)
         what = "Namespace %s was not changed" % options.namespace
         with _files.lock(options.pm2_home, _files.namespace_lock(options.namespace), what, LOCK_TIMEOUT):
             return self._bring(daemon, apps, ready)
 
-    def _bring(self, daemon: Daemon, apps: List[App], ready: _checks.Ready) -> Dict[str, Any]:
+    def _bring(self, daemon: Daemon, apps: Sequence[_plan.Defined], ready: _checks.Ready) -> Dict[str, Any]:
         options = self._options
         namespace = _apply.Namespace(daemon, options.namespace, ready.ports())
         recovery = _apply.recover(namespace, options.pm2_home)
         everything = daemon.read()
         live = _apply.ours(everything, options.namespace)
         plan = self._make_plan(apps, live, everything)
+        if options.heal and not plan.actions and self._answers_badly(live, ready):
+            plan = self._make_plan(apps, live, everything, again=True)
         orphans = self._find_orphans(plan, everything, daemon.pid)
         before = summary(live)
         saved = False
         if plan.actions:
             self._check_affected(plan)
             _orphans.end(orphans)
-            transaction = _apply.Transaction(namespace, options.pm2_home, plan, ready, options.save, self._redactor)
+            transaction = _apply.Transaction(
+                namespace,
+                options.pm2_home,
+                plan,
+                ready,
+                options.save,
+                self._redactor,
+                options.switch,
+                options.revert,
+            )
             saved = transaction.run()
             live = namespace.read()
         else:
             live = self._settled(namespace, live, plan, ready)
+            if options.switch:
+                _link.apply(options.switch)
             if options.save:
                 entries = _dump.entries_of(process.pm2_env for process in live)
                 saved = _dump.save(options.pm2_home, options.namespace, entries)
         return self._result(plan, orphans, live, before, saved or recovery.saved, recovery.outcome)
 
-    def _predict(self, daemon: Optional[Daemon], apps: List[App]) -> Dict[str, Any]:
+    def _answers_badly(self, live: List[Process], ready: _checks.Ready) -> bool:
+        """Whether a check fails now; a warning tells which."""
+        pids = _checks.Pids(set(), set(), {process.pid for process in live if process.running})
+        for check in ready.connections:
+            problem = _checks.attempt(check, pids).problem
+            if problem:
+                self.warnings.append(
+                    self._redactor.text("All runs as defined, but the %s %s." % (check.label(), problem))
+                )
+                return True
+        return False
+
+    def _predict(self, daemon: Optional[Daemon], apps: Sequence[_plan.Defined], ready: _checks.Ready) -> Dict[str, Any]:
         options = self._options
         everything = daemon.processes if daemon else []
         journal = _journal.read(options.pm2_home, options.namespace)
         now = _apply.ours(everything, options.namespace)
         live = _apply.after_recovery(now, journal)
         plan = self._make_plan(apps, live, everything)
+        if options.heal and not plan.actions and self._answers_badly(live, ready):
+            plan = self._make_plan(apps, live, everything, again=True)
         self._check_affected(plan)
+        self.is_settled = not any(_gate.is_young(process, ready.min_uptime) for process in _restarted(plan))
         orphans = self._find_orphans(plan, everything, daemon.pid if daemon else 0)
         recovered = None if journal is None else _apply.OUTCOME[journal.phase]
         saved = bool(journal and journal.finishes_saving) and self._would_save(live, _plan.Plan([]))
@@ -143,9 +187,11 @@ class Manager:
 
     # -- what is wanted ------------------------------------------------------------------------------------------
 
-    def _defined_apps(self, context: Context) -> List[App]:
+    def _defined_apps(self, context: Context) -> Sequence[_plan.Defined]:
         """The apps this call is about, validated; empty where the state works on what is live."""
         options = self._options
+        if options.saved is not None:
+            return _saved_app.build(options.saved, options.namespace, self._redactor)
         definitions = self._definitions(context)
         if options.state in UP:
             if options.prune and options.names:
@@ -170,6 +216,7 @@ class Manager:
         options = self._options
         if options.ecosystem:
             definitions = _ecosystem.load(options.ecosystem, options.env_name, context)
+            definitions.override(options.environment or {})
         elif options.apps is not None:
             definitions = _ecosystem.merge_env(options.apps, options.env_name)
         else:
@@ -204,14 +251,20 @@ class Manager:
 
     # -- the plan ------------------------------------------------------------------------------------------------
 
-    def _make_plan(self, apps: List[App], live: List[Process], everything: List[Dict[str, Any]]) -> _plan.Plan:
+    def _make_plan(
+        self,
+        apps: Sequence[_plan.Defined],
+        live: List[Process],
+        everything: List[Dict[str, Any]],
+        again: bool = False,
+    ) -> _plan.Plan:
         options = self._options
         for process in live:
             self._redactor.add_environment(process.env)
         if options.state in UP:
-            again = options.state != "started"
+            again = again or options.state != "started"
             strategy = "restart" if options.state == "restarted" and options.strategy == "auto" else options.strategy
-            wanted: List[Any] = list(apps) if apps else self._clones(live)
+            wanted: Sequence[_plan.Defined] = apps or self._clones(live)
             self._check_watch(wanted, everything)
             plan = _plan.bring_up(wanted, live, strategy, again)
             if options.prune:
@@ -250,7 +303,7 @@ class Manager:
             chosen = set(self._options.names) if chosen is None else chosen & set(self._options.names)
         return chosen
 
-    def _check_watch(self, wanted: Iterable[Any], everything: List[Dict[str, Any]]) -> None:
+    def _check_watch(self, wanted: Iterable[_plan.Defined], everything: List[Dict[str, Any]]) -> None:
         """PM2's watcher restarts by *name*, in every namespace (Watcher.js:53)."""
         foreign: Dict[str, Process] = {}
         for process in map(Process, everything):
@@ -292,7 +345,7 @@ class Manager:
         self, namespace: _apply.Namespace, live: List[Process], plan: _plan.Plan, ready: _checks.Ready
     ) -> List[Process]:
         """A crash loop is not "running": who has restarted a moment ago must stay up for min_uptime first."""
-        young = [p for app in plan.apps for p in app.keep if p.restart_time > 0 and p.running]
+        young = _restarted(plan)
         return _gate.settle(young, ready.min_uptime, namespace.read) if young else live
 
     # -- the answer ----------------------------------------------------------------------------------------------
@@ -348,3 +401,8 @@ class Manager:
         if details.get("error_log"):
             message += " The end of its error log is in error_log."
         return Pm2Error(message, details)
+
+
+def _restarted(plan: _plan.Plan) -> List[Process]:
+    """Of those that are as defined."""
+    return [process for app in plan.apps for process in app.keep if process.restart_time > 0 and process.running]

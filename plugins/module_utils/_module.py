@@ -8,27 +8,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, NoReturn
+from typing import AbstractSet, Any, Callable, Dict, NoReturn, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nodeops.pm2.plugins.module_utils import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils import _arguments, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK, Redactor
-
-CONNECTION_OPTIONS: Dict[str, Dict[str, Any]] = {
-    "pm2_home": {"type": "path"},
-    "pm2_executable": {"type": "path"},
-}
 
 
 class Module(AnsibleModule):
     """An AnsibleModule that shows no environment of an app: not in ``invocation``, not in the system's log."""
 
+    COMMON: Dict[str, Dict[str, Any]] = _arguments.CONNECTION
+    """Options of every module of this kind."""
+
     def __init__(self, argument_spec: Dict[str, Any], **kwargs: Any) -> None:
-        # no_log keeps the parameters out of syslog; the result stays readable.
         super().__init__(
-            argument_spec=dict(CONNECTION_OPTIONS, **argument_spec), supports_check_mode=True, no_log=True, **kwargs
+            argument_spec=dict(self.COMMON, **argument_spec), supports_check_mode=True, no_log=True, **kwargs
         )
+
+    def _log_invocation(self) -> None:
+        """The options stay out of the system's log. (no_log above does not do that: the task's wins over it.)"""
 
     def exit_json(self, **kwargs: Any) -> NoReturn:
         super().exit_json(invocation=self._invocation(), **kwargs)
@@ -45,6 +45,18 @@ class Module(AnsibleModule):
             shown["apps"] = _each(params["apps"], _app)
         if params.get("ready"):
             shown["ready"] = _ready(params["ready"])
+        for name in ("environment", "build_environment"):
+            if params.get(name):
+                shown[name] = _masked(params[name])
+        if params.get("contract"):
+            shown["contract"] = _contract(params["contract"])
+        for name in ("build", "migrate", "dependencies"):
+            if params.get(name):
+                shown[name] = _without_secrets(params[name])
+        if params.get("login_password"):
+            shown["login_password"] = MASK
+        if params.get("source"):
+            shown["source"] = _source(params["source"])
         return {"module_args": shown}
 
 
@@ -69,16 +81,51 @@ def _app(app: Any) -> Any:
     return shown
 
 
+def _source(source: Any) -> Any:
+    if not isinstance(source, dict):
+        return MASK
+    from ansible_collections.nodeops.pm2.plugins.module_utils import _address
+
+    readable = {"type", "location", "version", "sha256", "strip", "exclude", "key_file", "known_hosts", "submodules"}
+    shown = _only(source, readable | {"timeout", "revision", "archive"})
+    return dict(shown, address=_address.shown(str(source.get("address"))))
+
+
+def _only(given: Dict[str, Any], readable: AbstractSet[str]) -> Dict[str, Any]:
+    """With what is not ``readable`` masked: also a key that nobody knows, such as one that is misspelt."""
+    return {key: value if key in readable else _masked(value) for key, value in given.items()}
+
+
+def _contract(contract: Any) -> Any:
+    return _only(contract, {"example", "optional", "rules"}) if isinstance(contract, dict) else MASK
+
+
+def _without_secrets(value: Any) -> Any:
+    """Passwords in URLs, and what follows a word such as ``--token``."""
+    redactor = Redactor()
+    if isinstance(value, str):
+        redactor.add_arguments([value])
+        return redactor.text(value)
+    if isinstance(value, list):
+        redactor.add_arguments(item for item in value if isinstance(item, str))
+        return [redactor.text(item) if isinstance(item, str) else _without_secrets(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _without_secrets(item) for key, item in value.items()}
+    return value
+
+
 def _ready(ready: Any) -> Any:
     if not isinstance(ready, dict):
         return MASK
-    return dict(ready, http=_each(ready["http"], _check)) if ready.get("http") else ready
+    shown = _only(ready, {"timeout", "min_uptime", "tcp", "log"})
+    return dict(shown, http=_each(ready["http"], _check)) if ready.get("http") else shown
 
 
 def _check(check: Any) -> Any:
     if not isinstance(check, dict):
         return MASK
-    return dict(check, url=Redactor().text(str(check.get("url"))), headers=_masked(check.get("headers")))
+    shown = _only(check, {"status", "expect", "timeout", "validate_certs"})
+    return dict(shown, url=Redactor().text(str(check.get("url"))))
 
 
 def _masked(value: Any) -> Any:
@@ -87,11 +134,16 @@ def _masked(value: Any) -> Any:
     return MASK if value else value
 
 
-def run(module: Module, main: Callable[[], Dict[str, Any]]) -> None:
-    """Run ``main`` and exit with its result; turn Pm2Error into a failure. A signal to end becomes an undo."""
+def run(module: Module, main: Callable[[], Dict[str, Any]], warnings: Sequence[str] = ()) -> None:
+    """Run ``main`` and exit with its result; turn Pm2Error into a failure. A signal to end becomes an undo.
+
+    ``warnings`` are those there are when ``main`` has succeeded.
+    """
     with _signals.raised():
         try:
             result = main()
+            for warning in warnings:
+                module.warn(warning)
             _signals.hold()
         except Pm2Error as error:
             module.fail_json(str(error), **error.details)

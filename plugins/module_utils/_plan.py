@@ -13,9 +13,10 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Union
 from ansible_collections.nodeops.pm2.plugins.module_utils._app import App
 from ansible_collections.nodeops.pm2.plugins.module_utils._clone import Clone
 from ansible_collections.nodeops.pm2.plugins.module_utils._process import Difference, Process, differences, reasons
+from ansible_collections.nodeops.pm2.plugins.module_utils._saved_app import Saved
 
 Action = Dict[str, Any]
-Defined = Union[App, Clone]
+Defined = Union[App, Clone, Saved]
 
 BESIDE = "beside"  # candidates start while the old serve
 STOP_FIRST = "stop_first"  # the old make room, and are started again when the new fail
@@ -87,8 +88,9 @@ def _bring_up(app: Defined, live: List[Process], strategy: str, again: bool) -> 
     why: Dict[int, List[str]] = {}
     found: List[Difference] = []
     for process in live:
-        different = [] if isinstance(app, Clone) else differences(app, process)
-        surplus = process.instance is not None and app.instances <= process.instance < len(live)
+        different = _differences(app, process)
+        number = process.instance
+        surplus = number is not None and number not in app.numbers and app.instances <= number < len(live)
         found = found or ([] if surplus else different)
         if surplus:
             why[process.pm_id] = [_COUNT_DIFFERS % (len(live), app.instances)]
@@ -96,18 +98,24 @@ def _bring_up(app: Defined, live: List[Process], strategy: str, again: bool) -> 
             why[process.pm_id] = reasons(different)
         elif not as_wanted(app, process):
             why[process.pm_id] = ["status: %s" % describe(process)]
-        elif process.instance is None or not 0 <= process.instance < app.instances or process.instance in keep:
+        elif number is None or number not in app.numbers or number in keep:
             why[process.pm_id] = [_COUNT_DIFFERS % (len(live), app.instances)]
         elif again:
             why[process.pm_id] = ["asked for"]
         else:
-            keep[process.instance] = process
-    start = [slot for slot in range(app.instances) if slot not in keep]
+            keep[number] = process
+    start = [slot for slot in app.numbers if slot not in keep]
     kept = {process.pm_id for process in keep.values()}
     retire = [process for process in live if process.pm_id not in kept]
     order = _order(app, retire, strategy)
     actions = _actions(app, start, retire, order, why, len(live))
     return AppPlan(app.name, app, start, retire, [], list(keep.values()), order, actions, found)
+
+
+def _differences(app: Defined, process: Process) -> List[Difference]:
+    if isinstance(app, Clone):
+        return []
+    return app.differences(process) if isinstance(app, Saved) else differences(app, process)
 
 
 def as_wanted(app: Defined, process: Process) -> bool:
@@ -117,7 +125,7 @@ def as_wanted(app: Defined, process: Process) -> bool:
     if process.status != "stopped":
         return False
     waits_for_cron = bool(app.config.get("cron_restart")) and app.config.get("autorestart") is False
-    return not app.autostart or waits_for_cron
+    return waits_for_cron or not app.starts(process.instance or 0)
 
 
 def describe(process: Process) -> str:

@@ -19,7 +19,7 @@ MASK = "********"
 # Variables that say nothing worth hiding; every other variable's value is a secret.
 _PUBLIC = frozenset(
     """PATH HOME USER LOGNAME SHELL SHLVL LANG LC_ALL TZ TERM PWD PM2_HOME NODE_ENV NODE_APP_INSTANCE PORT HOST HOSTNAME
-    PYTHONUNBUFFERED LOG_LEVEL unique_id""".split()
+    PGHOST PGPORT PGUSER PGDATABASE PGSSLMODE PYTHONUNBUFFERED LOG_LEVEL unique_id""".split()
 )
 _PLAIN_WORDS = frozenset(
     """true false null none undefined yes no on off debug info warn warning error trace silent production development

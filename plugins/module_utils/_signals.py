@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from types import FrameType
-from typing import Iterator, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 
@@ -35,6 +36,29 @@ def raised() -> Iterator[None]:
         for number, handler in former.items():
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Signals to end that come within are handled at the end: for starting a program with a ``preexec_fn``.
+
+    Python calls hooks around such a fork and ignores what is raised in them. (To block the signals would not do where
+    there are threads: another one may take them.)
+    """
+    came: List[int] = []
+    handlers: Dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other handles signals
+        handlers = {number: signal.getsignal(number) for number in ENDING}
+        handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            handlers[came[0]](came[0], None)
 
 
 def hold() -> None:

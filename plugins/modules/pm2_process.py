@@ -26,6 +26,7 @@ extends_documentation_fragment:
   - nodeops.pm2.attributes
   - nodeops.pm2.attributes.actiongroup
   - nodeops.pm2.connection
+  - nodeops.pm2.ready
 attributes:
   check_mode:
     support: full
@@ -90,68 +91,6 @@ options:
     type: str
     choices: [auto, replace, restart]
     default: auto
-  ready:
-    description:
-      - What new processes have to prove before the old ones are retired and the change is saved.
-    type: dict
-    default: {}
-    suboptions:
-      timeout:
-        description:
-          - Seconds until all of it has to hold.
-        type: float
-        default: 30
-      min_uptime:
-        description:
-          - Seconds each new process has to be up without a restart.
-        type: float
-        default: 2
-      http:
-        description:
-          - URLs that have to answer well. When new and old processes share a port, each new process has to answer
-            itself; answers of old ones do not count.
-        type: list
-        elements: dict
-        suboptions:
-          url:
-            description:
-              - An http or https URL, as seen from the target.
-            type: str
-            required: true
-          status:
-            description:
-              - The statuses that are good.
-            type: list
-            elements: int
-            default: [200]
-          expect:
-            description:
-              - A JMESPath expression on the JSON answer that has to be true. Needs C(jmespath) on the target.
-            type: str
-          headers:
-            description:
-              - Headers to send.
-            type: dict
-          timeout:
-            description:
-              - Seconds for one request.
-            type: float
-            default: 5
-          validate_certs:
-            description:
-              - Whether the certificate of an https URL has to be valid.
-            type: bool
-            default: true
-      tcp:
-        description:
-          - Ports, or C(host:port), that have to accept a connection.
-        type: list
-        elements: str
-      log:
-        description:
-          - Regular expressions. Each has to appear in what some new process logs.
-        type: list
-        elements: str
   save:
     description:
       - Write this namespace into C(dump.pm2) when done, so that it comes back at boot.
@@ -348,34 +287,9 @@ rpc_error:
   type: str
 """
 
-from typing import Any, Dict
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _daemon, _module
+from ansible_collections.nodeops.pm2.plugins.module_utils import _arguments, _daemon, _module
 from ansible_collections.nodeops.pm2.plugins.module_utils._manager import Manager, Options
-
-READY: Dict[str, Any] = {
-    "type": "dict",
-    "default": {},
-    "apply_defaults": True,
-    "options": {
-        "timeout": {"type": "float", "default": 30},
-        "min_uptime": {"type": "float", "default": 2},
-        "http": {
-            "type": "list",
-            "elements": "dict",
-            "options": {
-                "url": {"type": "str", "required": True},
-                "status": {"type": "list", "elements": "int", "default": [200]},
-                "expect": {"type": "str"},
-                "headers": {"type": "dict"},
-                "timeout": {"type": "float", "default": 5},
-                "validate_certs": {"type": "bool", "default": True},
-            },
-        },
-        "tcp": {"type": "list", "elements": "str"},
-        "log": {"type": "list", "elements": "str"},
-    },
-}
 
 
 def main() -> None:
@@ -393,8 +307,8 @@ def main() -> None:
                 "default": "started",
             },
             "prune": {"type": "bool", "default": False},
-            "strategy": {"type": "str", "choices": ["auto", "replace", "restart"], "default": "auto"},
-            "ready": READY,
+            "strategy": _arguments.STRATEGY,
+            "ready": _arguments.READY,
             "save": {"type": "bool", "default": True},
             "max_affected": {"type": "int"},
         },
@@ -403,13 +317,7 @@ def main() -> None:
     options = Options(**dict(module.params, pm2_home=module.params["pm2_home"] or _daemon.default_home()))
     manager = Manager(options, module.check_mode)
 
-    def bring() -> Dict[str, Any]:
-        result = manager.run()
-        for warning in manager.warnings:
-            module.warn(warning)
-        return result
-
-    _module.run(module, bring)
+    _module.run(module, manager.run, manager.warnings)
 
 
 if __name__ == "__main__":

@@ -362,7 +362,7 @@ def test_a_full_disk_leaves_the_dump_as_it_was_and_puts_the_processes_back(pm2, 
     result = runner.run("pm2_process", params, file_limit=2000).result
     assert result
     assert result["failed"]
-    assert f"{pm2.dump} could not be written: File too large. It is as it was" in result["msg"]
+    assert f"{pm2.dump} could not be written, it is as it was: File too large" in result["msg"]
     assert result["rolled_back"] is True
     assert trace(pm2.dump) == before
     left = pm2.processes("left")
@@ -384,7 +384,7 @@ def test_a_full_disk_leaves_the_dump_as_it_was_and_puts_the_processes_back(pm2, 
     result = runner.run("pm2_save", options(pm2, "left"), file_limit=2000).result
     assert result
     assert result["failed"]
-    assert f"{pm2.dump} could not be written: File too large. It is as it was" in result["msg"]
+    assert f"{pm2.dump} could not be written, it is as it was: File too large" in result["msg"]
     assert trace(pm2.dump) == before
     bring(pm2, "left", *apps("2"))
     assert {entry["pm_cwd"] for entry in entries(pm2, "left")} == {str(tmp_path / "2"), "/"}

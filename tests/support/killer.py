@@ -3,7 +3,7 @@
 `Runner` starts this file as a program, which forks once per call: a process of its own for each call, without the
 quarter of a second in which Python starts and imports. In that process `hook` is put at the points:
 
-- those of `_apply.reached`, by their name
+- those of `_apply.reached` and `_points.reached`, by their name
 - `before send <method>`, `after send <method>`: a request to the daemon
 - `before rename <file>`, `after rename <file>`: the moment a written file takes the place of the old one
 - `before fsync <file>`: it is written beside, and not yet durable
@@ -30,10 +30,10 @@ from collections import Counter
 from types import TracebackType
 from typing import IO, Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Type
 
-from support import modules, places
+from support import modules, places, processes
 
 UTILS = "ansible_collections.nodeops.pm2.plugins.module_utils"
-MODULES = ("pm2_process", "pm2_save")
+MODULES = ("backup_job", "pg_backup", "pg_restore", "pm2_dump_backup", "pm2_process", "pm2_release", "pm2_save")
 
 
 class Outcome(NamedTuple):
@@ -66,6 +66,10 @@ class Runner:
             stdout=subprocess.PIPE,
             text=True,
         )
+
+    def pids(self) -> List[int]:
+        """The modules that run now."""
+        return [pid for pid in processes.all_pids() if processes.parent(pid) == self._server.pid]
 
     def call(self, module: str, params: Mapping[str, Any], check: bool = False) -> Dict[str, Any]:
         """An undisturbed call; its result."""
@@ -215,7 +219,8 @@ def _killing(at: Optional[str], points: IO[str], shell: Optional[str]) -> Callab
 
 
 def _put_hooks(hook: Callable[[str], None]) -> None:
-    importlib.import_module(f"{UTILS}._apply").reached = hook  # type: ignore[attr-defined]
+    for name in ("_apply", "_points"):
+        importlib.import_module(f"{UTILS}.{name}").reached = hook  # type: ignore[attr-defined]
     client: Any = importlib.import_module(f"{UTILS}._axon").Client
     send = client.send
 
@@ -235,10 +240,10 @@ def _hook_function(hook: Callable[[str], None], name: str, path_of: Callable[...
     """Put `hook` around `os.<name>`."""
     original = getattr(os, name)
 
-    def hooked(*args: Any) -> None:
+    def hooked(*args: Any, **options: Any) -> None:
         path = os.path.basename(path_of(*args))
         hook(f"before {name} {path}")
-        original(*args)
+        original(*args, **options)
         hook(f"after {name} {path}")
 
     setattr(os, name, hooked)

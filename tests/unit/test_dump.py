@@ -166,7 +166,7 @@ def test_a_write_that_fails_leaves_the_old_dump(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(Pm2Error, match=r"No space left on device\. It is as it was"):
+    with pytest.raises(Pm2Error, match=r"it is as it was: No space left on device"):
         _dump.save(str(tmp_path), "ours", [entry("b")])
     assert (tmp_path / "dump.pm2").read_bytes() == before
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".dump")]

@@ -1,0 +1,51 @@
+"""Programs that tests need and Debian has: found, or installed where this is root on a Debian."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from typing import Iterable, Optional
+
+from support import places
+
+_MORE = ("/usr/sbin", "/usr/local/sbin", "/sbin")
+# No service is started by what is installed: in this runlevel none runs, and systemctl(1) does nothing "offline".
+_ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1", "SYSTEMD_OFFLINE": "1"}
+
+
+def program(name: str, package: str, directories: Iterable[str] = ()) -> Optional[str]:
+    """The path of a program, looked for in `directories`, PATH and the sbins; its package is installed where it is
+    missing and this is root on a Debian. None if it cannot be."""
+    found = find(name, directories)
+    if found or os.geteuid() != 0 or not shutil.which("apt-get"):
+        return found
+    places.CACHE.mkdir(exist_ok=True)
+    with (places.CACHE / "debian.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests in other processes
+        if not find(name, directories) and not _install(package):
+            _apt_get("update")
+            _install(package)
+    return find(name, directories)
+
+
+def find(name: str, directories: Iterable[str] = ()) -> Optional[str]:
+    """The path of a program that is installed."""
+    path = os.pathsep.join([*directories, os.environ.get("PATH", os.defpath), *_MORE])
+    return shutil.which(name, path=path)
+
+
+def why_not(name: str, package: str) -> str:
+    """What a test says that is skipped without it."""
+    return f"{name} is not installed, and cannot be: apt-get install {package}"
+
+
+def _install(package: str) -> bool:
+    return _apt_get("install", "--yes", "--no-install-recommends", package)
+
+
+def _apt_get(*arguments: str) -> bool:
+    environment = {**os.environ, **_ENVIRONMENT}
+    done = subprocess.run(["apt-get", *arguments], env=environment, check=False, capture_output=True, timeout=240)
+    return done.returncode == 0
