@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Name the content of a source directory, and pack it into a tar file.
+"""Name the content of a source directory, pack it into a tar file, or copy it.
 
 The name (the revision) says what a deploy would bring: paths, content, executable bits and link targets. Owners,
 times and other permission bits are not part of it, so two checkouts of one commit have one revision.
@@ -19,7 +19,7 @@ import json
 import os
 import stat
 import tarfile
-from typing import BinaryIO, Iterator, List, NamedTuple, Optional, Sequence
+from typing import BinaryIO, Iterator, NamedTuple, Optional, Protocol, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 
@@ -32,6 +32,41 @@ class Summary(NamedTuple):
     revision: str  # sha256, hexadecimal
     files: int
     size: int  # bytes
+
+
+class Line(NamedTuple):
+    """What the revision says of one path."""
+
+    path: str  # relative, without a slash at its ends
+    kind: str  # as in a tar header: "0" file, "2" link, "5" directory
+    executable: bool
+    content: str  # sha256 of a file, target of a link, empty for a directory
+
+    def encoded(self) -> bytes:
+        """What is hashed."""
+        return json.dumps(list(self)).encode() + b"\n"
+
+
+def revision_of(lines: Sequence[Line]) -> str:
+    """The revision of a directory that holds ``lines``, given in any order."""
+    content = hashlib.sha256()
+    for line in sorted(lines, key=lambda line: line.path.split("/")):
+        content.update(line.encoded())
+    return content.hexdigest()
+
+
+class _Sink(Protocol):
+    """Where what is read goes to: nowhere, into a tar file, into another directory."""
+
+    def add(self, info: tarfile.TarInfo) -> None:
+        """Take a directory or a link."""
+
+    def add_file(self, info: tarfile.TarInfo, reader: _HashingReader) -> None:
+        """Take a file. Raises _Changed when ``reader`` has less than ``info`` says; the caller looks for more."""
+
+
+class _Changed(Exception):
+    """A file ended before its length."""
 
 
 class _HashingReader(io.RawIOBase):
@@ -80,7 +115,7 @@ def paths(root: str, patterns: Sequence[str]) -> Iterator[str]:
 
 def read(root: str, patterns: Sequence[str], revision: Optional[str] = None) -> Summary:
     """Name the content of ``root``. With ``revision`` raises Pm2Error where the content is another one."""
-    return _expect(root, _scan(root, patterns, None), revision)
+    return _expect(root, _scan(root, patterns, _Nowhere()), revision)
 
 
 def _expect(root: str, found: Summary, revision: Optional[str]) -> Summary:
@@ -92,11 +127,11 @@ def _expect(root: str, found: Summary, revision: Optional[str]) -> Summary:
     return found
 
 
-def _scan(root: str, patterns: Sequence[str], archive: Optional[tarfile.TarFile]) -> Summary:
-    """Name the content, and with ``archive`` pack it, in one pass.
+def _scan(root: str, patterns: Sequence[str], sink: _Sink) -> Summary:
+    """Name the content, and give it to ``sink``, in one pass.
 
     Raises Pm2Error for a socket, device or pipe (a release holds only files, directories and links), for an empty
-    source, and for a file that changed its length while it was packed.
+    source, and for a file that changed its length while it was read.
     """
     content = hashlib.sha256()
     files = size = 0
@@ -107,21 +142,20 @@ def _scan(root: str, patterns: Sequence[str], archive: Optional[tarfile.TarFile]
         digest: Optional[str] = None
         if stat.S_ISLNK(status.st_mode):
             info.type, info.linkname = tarfile.SYMTYPE, os.readlink(full)
-            _add(archive, info)
+            sink.add(info)
         elif stat.S_ISDIR(status.st_mode):
             info.type = tarfile.DIRTYPE
-            _add(archive, info)
+            sink.add(info)
         elif stat.S_ISREG(status.st_mode):
             info.size = status.st_size
-            digest = _add_file(archive, info, full)
+            digest = _read_file(sink, info, full)
             files, size = files + 1, size + info.size
         else:
             raise Pm2Error(
                 "%s is neither a file, a directory nor a link, and cannot be part of a release. Leave it out with "
                 "exclude." % full
             )
-        line: List[object] = [path, info.type.decode(), bool(info.mode & 0o100), digest or info.linkname]
-        content.update(json.dumps(line).encode() + b"\n")
+        content.update(Line(path, info.type.decode(), bool(info.mode & 0o100), digest or info.linkname).encoded())
     if not files:
         raise Pm2Error("%s holds no files to deploy (after exclude)." % root)
     return Summary(content.hexdigest(), files, size)
@@ -134,31 +168,83 @@ def _header(path: str, status: os.stat_result) -> tarfile.TarInfo:
     return info
 
 
-def _add(archive: Optional[tarfile.TarFile], info: tarfile.TarInfo) -> None:
-    if archive:
-        archive.addfile(info)
-
-
-def _add_file(archive: Optional[tarfile.TarFile], info: tarfile.TarInfo, full: str) -> str:
+def _read_file(sink: _Sink, info: tarfile.TarInfo, full: str) -> str:
     with open(full, "rb") as stream:
         reader = _HashingReader(stream)
-        if archive:
-            try:
-                archive.addfile(info, reader)
-            except OSError as error:
-                if error.errno is None:  # tarfile's own "unexpected end of data"
-                    raise _changed(full) from error
-                raise
-            if reader.read(1):
-                raise _changed(full)
-        else:
-            while reader.read(CHUNK):
-                pass
+        try:
+            sink.add_file(info, reader)
+        except _Changed as error:
+            raise _changed(full) from error
+        if reader.read(1):
+            raise _changed(full)
     return reader.sha256.hexdigest()
 
 
 def _changed(full: str) -> Pm2Error:
-    return Pm2Error("%s changed while it was packed. Run again when nothing writes to the source." % full)
+    return Pm2Error("%s changed while it was read. Run again when nothing writes to the source." % full)
+
+
+class _Nowhere:
+    """Only names the content."""
+
+    def add(self, info: tarfile.TarInfo) -> None:
+        """Nothing to do."""
+
+    def add_file(self, info: tarfile.TarInfo, reader: _HashingReader) -> None:
+        """Read it to its end."""
+        while reader.read(CHUNK):
+            pass
+
+
+class _Archive:
+    """Packs into a tar file."""
+
+    def __init__(self, archive: tarfile.TarFile) -> None:
+        self._archive = archive
+
+    def add(self, info: tarfile.TarInfo) -> None:
+        """Write the header."""
+        self._archive.addfile(info)
+
+    def add_file(self, info: tarfile.TarInfo, reader: _HashingReader) -> None:
+        """Write header and content."""
+        try:
+            self._archive.addfile(info, reader)
+        except OSError as error:
+            if error.errno is None:  # tarfile's own "unexpected end of data"
+                raise _Changed from error
+            raise
+
+
+class _Copy:
+    """Copies into a directory, with plain modes and the times of the source."""
+
+    def __init__(self, dest: str) -> None:
+        self._dest = dest
+
+    def add(self, info: tarfile.TarInfo) -> None:
+        """Make the directory or the link."""
+        full = os.path.join(self._dest, info.name)
+        if info.issym():
+            os.symlink(info.linkname, full)
+        else:
+            os.mkdir(full)
+            os.chmod(full, info.mode)
+
+    def add_file(self, info: tarfile.TarInfo, reader: _HashingReader) -> None:
+        """Write as many bytes as the header says."""
+        full = os.path.join(self._dest, info.name)
+        left = info.size
+        with open(os.open(full, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as stream:
+            while left:
+                data = reader.read(min(left, CHUNK))
+                if not data:
+                    raise _Changed
+                stream.write(data)
+                left -= len(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), info.mode)
+            os.utime(stream.fileno(), (info.mtime, info.mtime))
 
 
 def pack(root: str, patterns: Sequence[str], dest: str, revision: Optional[str] = None) -> Summary:
@@ -171,10 +257,18 @@ def pack(root: str, patterns: Sequence[str], dest: str, revision: Optional[str] 
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
             with tarfile.open(fileobj=stream, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
-                summary = _expect(root, _scan(root, patterns, archive), revision)
+                summary = _expect(root, _scan(root, patterns, _Archive(archive)), revision)
         os.rename(partial, dest)
     except BaseException:
         if os.path.exists(partial):
             os.unlink(partial)
         raise
     return summary
+
+
+def copy(root: str, patterns: Sequence[str], dest: str, revision: Optional[str] = None) -> Summary:
+    """Copy ``root`` into the empty directory ``dest``. Links stay links, modes become 0755 or 0644.
+
+    Raises what ``read`` raises, and then leaves in ``dest`` what was copied so far.
+    """
+    return _expect(root, _scan(root, patterns, _Copy(dest)), revision)

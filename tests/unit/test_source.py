@@ -156,5 +156,5 @@ def test_a_file_that_changes_length_while_it_is_packed_is_refused(
         return os.stat_result(fields)
 
     monkeypatch.setattr(os, "lstat", other_size)
-    with pytest.raises(Pm2Error, match=r"server\.js changed while it was packed"):
+    with pytest.raises(Pm2Error, match=r"server\.js changed while it was read"):
         _source.pack(str(source), [], str(tmp_path / "source.tar.gz"))
