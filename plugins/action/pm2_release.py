@@ -1,0 +1,156 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The controller's part of pm2_release: who runs it, and what it brings from here."""
+
+from __future__ import annotations
+
+import gc
+import getpass
+import multiprocessing
+import os
+import shutil
+import socket
+import tempfile
+from typing import Any, Dict, Mapping, Optional
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.nodeops.pm2.plugins.module_utils import _ancestry, _source
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+
+# What CI systems and AWX say of a job: who started it, where it can be looked at.
+USERS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_USER_ID", "BITBUCKET_STEP_TRIGGERER_UUID", "SUDO_USER")
+LINKS = ("CI_JOB_URL", "BUILD_URL", "CIRCLE_BUILD_URL")
+TEXT_LIMIT = 1 << 20
+
+
+class ActionModule(ActionBase):
+    """Adds the owner; names, packs and uploads a directory or an archive of the controller."""
+
+    TRANSFERS_FILES = True
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+        """One task: one module call; two when something has to be uploaded."""
+        super().run(tmp, task_vars)
+        gc.disable()  # a quarter of the time that packing the module takes; this process ends with the task
+        variables = task_vars or {}
+        arguments = dict(self._task.args)
+        arguments["owner"] = _owner(variables)
+        source = arguments.get("source")
+        local = (
+            arguments.get("state") == "prepared"
+            and isinstance(source, Mapping)
+            and source.get("type") in ("directory", "archive")
+            and source.get("location", "controller") == "controller"
+            and "://" not in str(source.get("address", ""))
+        )
+        if not local or not isinstance(source, Mapping):
+            return self._call(arguments, variables)
+        source = dict(source)
+        try:
+            return self._prepare(arguments, source, variables)
+        except Pm2Error as error:
+            raise AnsibleActionFail(str(error)) from error
+
+    def _prepare(self, arguments: Dict[str, Any], source: Dict[str, Any], variables: Dict[str, Any]) -> Dict[str, Any]:
+        address, exclude = str(source.get("address", "")), list(source.get("exclude") or [])
+        if not address:
+            raise Pm2Error("source address is empty. Nothing was changed. Is the variable set that it comes from?")
+        if not os.path.isabs(address):
+            raise Pm2Error(
+                "source address %r is no absolute path. Nothing was changed. What it is relative to would depend on "
+                "the playbook." % address
+            )
+        if source["type"] == "directory":
+            if not os.path.isdir(address):
+                raise Pm2Error("%s is no directory on the controller. Nothing was changed." % address)
+            source["revision"] = _source.read(address, exclude).revision
+            source["texts"] = _texts(address, arguments)
+        elif not os.path.isfile(address):
+            raise Pm2Error("%s is no file on the controller. Nothing was changed." % address)
+        result = self._call(dict(arguments, source=source), variables)
+        if not result.get("upload") or result.get("failed"):
+            return result
+        work = tempfile.mkdtemp(prefix="nodeops-")
+        try:
+            if source["type"] == "directory":
+                archive = os.path.join(work, "source.tar.gz")
+                _source.pack(address, exclude, archive, source["revision"])
+            else:
+                archive = address
+            remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "source")
+            self._transfer_file(archive, remote)
+            self._fixup_perms2((self._connection._shell.tmpdir, remote))
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        return self._call(dict(arguments, source=dict(source, archive=remote)), variables)
+
+    def _call(self, arguments: Dict[str, Any], variables: Dict[str, Any]) -> Dict[str, Any]:
+        if self._connection._shell.tmpdir is None:
+            self._make_tmp_path()
+        result: Dict[str, Any] = self._execute_module(module_args=arguments, task_vars=variables)
+        ended = _ended(result.get("locked_by"))
+        if ended:  # over SSH the host cannot tell: the session may be kept open for the next run, which is this one
+            owner = dict(arguments["owner"], ended=ended)
+            result = self._execute_module(module_args=dict(arguments, owner=owner), task_vars=variables)
+        return result
+
+
+def _ended(locked_by: Any) -> Optional[str]:
+    """The run that has the lock, where it was one of this machine and its ansible-playbook is gone."""
+    place = _ancestry.place()
+    if not isinstance(locked_by, Mapping) or not place or locked_by.get("place") != place:
+        return None
+    driver = _ancestry.Seen(int(locked_by.get("pid") or 0), int(locked_by.get("start") or 0))
+    return None if driver.alive() else str(locked_by.get("run"))
+
+
+def _texts(directory: str, arguments: Mapping[str, Any]) -> Dict[str, str]:
+    """The files that are looked at before anything is uploaded."""
+    contract = arguments.get("contract")
+    example = contract.get("example") if isinstance(contract, Mapping) else None
+    texts = {}
+    for name in filter(None, ("package.json", example)):
+        path = os.path.join(directory, str(name))
+        if os.path.isfile(path) and os.path.getsize(path) <= TEXT_LIMIT:
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                texts[str(name)] = stream.read()
+    return texts
+
+
+def _owner(variables: Mapping[str, Any]) -> Dict[str, Any]:
+    """Who drives this run, from where. AWX says so by variables, CI systems by the environment."""
+    user = variables.get("awx_user_name") or variables.get("tower_user_name")
+    user = user or next(filter(None, map(os.environ.get, USERS)), None) or _login()
+    return {"user": str(user), "host": socket.gethostname(), "link": _link(variables), **_controller()}
+
+
+def _controller() -> Dict[str, Any]:
+    """The ansible-playbook: not the parent of this process any more when it was killed meanwhile."""
+    parent = multiprocessing.parent_process()
+    pid = parent.pid if parent is not None and parent.pid else os.getpid()
+    place = _ancestry.place()
+    seen = _ancestry.look(pid)
+    if place and seen is None:
+        raise AnsibleActionFail("ansible-playbook (pid %d) has ended. The task was not begun." % pid)
+    return {"pid": pid, "start": seen.start if seen else 0, "place": place}
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _link(variables: Mapping[str, Any]) -> str:
+    environment = os.environ
+    if environment.get("GITHUB_RUN_ID"):
+        names = ("GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID")
+        return "%s/%s/actions/runs/%s" % tuple(environment.get(name, "") for name in names)
+    job = variables.get("awx_job_id") or variables.get("tower_job_id")
+    if job:
+        return "AWX job %s" % job
+    return next(filter(None, map(environment.get, LINKS)), "")

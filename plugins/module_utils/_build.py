@@ -1,0 +1,142 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""What runs in a release before it is live: its dependencies, its build, the migration of its database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _commands,
+    _daemon,
+    _dotenv,
+    _history,
+    _manifest,
+    _retention,
+    _signals,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils._call import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manifest
+
+
+def file_reader(directory: str) -> Callable[[str], Optional[str]]:
+    """Reads a file of a release by its path in it: its text, None where there is none."""
+
+    def read(path: str) -> Optional[str]:
+        try:
+            with open(os.path.join(directory, path), encoding="utf-8", errors="replace") as stream:
+                return stream.read()
+        except OSError:
+            return None
+
+    return read
+
+
+def check_forbidden(call: Call, read: Optional[Callable[[str], Optional[str]]]) -> None:
+    """Raises Pm2Error when a command of the options is one that the inventory forbids."""
+    options = call.options
+    if not options.forbidden:
+        return
+    from ansible_collections.nodeops.pm2.plugins.module_utils import _guard
+
+    for commands, what in (
+        ([command for item in options.dependencies for command in item["commands"]], "dependencies"),
+        (options.build, "build"),
+        (options.migrate, "migrate"),
+    ):
+        _guard.check(commands, options.forbidden, read("package.json") if read else None, what, read)
+
+
+def build(call: Call) -> Dict[str, Any]:
+    """State built: dependencies taken or installed, then the build commands. A failure removes the release."""
+    options = call.options
+    if call.check_mode:
+        return {"changed": True, "release": options.release}
+    with call.locked("build", first=False):
+        manifest = call.prepared()
+        if manifest.status != _manifest.PREPARED:
+            return _built(manifest, [], changed=False)
+        with _removed_on_failure(call, manifest):
+            return _build(call, manifest)
+
+
+def _build(call: Call, manifest: Manifest) -> Dict[str, Any]:
+    from ansible_collections.nodeops.pm2.plugins.module_utils import _dependencies
+
+    options, directory = call.options, call.layout.release(manifest.release)
+    check_forbidden(call, file_reader(directory))
+    environment = command_environment(call, options.build_environment)
+    taken: List[Dict[str, Any]] = []
+    for item in options.dependencies:
+        earlier = _earlier(call, item["path"])
+        taken.append(_dependencies.provide(item, directory, earlier, environment, options.timeout, call.redactor))
+    commands = _commands.run(options.build, directory, environment, options.timeout, call.redactor, "build")
+    manifest = manifest._replace(status=_manifest.BUILT, dependencies=taken)
+    _manifest.write(directory, manifest)
+    return dict(_built(manifest, taken, changed=True), commands=commands)
+
+
+def _built(manifest: Manifest, taken: List[Dict[str, Any]], changed: bool) -> Dict[str, Any]:
+    return {"changed": changed, "release": manifest.release, "dependencies": taken}
+
+
+def _earlier(call: Call, path: str) -> Sequence[Tuple[str, Dict[str, Any]]]:
+    """Good releases, the last published first, with what their manifest says of this path."""
+    found = []
+    for manifest in _manifest.every(call.layout):
+        if manifest.good:
+            for item in manifest.dependencies:
+                if item.get("path") == path:
+                    found.append((call.layout.release(manifest.release), item))
+    return found
+
+
+def command_environment(call: Call, extra: Dict[str, Any]) -> Dict[str, str]:
+    """What build and migration commands get: the daemon's node first (a native module has to fit it), then pm2's."""
+    path = list(call.options.path)
+    daemon = _daemon.find(call.options.pm2_home) if os.path.isdir(call.options.pm2_home) else None
+    node = _daemon.node_of(daemon.pid) if daemon else None
+    if node:
+        path.append(os.path.dirname(node))
+    if call.options.pm2_executable:
+        path.append(os.path.dirname(call.options.pm2_executable))
+    return _commands.base_environment(path, {name: _dotenv.text_of(value) for name, value in extra.items()})
+
+
+def migrate(call: Call) -> Dict[str, Any]:
+    """State migrated: the commands, in the release. Not ended when the run is cancelled: half a migration is worse."""
+    options = call.options
+    if call.check_mode:
+        return {"changed": bool(options.migrate), "release": options.release}
+    with call.locked("migrate", first=False, may_be_ended=False):
+        _signals.hold()  # ansible-playbook passes on those that it gets itself
+        manifest = call.prepared()
+        with _removed_on_failure(call, manifest):
+            directory = call.layout.release(manifest.release)
+            check_forbidden(call, file_reader(directory))
+            environment = command_environment(call, dict(options.environment, **options.build_environment))
+            commands = _commands.run(
+                options.migrate, directory, environment, options.timeout, call.redactor, "migrate", ends_with_us=False
+            )
+            _manifest.write(directory, manifest._replace(migrated=_history.now()))
+    return {"changed": True, "release": manifest.release, "commands": commands}
+
+
+@contextlib.contextmanager
+def _removed_on_failure(call: Call, manifest: Manifest) -> Iterator[None]:
+    """A release that could not be made is removed, unless it is live."""
+    try:
+        yield
+    except BaseException:
+        try:
+            _retention.discard(call.layout, manifest, call.options.pm2_home)
+        except Pm2Error as second:
+            call.warnings.append(str(second))
+        raise

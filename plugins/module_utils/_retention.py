@@ -1,0 +1,122 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Which releases may go, and their removal: never one that anything refers to, nor the last good one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from typing import Any, Iterable, List, Set
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _daemon, _dump, _layout, _link, _manifest, _recipe
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._layout import Layout
+from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manifest
+
+_IN_A_PATH = re.compile(r'/releases/([^/"\\\s:;,]+)')
+
+
+def removable(manifests: List[Manifest], live: str, referenced: Set[str], keep: int, run: str) -> List[str]:
+    """The ids that may go; ``manifests`` with the last published first.
+
+    Kept are the ``keep`` last good ones (the live one counts), the last good one besides the live one, the last that
+    failed (to look at), what ``referenced`` names, and what this ``run`` has prepared.
+    """
+    good = [manifest.release for manifest in manifests if manifest.good and manifest.release != live]
+    kept = {live, *good[: max(keep - 1, 1)], *referenced}
+    failed = [m.release for m in manifests if m.status in (_manifest.BAD, _manifest.ROLLED_BACK) and m.release != live]
+    kept.update(failed[:1])
+    kept.update(manifest.release for manifest in manifests if manifest.unfinished and manifest.run == run)
+    return [manifest.release for manifest in manifests if manifest.release not in kept]
+
+
+def referenced(layout: Layout, pm2_home: str) -> Set[str]:
+    """Ids that ``current``, a process of any namespace, any process's working directory, or the dump mentions.
+
+    Raises Pm2Error when the daemon or the dump cannot be asked.
+    """
+    found: Set[str] = set()
+    current = _link.target(layout.current)
+    if current is not None:
+        found.add(layout.release_named_by(current))
+    daemon = _daemon.find(pm2_home)
+    if daemon is not None:
+        found.update(_mentioned(item.get("pm2_env") for item in daemon.read()))
+    dump = _dump.read(pm2_home)
+    if dump.problem and dump.source is None:
+        raise Pm2Error("%s. No release was removed, because it cannot be told what the dump refers to." % dump.problem)
+    found.update(_mentioned(dump.entries))
+    found.update(_in_use(layout))
+    return found - {""}
+
+
+def _mentioned(things: Iterable[Any]) -> Set[str]:
+    return set(_IN_A_PATH.findall(json.dumps(list(things))))
+
+
+def _in_use(layout: Layout) -> Set[str]:
+    """Where some process of this host works, whoever started it."""
+    top = os.path.realpath(layout.releases) + os.sep
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                directory = os.readlink("/proc/%s/cwd" % entry)
+                if directory.startswith(top):
+                    found.add(directory[len(top) :].split(os.sep)[0])
+    return found
+
+
+def remove(layout: Layout, release: str) -> None:
+    """Remove a release and what belongs to it. Raises Pm2Error."""
+    leaving = layout.release(_layout.LEAVING + release)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(layout.release(release), leaving)  # from here nobody takes it for a release
+        _remove_tree(leaving)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_recipe.path_of(layout, release))
+    except OSError as error:
+        raise Pm2Error("Release %s could not be removed: %s." % (release, error)) from error
+
+
+def discard(layout: Layout, manifest: Manifest, pm2_home: str) -> bool:
+    """Remove a release that was never finished, unless something refers to it or that cannot be told; whether it went.
+
+    A task that was killed while it published has left processes in it: the next run removes those, and then it.
+    """
+    if not manifest.unfinished:
+        return False
+    try:
+        if manifest.release in referenced(layout, pm2_home):
+            return False
+    except Pm2Error:
+        return False
+    remove(layout, manifest.release)
+    return True
+
+
+def _remove_tree(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def remove_leftovers(layout: Layout) -> None:
+    """What killed runs have left unfinished. The lock is ours, so nobody works on it."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(layout.releases):
+            if name.startswith((_layout.UNFINISHED, _layout.LEAVING)):
+                with contextlib.suppress(OSError):
+                    _remove_tree(layout.release(name))
+        for name in os.listdir(layout.definitions):
+            known, _dot, _json = name.rpartition(".")
+            if not os.path.isdir(layout.release(known)):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(layout.definitions, name))

@@ -1,0 +1,83 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Go back to an earlier release: which one, and the same transaction and gate as for a new one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _history, _manifest, _publish, _recipe
+from ansible_collections.nodeops.pm2.plugins.module_utils._call import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manifest
+
+
+def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wanted: Optional[str]) -> Manifest:
+    """The release to go back to; ``manifests`` with the last published first.
+
+    Without ``wanted`` the last good one that was published before the live one: so a second rollback goes further back
+    and never forward again. ``wanted`` is an id, of a release of whatever status, or the version of a good one. Raises
+    Pm2Error when there is none.
+    """
+    if wanted is not None:
+        by_id = [manifest for manifest in manifests if manifest.release == wanted]
+        good = [manifest for manifest in manifests if manifest.version == wanted and manifest.good]
+        found = by_id or [manifest for manifest in good if manifest.release != current] or good
+        if not found:
+            raise Pm2Error(
+                "There is no release %r to go back to: none has this id, and no good one this version. Nothing was "
+                "changed. There are: %s. One that is not good can be asked for by its id."
+                % (wanted, _listed(manifests, current))
+            )
+        return found[0]
+    since = live.published if live is not None else None
+    for manifest in manifests:
+        older = since is None or (manifest.published or "") < since
+        if manifest.good and manifest.release != current and older:
+            return manifest
+    raise Pm2Error(
+        "There is no earlier good release to go back to. Nothing was changed. There are: %s. One of them can be asked "
+        "for by its id." % _listed(manifests, current)
+    )
+
+
+def _listed(manifests: List[Manifest], current: str) -> str:
+    return (
+        ", ".join(
+            "%s (version %s, %s)" % (m.release, m.version, "live" if m.release == current else m.status)
+            for m in manifests
+        )
+        or "none"
+    )
+
+
+def roll_back(call: Call) -> Dict[str, Any]:
+    """State rolled_back. Raises Pm2Error when everything is as it was."""
+    with call.locked("rollback", first=True):
+        current, live = call.current(), call.live()
+        chosen = choose(_manifest.every(call.layout), live, current, call.options.release)
+        directory = call.layout.release(chosen.release)
+        if not os.path.isdir(directory):
+            raise Pm2Error("%s is not there any more. Nothing was changed." % directory)
+        result = _publish.bring(call, chosen, _recipe.read(call.layout, chosen.release), heal=False)
+        if not call.check_mode:
+            _settle(call, chosen, live, current, result)
+    if not call.check_mode:
+        call.lease.release()
+    return result
+
+
+def _settle(call: Call, chosen: Manifest, live: Optional[Manifest], current: str, result: Dict[str, Any]) -> None:
+    published = chosen.published or chosen.created
+    if live is not None and current != chosen.release and published < (live.published or ""):
+        reason = "rolled back by %s at %s" % (call.by, _history.now())
+        _publish.mark(call, live._replace(status=_manifest.ROLLED_BACK, reason=reason))
+    if not chosen.good:
+        _publish.mark(call, chosen._replace(status=_manifest.GOOD, published=published, reason=None))
+    if result["changed"]:
+        call.record("rolled back", chosen, former=current or None, actions=len(result["actions"]))

@@ -1,0 +1,253 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The lock of a deploy, between real processes: it is kept over tasks, names its owner, and ends with its run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
+
+import pytest
+from ansible_collections.nodeops.pm2.plugins.module_utils import _ancestry
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._lease import Lease, Owner
+from support import places
+
+PATIENCE = 10.0
+
+# One task of a run, as a child of the process that drives it: takes the lock, then works for some seconds.
+TASK = """
+import sys, time
+from ansible_collections.nodeops.pm2.plugins.module_utils import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils._lease import Lease, Owner
+directory, run, controller, seconds, may_be_ended = sys.argv[1:]
+owner = Owner(run, "mary", "laptop", "", "now", "shop", "prod", "deploy", "v2", int(controller))
+lease = Lease(directory, owner)
+with _signals.raised():
+    lease.acquire(0)
+    print("locked", flush=True)
+    try:
+        with lease.working(may_be_ended == "yes"):
+            time.sleep(float(seconds))
+        print("done", flush=True)
+    except _signals.Interrupted:
+        print("put back", flush=True)
+"""
+# What drives a run: starts a task, waits for it, and lives on.
+DRIVER = """
+import os, subprocess, sys, time
+subprocess.run([*sys.argv[1:6], str(os.getpid()), *sys.argv[6:]])
+time.sleep(600)
+"""
+
+
+def owner(run: str, pid: int = 0) -> Owner:
+    return Owner(
+        run, "joe", "desk", "https://ci.example.org/7", "2026-11-22T09:00:00Z", "shop", "prod", "deploy", "v3", pid
+    )
+
+
+def lease(directory: Path, run: str) -> Lease:
+    """That of a run driven by this process's parent, which outlives the test."""
+    return Lease(str(directory), owner(run, os.getppid()))
+
+
+@pytest.fixture(name="drivers")
+def _drivers(tmp_path: Path) -> Iterator[List[subprocess.Popen[str]]]:
+    running: List[subprocess.Popen[str]] = []
+    yield running
+    for process in running:
+        process.kill()
+        process.wait()
+    eventually(lambda: is_free(tmp_path))
+
+
+def drive(
+    drivers: List[subprocess.Popen[str]], directory: Path, run: str, seconds: float = 0, may_be_ended: bool = True
+) -> subprocess.Popen[str]:
+    """Start a driver with a task, and wait until that has the lock."""
+    task = [sys.executable, "-c", TASK, str(directory), run]
+    end = [str(seconds), "yes" if may_be_ended else "no"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, *task, *end],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(places.COLLECTIONS)},
+    )
+    drivers.append(process)
+    assert process.stdout
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+def said(directory: Path) -> Dict[str, Any]:
+    found = json.loads((directory / "deploy.lock").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_free(directory: Path) -> bool:
+    other = lease(directory, "somebody-else")
+    try:
+        other.acquire(0)
+    except Pm2Error:
+        return False
+    other.release()
+    return True
+
+
+def test_it_is_kept_when_the_task_has_ended_and_names_its_owner(
+    tmp_path: Path, drivers: List[subprocess.Popen[str]]
+) -> None:
+    driver = drive(drivers, tmp_path, "first")
+    assert driver.stdout
+    assert driver.stdout.readline() == "done\n"
+    with pytest.raises(Pm2Error) as refusal:
+        lease(tmp_path, "second").acquire(0)
+    message = str(refusal.value)
+    for part in (
+        "shop",
+        "prod",
+        "deploy of v2",
+        "mary",
+        f"laptop, pid {driver.pid}",
+        "run first",
+        "Nothing was changed",
+    ):
+        assert part in message
+    assert refusal.value.details["locked_by"]["user"] == "mary"
+
+
+def test_the_same_run_goes_on_with_it(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
+    drive(drivers, tmp_path, "first")
+    lease(tmp_path, "first").ensure()
+    with pytest.raises(Pm2Error):
+        lease(tmp_path, "second").ensure()
+    lease(tmp_path, "second").release()  # not its own: nothing happens
+    assert not is_free(tmp_path)
+    lease(tmp_path, "first").release()
+    assert is_free(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_it_ends_with_who_drives_the_run(
+    tmp_path: Path, drivers: List[subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    driver = drive(drivers, tmp_path, "first")
+    assert not is_free(tmp_path)
+    driver.send_signal(number)
+    driver.wait()
+    eventually(lambda: is_free(tmp_path))
+
+
+def test_a_task_whose_driver_is_gone_puts_everything_back_before_the_lock_is_free(
+    tmp_path: Path, drivers: List[subprocess.Popen[str]]
+) -> None:
+    driver = drive(drivers, tmp_path, "first", seconds=60)
+    eventually(lambda: bool(said(tmp_path).get("operation")))
+    driver.kill()
+    assert driver.stdout
+    assert driver.stdout.readline() == "put back\n"
+    eventually(lambda: is_free(tmp_path))
+
+
+def test_a_task_that_must_not_be_ended_keeps_the_lock_until_it_is_done(
+    tmp_path: Path, drivers: List[subprocess.Popen[str]]
+) -> None:
+    driver = drive(drivers, tmp_path, "first", seconds=1.5, may_be_ended=False)
+    eventually(lambda: bool(said(tmp_path).get("operation")))
+    driver.kill()
+    time.sleep(0.6)
+    assert not is_free(tmp_path)
+    assert driver.stdout
+    assert driver.stdout.readline() == "done\n"
+    eventually(lambda: is_free(tmp_path))
+
+
+def test_a_run_takes_it_again_when_its_holder_is_gone_unless_another_had_it(tmp_path: Path) -> None:
+    mine = lease(tmp_path, "first")
+    mine.acquire(0)
+    holder = _ancestry.Seen(*said(tmp_path)["holder"])
+    os.kill(holder.pid, signal.SIGKILL)
+    eventually(lambda: not holder.alive())
+    mine.ensure()
+    assert not is_free(tmp_path)
+    mine.release()
+
+    other = lease(tmp_path, "second")
+    other.acquire(0)
+    other.release()
+    with pytest.raises(Pm2Error, match="run second"):
+        mine.ensure()
+
+
+def test_waiting_for_it(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
+    driver = drive(drivers, tmp_path, "first")
+    start = time.monotonic()
+    with pytest.raises(Pm2Error):
+        lease(tmp_path, "second").acquire(0.5)
+    assert time.monotonic() - start >= 0.5
+    driver.kill()
+    driver.wait()
+    waiting = lease(tmp_path, "second")
+    waiting.acquire(PATIENCE)
+    waiting.release()
+
+
+def test_its_holder_keeps_nothing_of_the_task_open(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
+    drive(drivers, tmp_path, "first")
+    pid = said(tmp_path)["holder"][0]
+    opened = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
+    assert opened == {os.devnull, str(tmp_path / "deploy.lock")}
+    assert os.readlink(f"/proc/{pid}/cwd") == "/"
+    assert os.getsid(pid) == pid
+
+
+def test_a_run_that_is_known_to_have_ended_is_ended_here_too(
+    tmp_path: Path, drivers: List[subprocess.Popen[str]]
+) -> None:
+    """Over SSH its session may be kept open, so that the host cannot tell."""
+    driver = drive(drivers, tmp_path, "first", seconds=60)
+    eventually(lambda: bool(said(tmp_path).get("operation")))
+    with pytest.raises(Pm2Error):
+        lease(tmp_path, "second").acquire(0, ended="some other run")
+    second = lease(tmp_path, "second")
+    second.acquire(0, ended="first")
+    assert driver.stdout
+    assert driver.stdout.readline() == "put back\n"
+    assert said(tmp_path)["run"] == "second"
+    second.release()
+
+
+def test_a_holder_whose_number_was_not_noted_is_released(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
+    """Its task was killed between starting it and writing that down."""
+    drive(drivers, tmp_path, "first")
+    content = said(tmp_path)
+    del content["holder"]
+    (tmp_path / "deploy.lock").write_text(json.dumps(content).ljust(16384))
+    lease(tmp_path, "first").release()
+    assert is_free(tmp_path)
+
+
+def test_a_refusal_tells_the_controller_what_it_needs_to_see_whether_that_run_has_ended(
+    tmp_path: Path, drivers: List[subprocess.Popen[str]]
+) -> None:
+    drive(drivers, tmp_path, "first")
+    with pytest.raises(Pm2Error) as refusal:
+        lease(tmp_path, "second").acquire(0)
+    assert {"run", "pid", "start", "place"} <= set(refusal.value.details["locked_by"])

@@ -1,0 +1,158 @@
+"""pm2_release killed (SIGKILL) at named points and at random: the old or the new serves, and the next run goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any, Dict, Iterator, List
+
+import pytest
+from support.killer import Outcome, Runner
+from support.load import Load
+from support.pm2 import Pm2Home
+from support.releases import Application
+
+pytestmark = pytest.mark.timeout(900)  # seconds; many kills in one test
+
+PUBLISH = [
+    "before rename <definition>",
+    "after rename prod.journal 1",
+    "beside_started",
+    "beside_up",
+    "room_made",
+    "gate_passed",
+    "after rename prod.journal 2",
+    "committed",
+    "before rename current",
+    "after rename current",
+    "switched",
+    "before rename dump.pm2",
+    "after rename dump.pm2",
+    "saved",
+    "after send deleteProcessId",
+    "retired",
+    "journal_removed",
+    "before rename .nodeops-release.json",
+    "after rename .nodeops-release.json",
+]
+
+
+@pytest.fixture(name="runner", scope="module")
+def _runner() -> Iterator[Runner]:
+    with Runner() as made:
+        yield made
+
+
+@pytest.fixture(name="app")
+def _app(pm2_7: Pm2Home, tmp_path: Path, runner: Runner) -> Application:
+    app = Application(pm2_7, tmp_path, call=runner.call)
+    app.deployed()
+    return app
+
+
+def kill(app: Application, runner: Runner, options: Dict[str, Any], **when: Any) -> Outcome:
+    """A call that is killed; then what the play does where it still can: abandon the run."""
+    outcome = runner.run("pm2_release", options, **when)
+    more = {"release": options["release"]} if "release" in options else {}
+    app.call("pm2_release", app.options("abandoned", options["run"], **more))
+    return outcome
+
+
+def next_deploy_works(app: Application, version: str) -> None:
+    app.release(version)
+    result = app.deployed()
+    app.check_agreement(result["release"], version)
+    assert not [name for name in app.releases() if name.startswith(".")]
+
+
+def test_killed_while_it_publishes(app: Application, runner: Runner) -> None:
+    """At each point a deploy of a new version, then the next deploy."""
+    version = 1
+    with Load(app.port, limit=600) as load:
+        for point in PUBLISH:
+            old, old_version = app.current(), str(version)
+            version += 1
+            app.release(str(version))
+            run = app.run()
+            release = app.call("pm2_release", app.prepared_options(run))["release"]
+            at = point.replace("<definition>", f"{release}.json")
+            outcome = kill(app, runner, app.published_options(run, release), at=at)
+            assert outcome.killed, (point, outcome.points, outcome.result)
+            assert app.served() <= {old_version, str(version)}
+            assert app.current() in (old, release)
+            version += 1
+            next_deploy_works(app, str(version))
+    assert load.failed == 0, load.errors
+
+
+def test_killed_while_it_prepares(app: Application, runner: Runner) -> None:
+    """Nothing is live of it, and nothing half made is left after the next deploy."""
+    live = app.current()
+    for point in ["before rename .nodeops-release.json", "after rename .nodeops-release.json", "<release>"]:
+        app.release(f"killed at {point}")
+        run = app.run()
+        name = run.partition("-")[0]
+        at = point.replace("<release>", f"before rename {name}")
+        options = app.prepared_options(run, release=name)
+        outcome = runner.run("pm2_release", options, at=at)
+        assert outcome.killed, (point, outcome.points, outcome.result)
+        app.call("pm2_release", app.options("abandoned", run))
+        assert app.current() == live
+        assert name not in app.releases()
+    next_deploy_works(app, "2")
+
+
+def test_killed_while_it_rolls_back(app: Application, runner: Runner) -> None:
+    """Then the same rollback is asked for again."""
+    first = app.current()
+    app.release("2")
+    second = app.deployed()["release"]
+    assert first
+    for point in ["gate_passed", "committed", "switched", "saved", "retired"]:
+        options = app.options("rolled_back", app.run(), release=first)
+        outcome = runner.run("pm2_release", options, at=point)
+        assert outcome.killed, (point, outcome.points, outcome.result)
+        app.call("pm2_release", app.options("abandoned", options["run"]))
+        again = app.roll_back(release=first)
+        assert not again["failed"], again
+        app.check_agreement(first, "1")
+        forward = app.roll_back(release=second)
+        assert not forward["failed"], forward
+        app.check_agreement(second, "2")
+
+
+def test_killed_at_random(app: Application, runner: Runner) -> None:
+    """Thirty times, at any moment of prepared or published."""
+    chance = random.Random(7)
+    killed: List[str] = []
+    for number in range(2, 32):
+        app.release(str(number))
+        run = app.run()
+        if chance.random() < 0.3:
+            outcome = kill(app, runner, app.prepared_options(run), after=chance.uniform(0.0, 0.1))
+        else:
+            release = app.call("pm2_release", app.prepared_options(run))["release"]
+            outcome = kill(app, runner, app.published_options(run, release), after=chance.uniform(0.0, 1.6))
+        killed += ["killed"] if outcome.killed else []
+        if number % 5 == 0:
+            next_deploy_works(app, f"{number} again")
+    assert len(killed) > 10
+    next_deploy_works(app, "last")
+    assert len(os.listdir(app.root / ".nodeops" / "definitions")) <= len(app.releases())
+
+
+def test_a_full_disk_when_the_dump_is_written_puts_the_link_back(app: Application, runner: Runner) -> None:
+    """The journal (small) fits, the dump does not: after the switch."""
+    old = app.current()
+    assert old
+    app.release("2")
+    run = app.run()
+    release = app.call("pm2_release", app.prepared_options(run))["release"]
+    outcome = runner.run("pm2_release", app.published_options(run, release), file_limit=4000)
+    assert outcome.result
+    assert outcome.result["failed"], outcome.result
+    assert "dump.pm2 could not be written" in outcome.result["msg"]
+    assert outcome.result["rolled_back"] is True
+    app.check_agreement(old, "1")
+    next_deploy_works(app, "3")

@@ -1,0 +1,185 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which release is gone back to, which may go, and the link that names the live one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import List, Optional
+
+import pytest
+from ansible_collections.nodeops.pm2.plugins.module_utils import _history, _link, _manifest, _retention
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._layout import Layout, check_id
+from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils._rollback import choose
+
+GOOD, BAD, BACK, BUILT = _manifest.GOOD, _manifest.BAD, _manifest.ROLLED_BACK, _manifest.BUILT
+
+
+def manifest(release: str, status: str = GOOD, published: bool = True, run: str = "run", version: str = "") -> Manifest:
+    """One whose times go with its id."""
+    return Manifest(
+        release=release,
+        app="shop",
+        namespace="prod",
+        version=version or release,
+        revision="0",
+        fingerprint="0",
+        run=run,
+        status=status,
+        created=release,
+        created_by="joe@desk",
+        source={},
+        dependencies=[],
+        published=release if published else None,
+    )
+
+
+def newest_first(*manifests: Manifest) -> List[Manifest]:
+    return sorted(manifests, key=lambda item: (item.published or "", item.created), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "live", "chosen"),
+    [
+        ({"r1": GOOD, "r2": GOOD, "r3": GOOD}, "r3", "r2"),
+        ({"r1": GOOD, "r2": GOOD, "r3": BACK}, "r2", "r1"),  # the second time: further back
+        ({"r1": GOOD, "r2": BAD, "r3": GOOD}, "r3", "r1"),
+        ({"r1": BACK, "r2": GOOD, "r3": GOOD}, "r3", "r2"),
+        ({"r1": GOOD, "r2": GOOD}, "gone", "r2"),  # current names what is not there any more
+    ],
+)
+def test_without_a_wish_it_is_the_last_good_one_before_the_live_one(
+    statuses: dict[str, str], live: str, chosen: str
+) -> None:
+    manifests = newest_first(*(manifest(release, status) for release, status in statuses.items()))
+    alive = next((item for item in manifests if item.release == live), None)
+    assert choose(manifests, alive, live, None).release == chosen
+
+
+@pytest.mark.parametrize(
+    ("statuses", "live"),
+    [
+        ({"r1": GOOD}, "r1"),
+        ({"r1": GOOD, "r2": GOOD}, "r1"),  # never forward
+        ({"r1": BAD, "r2": GOOD}, "r2"),
+        ({}, ""),
+    ],
+)
+def test_where_there_is_none_it_says_what_there_is(statuses: dict[str, str], live: str) -> None:
+    manifests = newest_first(*(manifest(release, status) for release, status in statuses.items()))
+    alive = next((item for item in manifests if item.release == live), None)
+    with pytest.raises(Pm2Error, match="no earlier good release") as refusal:
+        choose(manifests, alive, live, None)
+    for release in statuses:
+        assert release in str(refusal.value)
+
+
+def test_a_wish_is_an_id_of_whatever_status_or_the_version_of_a_good_one() -> None:
+    manifests = newest_first(
+        manifest("r1", version="1.0"), manifest("r2", BAD, version="1.1"), manifest("r3", BACK, version="1.0")
+    )
+    assert choose(manifests, None, "", "r2").release == "r2"
+    assert choose(manifests, None, "", "1.0").release == "r1"  # the good one of two
+    same = newest_first(manifest("r1", version="1.0"), manifest("r2", version="1.0"))
+    assert choose(same, same[0], "r2", "1.0").release == "r1"  # not the one that is live
+    assert choose(same[:1], same[0], "r2", "1.0").release == "r2"
+    for wanted in ("1.1", "r9"):
+        with pytest.raises(Pm2Error, match=f"no release '{wanted}' to go back to"):
+            choose(manifests, None, "", wanted)
+
+
+def removable(manifests: List[Manifest], live: str, keep: int, *referenced: str) -> List[str]:
+    return sorted(_retention.removable(manifests, live, set(referenced), keep, "mine"))
+
+
+def test_what_may_go() -> None:
+    good = newest_first(*(manifest(f"r{number}") for number in range(1, 7)))
+    assert removable(good, "r6", 3) == ["r1", "r2", "r3"]
+    assert removable(good, "r6", 3, "r1", "r2") == ["r3"]
+    assert removable(good, "r6", 1) == ["r1", "r2", "r3", "r4"]  # the last good one before the live one stays
+    assert removable(good, "r2", 2) == ["r1", "r3", "r4", "r5"]
+    assert removable(good, "r6", 100) == []
+
+
+def test_what_failed_and_what_was_never_finished_may_go() -> None:
+    manifests = newest_first(
+        manifest("r1"),
+        manifest("r2", BAD, published=False),
+        manifest("r3", BACK),
+        manifest("r4", BUILT, published=False),
+        manifest("r5", BUILT, published=False, run="mine"),
+        manifest("r6"),
+    )
+    assert removable(manifests, "r6", 5) == ["r2", "r4"]  # the last that failed is kept to be looked at
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", ".hidden", "-x", "a b", "x" * 121, "ä", "a\n"])
+def test_what_is_no_id(name: str) -> None:
+    with pytest.raises(Pm2Error):
+        check_id(name)
+
+
+def test_the_link_is_switched_and_put_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "current")
+    for before in (None, "releases/r1"):
+        switch = _link.Switch(path, before, "releases/r2")
+        assert _link.target(path) == before
+        _link.apply(switch)
+        assert os.readlink(path) == "releases/r2"
+        _link.revert(switch)
+        assert _link.target(path) == before
+        _link.apply(_link.Switch(path, before, "releases/r1"))
+    assert os.listdir(tmp_path) == ["current"]
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_a_current_that_is_no_link_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "current"
+    path.mkdir() if kind == "directory" else path.write_text("")
+    for touch in (lambda: _link.target(str(path)), lambda: _link.apply(_link.Switch(str(path), None, "releases/r1"))):
+        with pytest.raises(Pm2Error, match="not a symbolic link"):
+            touch()
+    assert not path.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [("releases/r1", "r1"), ("./releases/r1/", "r1"), ("releases", ""), ("../other/releases/r1", ""), ("/etc", "")],
+)
+def test_which_release_a_link_names(text: str, release: str) -> None:
+    assert Layout("/srv/shop").release_named_by(text) == release
+    assert Layout("/srv/shop").release_named_by("/srv/shop/releases/r7") == "r7"
+
+
+def test_manifests_are_read_by_when_they_were_published(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    for release, published in (("r1", True), ("r3", True), ("r2", False)):
+        os.makedirs(layout.release(release))
+        _manifest.write(layout.release(release), manifest(release, published=published))
+    os.makedirs(layout.release("no-manifest"))
+    os.makedirs(layout.release("copied-by-hand"))
+    _manifest.write(layout.release("copied-by-hand"), manifest("r1"))
+    assert [item.release for item in _manifest.every(layout)] == ["r3", "r1", "r2"]
+    assert oct(os.stat(os.path.join(layout.release("r1"), ".nodeops-release.json")).st_mode & 0o777) == "0o644"
+
+
+def test_a_line_of_history_follows_one_that_was_cut(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path))
+    _history.append(layout, {"result": "deployed", "text": "ä\nb"})
+    with open(layout.history, "a", encoding="utf-8") as stream:
+        stream.write('{"result": "depl')
+    _history.append(layout, {"result": "failed"})
+    lines = Path(layout.history).read_text(encoding="utf-8").splitlines()
+    read: List[Optional[str]] = []
+    for line in lines:
+        try:
+            read.append(json.loads(line)["result"])
+        except ValueError:
+            read.append(None)
+    assert read == ["deployed", None, "failed"]
