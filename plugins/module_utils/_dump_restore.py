@@ -1,0 +1,344 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Bring back what a backup holds: environment files, dump, and with ``apply`` the live processes.
+
+Each namespace is a transaction of its own. Where files change under processes that run, all of it is one: when one
+namespace fails, the files and every namespace are put back. ``_unfinished`` remembers across a kill -9 what was there
+before, so that the next restore knows both what to renew and what to go back to.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _apply,
+    _checks,
+    _daemon,
+    _dotenv,
+    _dump,
+    _env_files,
+    _points,
+    _resurrectable,
+    _saved,
+    _signals,
+    _unfinished,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils._daemon import Daemon
+from ansible_collections.nodeops.pm2.plugins.module_utils._dump_content import Content
+from ansible_collections.nodeops.pm2.plugins.module_utils._env_files import EnvFile
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils._unfinished import Unfinished
+
+_READY_AGAIN: Dict[str, Any] = {"timeout": 60, "min_uptime": 1, "http": [], "tcp": [], "log": []}
+"""What the former processes have to prove when they are put back: that they run."""
+
+
+class _Former(NamedTuple):
+    """A namespace before: what ran or rested in it, and its entries in the dump."""
+
+    live: List[_dump.Entry]
+    saved: List[_dump.Entry]
+    runs: bool
+
+
+class Restore:
+    """One restore. ``is_whole``: the backup is of exactly what is asked for, not of more."""
+
+    def __init__(
+        self,
+        params: Dict[str, Any],
+        pm2_home: str,
+        backup: str,
+        content: Content,
+        is_whole: bool,
+        check_mode: bool,
+        warn: Callable[[str], None],
+    ) -> None:
+        self._params = params
+        self._home = pm2_home
+        self._executable: Optional[str] = params["pm2_executable"]
+        self._backup = backup
+        self._check_mode = check_mode
+        self._warn = warn
+        parts = params["parts"] or ["dump", "files"]
+        namespace = params["namespace"]
+        self._with_dump = "dump" in parts
+        self._namespaces = list(content.namespaces()) if namespace is None else [namespace]
+        self._entries = [entry for entry in content.entries if _dump.namespace_of(entry) in self._namespaces]
+        self._files = self._chosen_files(content.files, is_whole) if "files" in parts else []
+        self._formers: Dict[str, _Former] = {}
+        self._former_files: Dict[str, Optional[EnvFile]] = {}
+
+    def _chosen_files(self, files: List[EnvFile], is_whole: bool) -> List[EnvFile]:
+        """Those that the option ``files`` names; without it all, unless the backup is of other namespaces too."""
+        wanted = self._params["files"]
+        unknown = sorted(set(wanted) - {each.path for each in files})
+        if unknown:
+            text = "Backup %s does not hold %s (it holds: %s)." % (
+                self._backup,
+                ", ".join(unknown),
+                ", ".join(_env_files.names(files)) or "no file",
+            )
+            if len(unknown) == len(wanted):
+                raise Pm2Error(text + " Nothing was restored.")
+            self._warn(text)
+        if wanted:
+            return [each for each in files if each.path in wanted]
+        if is_whole or not files:
+            return files
+        if self._params["parts"] and "files" in self._params["parts"]:
+            raise Pm2Error(
+                "Backup %s is of all namespaces, and its files may belong to any of them. Nothing was restored. Name "
+                "in files those that belong to namespace %s: %s."
+                % (self._backup, self._namespaces[0], ", ".join(_env_files.names(files)))
+            )
+        return []
+
+    def run(self) -> Dict[str, Any]:
+        """The module's result. Raises Pm2Error; its details tell what was put back."""
+        _checks.parse(self._params["ready"])
+        for each in self._files:
+            _env_files.check(each)
+        unfinished = _unfinished.read(self._home)
+        changed = [each for each in self._files if _env_files.differs(each)]
+        again = bool(changed or unfinished)
+        if self._params["apply"]:
+            return self._bring(changed, again, unfinished)
+        return self._put(changed)
+
+    # -- without the processes ---------------------------------------------------------------------------------------
+
+    def _put(self, changed: List[EnvFile]) -> Dict[str, Any]:
+        """Files and dump; what runs goes on as it is."""
+        problems = _resurrectable.text(_resurrectable.problems(self._entries)) if self._with_dump else []
+        if problems:
+            self._warn("A resurrect could not bring back all of it on this host: %s." % "; ".join(problems))
+        writes = self._with_dump and _dump.would_replace(self._home, self._namespaces, self._entries)
+        if not self._check_mode and (changed or writes):
+            os.makedirs(self._home, mode=0o700, exist_ok=True)
+            former = {each.path: _env_files.look(each.path) for each in changed}
+            try:
+                self._put_files(changed)
+                if writes:
+                    self._tell_put_aside()
+                    _dump.replace(self._home, self._namespaces, self._entries)
+                _points.reached("dump restored")
+            except BaseException:
+                _put_back_files(former)
+                raise
+        return self._result(bool(changed or writes), changed, [], writes, problems)
+
+    def _put_files(self, changed: List[EnvFile]) -> None:
+        for each in changed:
+            _env_files.put(each)
+            _points.reached("environment file put")
+
+    def _tell_put_aside(self) -> None:
+        dump = _dump.read(self._home)
+        if dump.problem and dump.source is None:
+            self._warn(
+                "%s. Both were kept as .broken. What they held of other namespaces is not in the dump now: bring it "
+                "back from a backup of those." % dump.problem
+            )
+
+    # -- with the processes ------------------------------------------------------------------------------------------
+
+    def _bring(self, changed: List[EnvFile], again: bool, unfinished: Optional[Unfinished]) -> Dict[str, Any]:
+        if self._check_mode:
+            return self._brought(changed, {each: self._bring_one(each, again, None) for each in self._namespaces})
+        self._remember(_daemon.find_unless_deaf(self._home), unfinished)
+        self._former_files = {each.path: _env_files.look(each.path) for each in changed}
+        if unfinished:
+            self._former_files.update(unfinished.files)
+        files = _Once(lambda: _put_back_files(self._former_files))
+        is_one = again and any(former.runs for former in self._formers.values())
+        if self._with_dump:
+            self._tell_put_aside()
+            os.makedirs(self._home, mode=0o700, exist_ok=True)
+            _dump.put_aside(self._home)
+        if changed:
+            _unfinished.write(self._home, Unfinished(self._backup, self._former_files, self._formers_as_json()))
+            _points.reached("restore noted")
+        results: Dict[str, Dict[str, Any]] = {}
+        failures: Dict[str, Pm2Error] = {}
+        try:
+            self._put_files(changed)
+            for namespace in self._namespaces:
+                try:
+                    results[namespace] = self._bring_one(namespace, again, files.run if is_one else None)
+                    _points.reached("namespace restored")
+                except Pm2Error as error:
+                    if is_one or isinstance(error, _signals.Interrupted):
+                        raise
+                    failures[namespace] = error
+            if failures and not results:
+                files.run()
+        except BaseException as error:
+            self._put_back(error, files, results if is_one else {})
+            raise
+        _unfinished.remove(self._home)
+        if failures:
+            raise self._failed(failures, results, changed)
+        return self._brought(changed, results)
+
+    def _remember(self, daemon: Optional[Daemon], unfinished: Optional[Unfinished]) -> None:
+        """What each namespace was before; where a restore was killed, before that one."""
+        everything = daemon.read() if daemon else []
+        dump = _dump.read(self._home).entries
+        for namespace in self._namespaces:
+            live = _apply.ours(everything, namespace)
+            entries = _dump.entries_of(process.pm2_env for process in live)
+            runs = any(process.running for process in live)
+            self._formers[namespace] = _Former(entries, _dump.of_namespace(dump, namespace), runs)
+        others = []
+        for name, former in unfinished.namespaces.items() if unfinished else ():
+            if name in self._formers:
+                self._formers[name] = _Former(**former)
+            else:
+                others.append(name)
+        if unfinished and others:
+            self._warn(
+                "An interrupted restore of backup %s was also of namespace %s: restore that too."
+                % (unfinished.backup, ", ".join(others))
+            )
+
+    def _formers_as_json(self) -> Dict[str, Any]:
+        return {name: former._asdict() for name, former in self._formers.items()}
+
+    def _bring_one(self, namespace: str, again: bool, revert: Optional[Callable[[], None]]) -> Dict[str, Any]:
+        ready = self._params["ready"]
+        if self._with_dump:
+            entries = _dump.of_namespace(self._entries, namespace)
+            return _saved.bring(
+                self._home,
+                self._executable,
+                namespace,
+                entries,
+                ready,
+                self._check_mode,
+                save=True,
+                prune=True,
+                again=again,
+                warn=self._warn,
+                revert=revert,
+                redactor=self._redactor(),
+            )
+        if not again:
+            return {"changed": False, "actions": [], "processes": [], "saved": False, "recovered": None, "diff": None}
+        return _saved.renew(
+            self._home, self._executable, namespace, ready, self._check_mode, self._warn, revert, self._redactor()
+        )
+
+    def _redactor(self) -> Redactor:
+        """Knows what is in the files: the processes read it, and what they log when they fail is shown."""
+        redactor = Redactor()
+        for data in [each.data for each in self._files] + [each.data for each in self._former_files.values() if each]:
+            redactor.add_environment(dict(_dotenv.parse(data.decode("utf-8", "replace"))))
+        return redactor
+
+    def _put_back(self, error: BaseException, files: "_Once", brought: Dict[str, Dict[str, Any]]) -> None:
+        """Files first, then the namespaces that were brought already; the one that failed has put itself back."""
+        problems = []
+        try:
+            files.run()
+        except Pm2Error as second:
+            problems.append(str(second))
+        _points.reached("files put back")
+        for namespace in brought:
+            former = self._formers[namespace]
+            try:
+                _saved.bring(
+                    self._home,
+                    self._executable,
+                    namespace,
+                    former.live,
+                    _READY_AGAIN,
+                    check_mode=False,
+                    save=False,
+                    prune=True,
+                    again=True,
+                )
+                _dump.save(self._home, namespace, former.saved)
+            except (Pm2Error, OSError) as second:
+                problems.append("namespace %s: %s" % (namespace, second))
+        if not problems:
+            _unfinished.remove(self._home)
+        if isinstance(error, Pm2Error):
+            error.details["rolled_back"] = not problems and error.details.get("rolled_back") is not False
+            error.details["restored_namespaces"] = []
+            if problems:
+                error.details["rollback_error"] = "; ".join(problems)
+
+    def _failed(
+        self, failures: Dict[str, Pm2Error], results: Dict[str, Dict[str, Any]], changed: List[EnvFile]
+    ) -> Pm2Error:
+        done = self._brought(changed, results)
+        told = " ".join("Namespace %s was not brought back: %s" % each for each in failures.items())
+        also = " Brought back: %s." % ", ".join(results) if results else ""
+        details = {key: value for failure in failures.values() for key, value in failure.details.items()}
+        details.update(restored_namespaces=list(results), actions=done["actions"], files=done["files"])
+        return Pm2Error(told + also, dict(details, changed=done["changed"]))
+
+    # -- the answer --------------------------------------------------------------------------------------------------
+
+    def _brought(self, changed: List[EnvFile], results: Dict[str, Dict[str, Any]]) -> Dict[str, Any]:
+        is_changed = bool(changed) or any(result["changed"] for result in results.values())
+        saved = any(result["saved"] for result in results.values())
+        result = self._result(is_changed, changed, list(results.items()), saved, [])
+        recovered = [each["recovered"] for each in results.values() if each["recovered"]]
+        return dict(result, recovered=recovered[0] if recovered else None, rolled_back=False)
+
+    def _result(
+        self, is_changed: bool, changed: List[EnvFile], results: List[Any], saved: bool, problems: List[str]
+    ) -> Dict[str, Any]:
+        names = set(_env_files.names(changed))
+        lines = "".join("%s\n" % name for name in sorted(names))
+        diffs = [{"before_header": "files", "after_header": "files", "before": "", "after": lines}] if names else []
+        if saved and not results:
+            diffs.append(self._dump_difference())
+        return {
+            "changed": is_changed,
+            "actions": [dict(action, namespace=name) for name, each in results for action in each["actions"]],
+            "processes": [process for _name, each in results for process in each["processes"]],
+            "files": [{"path": each.path, "changed": each.path in names} for each in self._files],
+            "restored_namespaces": self._namespaces if self._with_dump else [],
+            "saved": saved,
+            "problems": problems,
+            "diff": diffs + [each["diff"] for _name, each in results if each["diff"]],
+        }
+
+    def _dump_difference(self) -> Dict[str, str]:
+        lines = sorted("%s %s\n" % (_dump.namespace_of(entry), entry.get("name")) for entry in self._entries)
+        path = _dump.path_of(self._home)
+        return {"before_header": path, "after_header": path, "before": "", "after": "".join(lines)}
+
+
+class _Once:
+    """Something that is done when it is first asked for."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action: Optional[Callable[[], None]] = action
+
+    def run(self) -> None:
+        action, self._action = self._action, None
+        if action:
+            action()
+
+
+def _put_back_files(former: Dict[str, Optional[EnvFile]]) -> None:
+    """Raises Pm2Error for the first that could not be put back, after all have been tried."""
+    failure: Optional[Pm2Error] = None
+    for path, each in former.items():
+        try:
+            _env_files.put_former(path, each)
+        except (Pm2Error, OSError) as error:
+            failure = failure or (error if isinstance(error, Pm2Error) else Pm2Error(str(error)))
+    if failure:
+        raise failure

@@ -1,0 +1,281 @@
+#!/usr/bin/python
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Back up PM2's dump and environment files, verify backups and bring them back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pm2_dump_backup
+short_description: Back up PM2's dump and environment files, verify backups and bring them back
+version_added: 0.1.0
+author:
+  - nodeops.pm2 contributors (@nodeops)
+description:
+  - A backup holds what C(pm2 resurrect) would bring back, of all namespaces or of one, and the environment files that
+    are named. It is made when the meaning of the dump has changed (counters, ids and metrics do not count) or a file.
+  - It is read back right after it was written, and it is looked whether it could be brought back on this host, with
+    its working directories, scripts and interpreters. Only then it counts as a good backup.
+  - Bringing back can be limited to one namespace. Every other entry and process is left alone.
+  - With O(apply) the live processes are brought to the backup by the transaction of M(nodeops.pm2.pm2_process). When
+    they do not prove themselves, everything is put back, the files and the dump included.
+extends_documentation_fragment:
+  - nodeops.pm2.attributes
+  - nodeops.pm2.attributes.actiongroup
+  - nodeops.pm2.connection
+  - nodeops.pm2.ready
+  - nodeops.pm2.store
+  - nodeops.pm2.store.encryption
+  - nodeops.pm2.store.retention
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+    details: Shows names of namespaces, processes and files, no content.
+  idempotent:
+    support: full
+options:
+  state:
+    description:
+      - V(present), there is a good backup of what is there now. What the keep options let go is removed afterwards.
+      - V(verified), the backup's bytes are as they were written, and it could be brought back on this host. Fails
+        otherwise. The outcome is noted with the backup.
+      - V(restored), files and dump are as in the backup; with O(apply) the live processes too.
+      - V(pruned), what the keep options let go is removed.
+    type: str
+    choices: [present, verified, restored, pruned]
+    default: present
+  namespace:
+    description:
+      - Back up only this namespace, or bring back only this one. Without it all.
+      - For V(verified) and V(restored) a backup of all namespaces will do too, if it holds this one.
+    type: str
+  files:
+    description:
+      - Environment and ecosystem files to back up with the dump, absolute paths. Content, mode and owner are kept. One
+        that is missing fails the backup.
+      - For V(restored) only these are put back. Without it all that the backup holds; but none from a backup of all
+        namespaces when O(namespace) is given, because they may belong to others.
+    type: list
+    elements: str
+    default: []
+  allow_empty:
+    description:
+      - Back up a dump without processes although the newest good backup has some. Without it that is taken for a loss,
+        and refused.
+    type: bool
+    default: false
+  backup:
+    description:
+      - The id of a backup, or V(latest). For V(restored) that is the newest one that is verified as good, for
+        V(verified) the newest.
+    type: str
+    default: latest
+  parts:
+    description:
+      - What to bring back. Without it both.
+      - Only V(files) with O(apply) renews the processes as they are.
+    type: list
+    elements: str
+    choices: [dump, files]
+  apply:
+    description:
+      - Also bring the live processes to the backup, one transaction for each namespace. A daemon is started where none
+        runs.
+      - Where a file has changed, all processes of the namespaces are renewed, because they may have read it. Then, if
+        any of them ran before, it is all or nothing. Otherwise a namespace that cannot be brought back keeps no other
+        from it, and the task fails at its end.
+      - Processes that are in one of these namespaces and not in the backup are removed.
+    type: bool
+    default: false
+seealso:
+  - module: nodeops.pm2.pm2_process
+  - module: nodeops.pm2.pm2_save
+"""
+
+EXAMPLES = r"""
+- name: Keep what a boot would bring back, 30 days long
+  nodeops.pm2.pm2_dump_backup:
+    dest: /var/backups/shop
+    environment: production
+    files:
+      - /srv/shop/shared/.env
+    keep_daily: 30
+  become: true
+  become_user: shop
+
+- name: Is the newest backup intact, and could it be brought back here?
+  nodeops.pm2.pm2_dump_backup:
+    dest: /var/backups/shop
+    environment: production
+    state: verified
+
+- name: Bring back one namespace from the newest good backup, with its processes
+  nodeops.pm2.pm2_dump_backup:
+    dest: /var/backups/shop
+    environment: production
+    state: restored
+    namespace: shop-production
+    apply: true
+    ready:
+      http:
+        - url: http://127.0.0.1:3000/health
+
+- name: The .env of before, and the processes that read it renewed
+  nodeops.pm2.pm2_dump_backup:
+    dest: /var/backups/shop
+    environment: production
+    state: restored
+    backup: 20261124T020000Z-pm2-0a1b2c
+    namespace: shop-production
+    files:
+      - /srv/shop/shared/.env
+    parts: [files]
+    apply: true
+"""
+
+RETURN = r"""
+backup:
+  description: The backup that was made, found unchanged, verified or brought back. Null in check mode where one would
+    be made.
+  returned: for all states but V(pruned)
+  type: dict
+  contains:
+    id:
+      description: Its name in the store.
+      type: str
+    path:
+      description: Its directory.
+      type: str
+    created:
+      description: When it was made, UTC.
+      type: str
+    environment:
+      description: The environment it is labelled with.
+      type: str
+    namespaces:
+      description: The namespaces it has processes of.
+      type: list
+      elements: str
+    processes:
+      description: How many processes.
+      type: int
+    files:
+      description: The environment files in it.
+      type: list
+      elements: str
+    size:
+      description: Bytes on disk.
+      type: int
+    encrypted:
+      description: Whether it is encrypted.
+      type: bool
+    verified:
+      description: Whether its last verification found it good.
+      type: bool
+  sample:
+    id: 20261124T020000Z-pm2-0a1b2c
+    path: /var/backups/shop/20261124T020000Z-pm2-0a1b2c
+    created: "2026-11-24T02:00:00Z"
+    environment: production
+    namespaces: [shop-production, shop-test]
+    processes: 7
+    files: [/srv/shop/shared/.env]
+    size: 18231
+    encrypted: false
+    verified: true
+problems:
+  description: What stands in the way of bringing it back on this host, or what is damaged; also what is wrong with
+    O(namespace) or O(ready).
+  returned: when there are any, and for V(present), V(verified) and V(restored)
+  type: list
+  elements: raw
+how:
+  description: What was verified, V(resurrectable), or V(bytes) where it is encrypted and there is no key.
+  returned: for V(verified)
+  type: str
+removed:
+  description: The ids of the backups that were removed.
+  returned: for V(pruned), and for V(present) with keep options
+  type: list
+  elements: str
+kept:
+  description: The ids of the backups that stay.
+  returned: for V(pruned), and for V(present) with keep options
+  type: list
+  elements: str
+reasons:
+  description: Why each of them stays, by id.
+  returned: for V(pruned), and for V(present) with keep options
+  type: dict
+actions:
+  description: What was done to live processes, as M(nodeops.pm2.pm2_process) returns it, each with its C(namespace).
+  returned: for V(restored)
+  type: list
+  elements: dict
+processes:
+  description: The processes of the namespaces afterwards, as M(nodeops.pm2.pm2_process) returns them.
+  returned: for V(restored) with O(apply)
+  type: list
+  elements: dict
+files:
+  description: The files of the backup (C(path)), and whether each was C(changed).
+  returned: for V(restored)
+  type: list
+  elements: dict
+restored_namespaces:
+  description: The namespaces that were brought back.
+  returned: for V(restored)
+  type: list
+  elements: str
+saved:
+  description: Whether C(dump.pm2) was written.
+  returned: for V(restored)
+  type: bool
+recovered:
+  description: V(finished) or V(undone) when an earlier run on a namespace had been killed half-way, else null.
+  returned: for V(restored) with O(apply)
+  type: str
+rolled_back:
+  description: On failure, whether everything was put back.
+  returned: always when something had been changed
+  type: bool
+rollback_error:
+  description: Why not everything could be put back.
+  returned: when RV(rolled_back) is false
+  type: str
+failed_process:
+  description: The app (C(name)) and C(instance) that did not prove itself.
+  returned: on failure of a new process
+  type: dict
+error_log:
+  description: The last lines of the failed process's error log, without secrets.
+  returned: on failure of a new process
+  type: list
+  elements: str
+rpc_error:
+  description: What the daemon answered.
+  returned: when the daemon refused what it was asked
+  type: str
+"""
+
+from typing import Any, Dict
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _dump_backup, _module
+
+
+def main() -> None:
+    """Entry point."""
+    module = _module.Module(_dump_backup.ARGUMENTS)
+
+    def call() -> Dict[str, Any]:
+        return _dump_backup.run(module.params, module.check_mode, module.warn)
+
+    _module.run(module, call)
+
+
+if __name__ == "__main__":
+    main()
