@@ -1,0 +1,323 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+"""pg_backup with ``state: imported``: a plain SQL dump that somebody has becomes a backup of the store.
+
+It is loaded into a database of its own, which is dumped like any other and dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import re
+import secrets
+import stat
+import subprocess
+import tempfile
+from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _pg_backup,
+    _pg_facts,
+    _pg_guard,
+    _pg_names,
+    _pg_tools,
+    _points,
+    _psql,
+    _store,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_backup import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import (
+    Connection,
+    PgError,
+    connection,
+    last_lines,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_tools import Tools
+from ansible_collections.nodeops.pm2.plugins.module_utils._psql import Session, identifier, literal
+from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
+_BEGIN = b"-- PostgreSQL database dump"
+_END = b"-- PostgreSQL database dump complete"
+_CLUSTER = b"-- PostgreSQL database cluster dump"
+_COPY = re.compile(rb"COPY .* FROM stdin;\s*\Z")
+_RESTRICT = re.compile(rb"\\(un)?restrict \w+\s*\Z")
+_HEAD = 20  # lines in which a dump has to begin
+_GZIP, _ARCHIVE = b"\x1f\x8b", b"PGDMP"
+_RESTRICTING = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}  # major: minor; psql knows \\restrict from there on
+_CHUNK = 1 << 20
+
+
+class Content(NamedTuple):
+    """What a look at the whole file has found."""
+
+    sha256: str
+    end: int  # the line of the completion trailer, from 0
+
+
+def run(call: Call) -> Dict[str, Any]:
+    """The result of ``state: imported``. Raises Pm2Error; the live database is not touched in any case."""
+    name, sha256 = _check(call)
+    with _opened(call.params["source"]) as stream:
+        content = _look(stream, call.params["source"], sha256)
+        known = _imported_before(call, sha256)
+        if known:
+            return {"changed": False, "backup": _pg_backup.shown(known), **_pg_backup.pruned(call, {})}
+        with connection(call.params) as reached:
+            tools, version = _psql.tools_for(call.params, reached)
+            _pg_tools.check_client(tools, version, call.params["accept_vulnerable_client"])
+            _check_psql(tools)
+            if call.check_mode:
+                return {"changed": True, "backup": None}
+            with call.store.lock("%s was not imported" % call.params["source"], call.params["lock_timeout"]):
+                with _scratch(call, tools, reached, name) as scratch:
+                    _load(tools, reached, scratch, stream, content)
+                    _points.reached("import loaded")
+                    outside = _outside(tools, reached, name)
+                    with call.store.draft(_store.POSTGRESQL) as draft:
+                        found = _pg_backup.dump(call, draft, tools, reached, name, "1.dump", scratch)
+                        made = {"source": os.path.basename(call.params["source"]), "sha256": sha256}
+                        databases = {name: {**found, **outside}}
+                        everything = {"databases": databases, "imported": made}
+                        backup = _pg_backup.commit(call, draft, tools, version, everything)
+                return {"changed": True, "backup": _pg_backup.shown(backup), **_pg_backup.pruned(call, {})}
+
+
+def _check(call: Call) -> "tuple[str, str]":
+    """The name of the database and the checksum in small letters."""
+    source, sha256 = call.params["source"], call.params["sha256"]
+    if not source or not sha256:
+        raise Pm2Error("state is imported, which needs source and sha256. Nothing was imported.")
+    if len(call.databases) != 1:
+        raise Pm2Error("databases is %s. Nothing was imported. A dump is of one database: name it." % call.what)
+    if not _SHA256.match(sha256):
+        raise Pm2Error("sha256 is %r: not 64 hexadecimal digits. Nothing was imported." % sha256)
+    return call.databases[0], sha256.lower()
+
+
+def can_restrict(tools: Tools) -> bool:
+    """Whether its psql can be kept from running commands other than SQL."""
+    major, minor = tools.version
+    return minor >= _RESTRICTING.get(major, 0) and major >= min(_RESTRICTING)
+
+
+def _check_psql(tools: Tools) -> None:
+    if not can_restrict(tools):
+        raise Pm2Error(
+            "%s is version %s: it cannot be kept from running commands that a dump contains (\\restrict). Nothing was "
+            "imported. Update PostgreSQL's client programs." % (tools.psql, _pg_tools.shown(tools.version))
+        )
+
+
+def _imported_before(call: Call, sha256: str) -> Optional[Backup]:
+    def is_it(backup: Backup) -> bool:
+        imported = backup.manifest["content"].get("imported") or {}
+        return backup.good and imported.get("sha256") == sha256
+
+    return next(filter(is_it, reversed(call.store.backups(scope=call.scope))), None)
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    """The file, opened once: what was checked is what is loaded."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise Pm2Error("source %s cannot be read: %s. Nothing was imported." % (path, error.strerror)) from error
+    with os.fdopen(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise Pm2Error("source %s is no regular file. Nothing was imported." % path)
+        yield stream
+
+
+def _look(stream: IO[bytes], path: str, sha256: str) -> Content:
+    """Check the whole file. Raises Pm2Error for another checksum, what is no plain dump, and what is not all of one."""
+    found = _digest(stream)
+    if found != sha256:
+        raise Pm2Error(
+            "source %s has the SHA-256 %s, not %s: it is damaged, or another file. Nothing was imported."
+            % (path, found, sha256)
+        )
+    begins, end, copying = False, -1, False
+    try:
+        for number, line in enumerate(_lines(stream)):
+            if number < _HEAD:
+                begins = begins or line.rstrip() == _BEGIN
+                _check_kind(line, path)
+            if copying:
+                copying = not line.startswith(b"\\.")
+                continue
+            if end >= 0 and line.strip() and not line.startswith(b"--") and not _RESTRICT.match(line):
+                end = -1  # it was not the end
+            if line.rstrip() == _END:
+                end = number
+            elif _COPY.match(line):
+                copying = True
+            elif line.startswith(b"\\") and not _RESTRICT.match(line):
+                raise Pm2Error(
+                    "source %s has a command of psql in line %d (%s). Nothing was imported. Make the dump with pg_dump "
+                    "--format=plain, of one database and without --create."
+                    % (path, number + 1, line[:40].decode("utf-8", "replace").strip())
+                )
+    except (OSError, EOFError, ValueError) as error:
+        raise Pm2Error("source %s cannot be unpacked: %s. Nothing was imported." % (path, error)) from error
+    if not begins:
+        raise Pm2Error(
+            "source %s does not begin as pg_dump begins one. Nothing was imported. Only plain dumps of pg_dump (also "
+            "packed by gzip) are taken." % path
+        )
+    if end < 0:
+        raise Pm2Error(
+            "source %s is not complete: it does not end with '%s'. Nothing was imported. Make the dump again: what is "
+            "missing is lost." % (path, _END.decode())
+        )
+    return Content(found, end)
+
+
+def _check_kind(line: bytes, path: str) -> None:
+    if line.startswith(_ARCHIVE):
+        raise Pm2Error(
+            "source %s is an archive of pg_dump (custom format). Nothing was imported. Only plain SQL can be checked "
+            "before it is loaded." % path
+        )
+    if line.rstrip() == _CLUSTER:
+        raise Pm2Error(
+            "source %s is a dump of a whole cluster (pg_dumpall). Nothing was imported. Dump the one database with "
+            "pg_dump." % path
+        )
+
+
+def _digest(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: stream.read(_CHUNK), b""):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    stream.seek(0)
+    packed = stream.read(2) == _GZIP
+    stream.seek(0)
+    yield from gzip.GzipFile(fileobj=stream) if packed else stream
+
+
+# -- the database ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _scratch(call: Call, tools: Tools, reached: Connection, name: str) -> Iterator[str]:
+    """A new, empty database, dropped at the end. Those that killed imports have left are dropped first."""
+    with Session(tools, reached) as session:
+        with _pg_guard.held(session, [name], call.params["lock_timeout"]):
+            rows = session.query("SELECT datname FROM pg_database")
+            parsed = [(str(row[0]), _pg_names.parse(str(row[0]))) for row in rows]
+            ours = [(database, found) for database, found in parsed if found and found.name == name]
+            for database, found in ours:
+                if found.kind == "new":
+                    _drop(session, database)
+            scratch = _pg_names.scratch(name, _pg_names.new_id(found.id for _database, found in ours))
+            try:
+                session.execute("CREATE DATABASE %s TEMPLATE template0%s" % (identifier(scratch), _like(session, name)))
+                _points.reached("import scratch made")
+                yield scratch
+            finally:
+                try:
+                    _drop(session, scratch)
+                except PgError:  # the connection was lost: the guard too
+                    with Session(tools, reached) as other:
+                        _drop(other, scratch)
+
+
+def _drop(session: Session, database: str) -> None:
+    session.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+        % literal(database)
+    )
+    force = " WITH (FORCE)" if session.version >= (13, 0) else ""
+    session.execute("DROP DATABASE IF EXISTS %s%s" % (identifier(database), force))
+
+
+def _like(session: Session, name: str) -> str:
+    """The encoding and locale of the live database, as options of CREATE DATABASE; nothing when there is none."""
+    try:
+        live = _pg_facts.properties(session, name)
+    except PgError as error:
+        if error.sqlstate != "3D000":
+            raise
+        return ""
+    options = {"ENCODING": live["encoding"], "LC_COLLATE": live["collate"], "LC_CTYPE": live["ctype"]}
+    if live["provider"] != "libc":
+        options["LOCALE_PROVIDER"] = live["provider"]
+        options["ICU_LOCALE" if live["provider"] == "icu" else "BUILTIN_LOCALE"] = live["icu_locale"]
+    return "".join(" %s %s" % (option, literal(value)) for option, value in options.items() if value)
+
+
+def _outside(tools: Tools, reached: Connection, name: str) -> Dict[str, Any]:
+    """What the cluster knows of the live database, which a dump does not say. Nothing when there is none."""
+    with Session(tools, reached) as session:
+        try:
+            return _pg_facts.properties(session, name)
+        except PgError as error:
+            if error.sqlstate != "3D000":
+                raise
+            return {}
+
+
+def _load(tools: Tools, reached: Connection, database: str, stream: IO[bytes], content: Content) -> None:
+    """Run the dump in one transaction, in a psql that runs no command but SQL. Raises Pm2Error."""
+    token = secrets.token_hex(16)
+    arguments = [tools.psql, "--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--no-align"]
+    arguments += ["--tuples-only", "--set=ON_ERROR_STOP=1", "--file=-", "--dbname=" + reached.target(database)]
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as printed:
+        process = _pg_tools.start(
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=printed,
+            stderr=said,
+            env=reached.environ(database),
+        )
+        try:
+            if process.stdin:
+                with contextlib.suppress(BrokenPipeError):
+                    _feed(process.stdin, stream, content, token)
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+            code = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+        text = last_lines(reached.shown(_content(said)))
+        if code != 0 or not _content(printed).rstrip().endswith(token):
+            raise PgError("The dump cannot be loaded: %s. Nothing was imported." % (text or "psql ended early"))
+    if _digest(stream) != content.sha256:
+        raise Pm2Error("source was changed while it was loaded. Nothing was imported.")
+
+
+def _feed(psql: IO[bytes], stream: IO[bytes], content: Content, token: str) -> None:
+    """The dump, between commands of ours: from the first to the last, psql accepts no other. Its own are left out."""
+    psql.write(b"\\restrict %s\n" % token.encode())
+    in_head = True
+    for number, line in enumerate(_lines(stream)):
+        if (in_head or number > content.end) and _RESTRICT.match(line):
+            continue
+        if in_head and line.strip() and not line.startswith(b"--"):
+            in_head = False
+        psql.write(line)
+    psql.write(b"\n\\unrestrict %s\n\\echo %s\n" % (token.encode(), token.encode()))
+
+
+def _content(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    lines: List[bytes] = stream.read().splitlines()[-50:]
+    return b"\n".join(lines).decode("utf-8", "replace")
