@@ -1,0 +1,120 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""What killed runs have left on a server, finished or undone."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _pg_databases,
+    _pg_journal,
+    _pg_names,
+    _pg_preflight,
+    _pg_swap,
+    _points,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_exchange import Exchange, Warn
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_server import Server
+from ansible_collections.nodeops.pm2.plugins.module_utils._steps import Steps
+
+Recovery = Dict[str, Any]
+"""``databases``: which is live, ``old`` or ``new``; ``dropped``, ``opened``: databases; ``started``: processes."""
+
+
+class Recoverer:
+    """``databases``: those this call is about, None for all. Times in seconds."""
+
+    def __init__(
+        self,
+        server: Server,
+        dest: str,
+        databases: Optional[Sequence[str]],
+        fence_timeout: float,
+        lock_timeout: float,
+        steps: Steps,
+        warn: Warn,
+    ) -> None:
+        self._server = server
+        self._dest = dest
+        self._databases = databases
+        self._fence_timeout = fence_timeout
+        self._lock_timeout = lock_timeout
+        self._steps = steps
+        self._warn = warn
+
+    def foresee(self) -> Optional[Recovery]:
+        """What ``run`` would find; which database will be live only the application can tell."""
+        journal = _pg_journal.read(self._dest)
+        found: Recovery = {"databases": {}, "dropped": list(self._leftovers()), "opened": [], "started": []}
+        if journal:
+            self._check_server(journal)
+            existing = _pg_databases.names(self._server)
+            swapped = journal.phase == _pg_journal.SWAPPING and _pg_swap.is_swapped(existing, journal.swaps)
+            found["databases"] = {swap.name: "new" if swapped else "old" for swap in journal.swaps}
+            found["started"] = sorted(process.name for process in journal.processes)
+        return found if journal or found["dropped"] else None
+
+    def run(self) -> Optional[Recovery]:
+        """Finish or undo it; None when there was nothing. Raises Pm2Error when it has to be tried again."""
+        journal = _pg_journal.read(self._dest)
+        found: Recovery = {"databases": {}, "dropped": [], "opened": [], "started": []}
+        _points.reached("recover begun")
+        if journal:
+            with self._steps.step("recover"):
+                self._finish(journal, found)
+        for scratch, name in self._leftovers().items():
+            if self._server.try_guard(name):
+                found["opened"] += _pg_swap.lift(self._server, [name])
+                _pg_databases.drop(self._server, scratch)
+                found["dropped"].append(scratch)
+                _points.reached("recover leftover dropped")
+        found["opened"] += self._forgotten()
+        _points.reached("recover done")
+        return found if journal or found["dropped"] or found["opened"] else None
+
+    def _finish(self, journal: _pg_journal.Journal, found: Recovery) -> None:
+        self._check_server(journal)
+        self._server.guard([swap.name for swap in journal.swaps], self._lock_timeout)
+        exchange = Exchange(self._server, self._dest, journal, self._fence_timeout, self._steps, self._warn)
+        outcome = exchange.resume()
+        _points.reached("recover finished")
+        found["databases"] = {swap.name: outcome for swap in journal.swaps}
+        found.update(dropped=exchange.dropped, opened=exchange.opened, started=exchange.processes)
+
+    def _check_server(self, journal: _pg_journal.Journal) -> None:
+        here = _pg_preflight.identify(self._server)
+        if journal.server != here:
+            raise Pm2Error(
+                "An interrupted restore of %s has to be finished first (%s), and it was on another server: its cluster "
+                "is %s, this one is %s. Nothing was changed. Run state recovered with the connection of that server; "
+                "or remove the journal if that server is gone."
+                % (
+                    ", ".join(swap.name for swap in journal.swaps),
+                    _pg_journal.path_of(self._dest),
+                    journal.server,
+                    here,
+                )
+            )
+
+    def _leftovers(self) -> Dict[str, str]:
+        """Scratch databases, each with the database it was made for, of those that this call is about."""
+        found = {}
+        for name in _pg_databases.names(self._server):
+            parsed = _pg_names.parse(name)
+            if parsed and parsed.kind == "new" and (self._databases is None or parsed.name in self._databases):
+                found[name] = parsed.name
+        return found
+
+    def _forgotten(self) -> List[str]:
+        """Opened now: closed by an undo whose journal is lost. What was closed by others has no previous database."""
+        existing = _pg_databases.names(self._server)
+        parsed = [_pg_names.parse(name) for name in existing]
+        kept = {each.name for each in parsed if each and each.kind == "prev"}
+        wanted = [name for name in self._databases or () if name in kept and name in existing]
+        return _pg_swap.lift(self._server, wanted)

@@ -1,0 +1,458 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""One call of pg_restore: from options to a result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _age,
+    _checks,
+    _daemon,
+    _pg_databases,
+    _pg_journal,
+    _pg_names,
+    _pg_preflight,
+    _pg_restore_arguments,
+    _pg_scratch,
+    _pg_space,
+    _pg_status,
+    _pg_tools,
+    _points,
+    _psql,
+    _store,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils._app import check_namespace
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import connection
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_exchange import RESTORE, UNDO, VERIFY, Exchange, Warn
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_facts import Facts
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_journal import LOADING, Journal, Swap
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_recover import Recoverer, Recovery
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_scratch import Source
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_server import Server
+from ansible_collections.nodeops.pm2.plugins.module_utils._steps import Steps
+from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup, Store
+
+ARGUMENTS = _pg_restore_arguments.ARGUMENTS
+
+Params = Mapping[str, Any]
+Result = Dict[str, Any]
+
+_CONFIRMED = ("restored", "undone")
+_HOW = "restored"
+_NOTHING_TO_PROVE: Dict[str, Any] = {"timeout": 30.0, "min_uptime": 0.0}
+
+
+def run(params: Params, check_mode: bool, warn: Warn) -> Result:
+    """The module's result. ``params`` has every option of ARGUMENTS. Raises Pm2Error."""
+    check_options(params)
+    store = Store(params["dest"], params["key_file"])
+    with connection(params) as reached:
+        tools, version = _psql.tools_for(params, reached)
+        if params["state"] in ("restored", "verified"):
+            _pg_tools.check_client(tools, version, params["accept_vulnerable_client"])
+        with Server(tools, reached) as server:
+            return _Call(params, check_mode, warn, store, server).run()
+
+
+def check_options(params: Params) -> None:
+    """Raises Pm2Error for options that cannot be right, whatever server and store there are."""
+    state = params["state"]
+    if params["databases"] is not None:
+        _pg_names.check_databases(params["databases"])
+    elif state not in ("recovered", "status"):
+        raise Pm2Error("state %s needs databases. Nothing was changed." % state)
+    if state in _CONFIRMED:
+        _pg_preflight.check_confirmation(params["confirm"], params["databases"])
+    for name, least in (("jobs", 1), ("keep_previous", 1), ("healthy", 1)):
+        if params[name] < least:
+            raise Pm2Error("%s is %d, the least is %d. Nothing was changed." % (name, params[name], least))
+    for name in ("lock_timeout", "stop_timeout", "fence_timeout"):
+        if not 0 <= params[name] < float("inf"):
+            raise Pm2Error("%s must be a number of seconds >= 0, not %r. Nothing was changed." % (name, params[name]))
+    _checks.parse(params["ready"])
+    if params["namespace"] is not None:
+        check_namespace(params["namespace"])
+        _daemon.check_home(params["pm2_home"] or _daemon.default_home())
+
+
+class _Call:
+    def __init__(self, params: Params, check_mode: bool, warn: Warn, store: Store, server: Server) -> None:
+        self._params = params
+        self._check_mode = check_mode
+        self._warn = warn
+        self._store = store
+        self._server = server
+        self._steps = Steps()
+        self._databases: List[str] = list(params["databases"] or [])
+        self._recovered: Optional[Recovery] = None
+        self._id = ""
+
+    def run(self) -> Result:
+        state = self._params["state"]
+        if state == "status":
+            found = _pg_status.status(self._server, self._store, self._params["databases"], self._params["environment"])
+            return {"changed": False, "status": found}
+        if self._check_mode:
+            self._recovered = self._recoverer().foresee()
+            return self._result(self._foreseen())
+        if state == "recovered" and not self._store.exists:
+            self._recovered = self._recoverer().run()
+            return self._result({})
+        what = "%s: nothing was %s" % (", ".join(self._databases) or "The databases", state)
+        with self._store.lock(what, self._params["lock_timeout"]):
+            self._server.guard(self._databases, self._params["lock_timeout"])
+            try:
+                self._recovered = self._recoverer().run()
+                return self._result(self._done())
+            except Pm2Error as error:
+                if self._recovered:
+                    error.details.setdefault("recovered", self._recovered)
+                if self._steps.taken:
+                    error.details.setdefault("steps", self._steps.taken)
+                raise _told(error) from error
+
+    def _recoverer(self) -> Recoverer:
+        params = self._params
+        return Recoverer(
+            self._server,
+            self._store.dest,
+            params["databases"],
+            params["fence_timeout"],
+            params["lock_timeout"],
+            self._steps,
+            self._warn,
+        )
+
+    def _foreseen(self) -> Result:
+        state = self._params["state"]
+        if state == "recovered":
+            return {}
+        _pg_preflight.check_server(self._server)
+        if state == "undone":
+            swaps = self._undo_swaps()
+            self._exchange(self._journal(UNDO, swaps, None)).check(self._params["stop_timeout"])
+            return {"changed": True, **_swapped(swaps, None)}
+        backup, facts = self._chosen()
+        self._checked(backup)
+        lives = self._preflight(facts)
+        if state == "verified":
+            return {"backup": backup.id, "problems": []}
+        swaps = self._restore_swaps(lives)
+        self._exchange(self._journal(RESTORE, swaps, backup)).check(self._params["stop_timeout"])
+        return {"changed": True, **_swapped(swaps, backup)}
+
+    def _done(self) -> Result:
+        state = self._params["state"]
+        if state == "recovered":
+            return {}
+        _pg_preflight.check_server(self._server)
+        self._id = self._new_id()
+        if state == "undone":
+            return self._undo()
+        return self._restore() if state == "restored" else self._verify()
+
+    def _result(self, found: Result) -> Result:
+        return {
+            "state": self._params["state"],
+            "recovered": self._recovered,
+            "steps": self._steps.taken,
+            **found,
+            "changed": bool(found.get("changed") or self._recovered),
+        }
+
+    # -- restored, verified --------------------------------------------------------------------------------------------
+
+    def _restore(self) -> Result:
+        backup, facts = self._chosen()
+        self._checked(backup)
+        lives = self._preflight(facts)
+        swaps = self._restore_swaps(lives)
+        journal = self._journal(RESTORE, swaps, backup)
+        exchange = self._exchange(journal)
+        exchange.check(self._params["stop_timeout"])
+        exchange.check_room()
+        _points.reached("restore checked")
+        with self._loaded(journal, backup, facts, lives) as problems:
+            if problems:
+                self._store.note_verified(backup, _HOW, problems)
+                raise Pm2Error(
+                    "What was restored from backup %s is not what was backed up: %s. The live database was not "
+                    "touched, and the backup will not be taken as good any more. Choose another one."
+                    % (backup.id, "; ".join(problems)),
+                    {"problems": problems},
+                )
+            for swap in swaps:
+                _pg_databases.dress(self._server, swap.incoming, lives[swap.name] or facts[swap.name])
+                _points.reached("restore dressed")
+            self._store.note_verified(backup, _HOW, [])
+            for name in self._databases:
+                _pg_preflight.check_prepared(self._server, name)
+        try:
+            down = exchange.run()
+        except BaseException as error:
+            if not exchange.begun:
+                self._unload(journal, error)
+            raise
+        with self._steps.step("prune"):
+            self._prune()
+        return {"changed": True, **_swapped(swaps, backup), **_down(down)}
+
+    def _verify(self) -> Result:
+        backup, facts = self._chosen()
+        self._checked(backup)
+        lives = self._preflight(facts)
+        swaps = [Swap(name, _pg_names.scratch(name, self._id), None) for name in self._databases]
+        journal = self._journal(VERIFY, swaps, backup)
+        with self._loaded(journal, backup, facts, lives) as problems:
+            self._drop(swaps)
+            _pg_journal.remove(self._store.dest)
+            noted = self._store.note_verified(backup, _HOW, problems)
+        if problems:
+            raise Pm2Error(
+                "Backup %s does not restore to what was backed up: %s. It will not be taken as good any more. Make a "
+                "new one." % (backup.id, "; ".join(problems)),
+                {"problems": problems, "backup": backup.id, "verification": noted.verification},
+            )
+        return {"backup": backup.id, "problems": [], "verification": noted.verification}
+
+    def _chosen(self) -> Any:
+        """The backup, authentic and of this environment, and the facts of each database."""
+        params = self._params
+        wanted = params["backup"]
+        if wanted == _store.LATEST:
+            wanted = self._latest()
+        backup = self._store.find(wanted, _store.POSTGRESQL)
+        return backup, _pg_preflight.check_backup(backup, self._databases, params["environment"], params["namespace"])
+
+    def _latest(self) -> str:
+        """The newest good one of this environment that has all the databases. Raises Pm2Error saying what there is."""
+        environment, namespace = self._params["environment"], self._params["namespace"]
+        backups = self._store.backups(_store.POSTGRESQL)
+        fit = [b for b in backups if set(self._databases) <= set(b.manifest["content"].get("databases") or ())]
+        ours = [b for b in fit if b.manifest["environment"] == environment]
+        ours = [b for b in ours if namespace is None or b.manifest["namespace"] in (None, namespace)]
+        good = [b for b in ours if b.good]
+        if good or (fit and not ours):
+            return (good or fit)[-1].id  # of another environment: it is refused, with what is wrong
+        scope = (_store.POSTGRESQL, environment, namespace, tuple(sorted(self._databases)))
+        return self._store.find(_store.LATEST, _store.POSTGRESQL, ours[-1].scope if ours else scope).id
+
+    def _checked(self, backup: Backup) -> None:
+        """Its bytes. Raises Pm2Error before any program of PostgreSQL sees them."""
+        with self._steps.step("check"):
+            problems = self._store.check_files(backup)
+        if problems:
+            if not self._check_mode:
+                self._store.note_verified(backup, "bytes", problems)
+            raise Pm2Error(
+                "Backup %s is damaged: %s. Nothing was changed. Choose another one." % (backup.id, "; ".join(problems)),
+                {"problems": problems, "backup": backup.id},
+            )
+        for recorded in backup.manifest["files"]:
+            if _age.is_encrypted(recorded) and not self._params["age_identity_file"]:
+                raise Pm2Error(
+                    "Backup %s is encrypted. Nothing was changed. Give the private key's file in age_identity_file."
+                    % backup.id
+                )
+
+    def _preflight(self, facts: Dict[str, Facts]) -> Dict[str, Optional[Facts]]:
+        """The live databases. Raises Pm2Error when the backup cannot go into this server beside them."""
+        server = self._server
+        who = _pg_preflight.login(server)
+        lives = _pg_preflight.live_of(server, self._databases)
+        size: Dict[str, int] = {}
+        for name, live in lives.items():
+            outside = live or facts[name]
+            _pg_preflight.check_version(server, name, facts[name])
+            _pg_preflight.check_login(who, [outside["owner"]])
+            _pg_preflight.check_needs(server, who, name, facts[name], outside)
+            if live and self._params["state"] != "verified":
+                _pg_preflight.check_live(server, who, name, live)
+            if live:
+                _pg_databases.check_same_encoding(name, live, facts[name])
+            space = outside["tablespace"]
+            size[space] = size.get(space, 0) + int(facts[name]["size"])
+        for space, needed in size.items():
+            room = _pg_space.find(server, space)
+            if room is None:
+                self._warn(
+                    "The free space of the database server was not checked: it is another host, or the login may not "
+                    "know where its files are. %s are needed beside the live database." % _pg_space.shown(needed)
+                )
+            else:
+                _pg_space.check(room, needed)
+        return lives
+
+    @contextlib.contextmanager
+    def _loaded(
+        self, journal: Journal, backup: Backup, facts: Dict[str, Facts], lives: Dict[str, Optional[Facts]]
+    ) -> Iterator[List[str]]:
+        """The scratch databases, loaded; what differs from the backup. They are dropped when the block fails."""
+        directory = os.path.join(self._store.dest, ".partial-restore-" + journal.id)
+        _pg_journal.write(self._store.dest, journal)
+        _points.reached("%s journal written" % journal.verb)
+        try:
+            problems = []
+            for swap in journal.swaps:
+                outside = lives[swap.name] or facts[swap.name]
+                with self._readable(backup, facts[swap.name]["file"], directory) as archive:
+                    source = Source(swap.name, swap.incoming, archive, facts[swap.name], outside)
+                    problems += self._built(source, journal.verb)
+            yield problems
+        except BaseException as error:
+            self._unload(journal, error)
+            raise
+
+    def _built(self, source: Source, verb: str) -> List[str]:
+        room = _pg_space.find(self._server, source.outside["tablespace"])
+        jobs = self._params["jobs"]
+
+        def reached(point: str) -> None:
+            _points.reached("%s %s" % (verb, point))
+
+        problems = _pg_scratch.build(self._server, source, jobs, room, self._steps, reached)
+        return ["%s: %s" % (source.name, problem) for problem in problems]
+
+    @contextlib.contextmanager
+    def _readable(self, backup: Backup, file: str, directory: str) -> Iterator[str]:
+        """The path of the plain archive, which is gone afterwards when it had to be decrypted."""
+        [recorded] = [each for each in backup.manifest["files"] if each["name"] == file]
+        try:
+            os.mkdir(directory, 0o700)
+            with self._steps.step("read"):
+                path = _age.readable(backup, recorded, self._params["age_identity_file"] or "", directory)
+            yield path
+        except OSError as error:
+            raise Pm2Error("%s cannot be made: %s. Nothing was changed." % (directory, error.strerror)) from error
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _unload(self, journal: Journal, error: BaseException) -> None:
+        """Drop the scratch databases; where that fails the journal stays, and the next run does it."""
+        try:
+            self._drop(journal.swaps)
+            _pg_journal.remove(self._store.dest)
+        except (Pm2Error, OSError) as second:
+            if isinstance(error, Pm2Error):
+                error.details["cleanup_error"] = str(second)
+
+    def _drop(self, swaps: Sequence[Swap]) -> None:
+        with self._steps.step("drop"):
+            for swap in swaps:
+                _pg_databases.drop(self._server, swap.incoming)
+
+    def _restore_swaps(self, lives: Dict[str, Optional[Facts]]) -> List[Swap]:
+        identity = self._id or self._new_id()
+        return [
+            Swap(name, _pg_names.scratch(name, identity), _pg_names.previous(name, identity) if live else None)
+            for name, live in lives.items()
+        ]
+
+    def _prune(self) -> None:
+        """The change is made: what cannot be removed now is removed by the next restore."""
+        try:
+            existing = _pg_databases.names(self._server)
+            for name in self._databases:
+                for old in _pg_status.previous(existing, name)[self._params["keep_previous"] :]:
+                    _pg_databases.drop(self._server, old)
+                    _points.reached("restore pruned")
+        except Pm2Error as error:
+            self._warn("The restore is done. Older previous databases were not all removed: %s" % error)
+
+    # -- undone --------------------------------------------------------------------------------------------------------
+
+    def _undo(self) -> Result:
+        swaps = self._undo_swaps()
+        journal = self._journal(UNDO, swaps, None)
+        exchange = self._exchange(journal)
+        exchange.check(self._params["stop_timeout"])
+        _points.reached("undo checked")
+        down = exchange.run()
+        return {"changed": True, **_swapped(swaps, None), **_down(down)}
+
+    def _undo_swaps(self) -> List[Swap]:
+        """Each live database makes way for the newest that was live before. Raises Pm2Error where there is none."""
+        existing = _pg_databases.names(self._server)
+        who = _pg_preflight.login(self._server)
+        lives = _pg_preflight.live_of(self._server, self._databases)
+        identity = self._id or self._new_id()
+        swaps = []
+        for name, live in lives.items():
+            kept = _pg_status.previous(existing, name)
+            if not kept:
+                raise Pm2Error(
+                    "There is no previous database of %s, so nothing can be undone. Nothing was changed. To go back to "
+                    "a backup, use state restored." % name
+                )
+            if live:
+                _pg_preflight.check_live(self._server, who, name, live)
+            _pg_preflight.check_prepared(self._server, kept[0])
+            swaps.append(Swap(name, kept[0], _pg_names.previous(name, identity) if live else None))
+        return swaps
+
+    # -- both ----------------------------------------------------------------------------------------------------------
+
+    def _journal(self, verb: str, swaps: List[Swap], backup: Optional[Backup]) -> Journal:
+        params = self._params
+        namespace = None if verb == VERIFY else params["namespace"]
+        return Journal(
+            id=self._id,
+            verb=verb,
+            phase=LOADING,
+            server=_pg_preflight.identify(self._server),
+            swaps=swaps,
+            backup=backup.id if backup else None,
+            namespace=namespace,
+            pm2_home=(params["pm2_home"] or _daemon.default_home()) if namespace is not None else None,
+            pm2_executable=params["pm2_executable"],
+            ready=_NOTHING_TO_PROVE if verb == VERIFY else dict(params["ready"]),
+            healthy=params["healthy"],
+            processes=[],
+        )
+
+    def _exchange(self, journal: Journal) -> Exchange:
+        fence_timeout = self._params["fence_timeout"]
+        return Exchange(self._server, self._store.dest, journal, fence_timeout, self._steps, self._warn)
+
+    def _new_id(self) -> str:
+        parsed = map(_pg_names.parse, _pg_databases.names(self._server))
+        return _pg_names.new_id([each.id for each in parsed if each], _store.now().timestamp())
+
+
+def _swapped(swaps: Sequence[Swap], backup: Optional[Backup]) -> Result:
+    return {
+        "backup": backup.id if backup else None,
+        "databases": [{"name": swap.name, "previous": swap.previous} for swap in swaps],
+    }
+
+
+def _down(down: Any) -> Result:
+    return {"downtime": down.seconds, "stopped": down.stopped, "started": down.started, "rolled_back": False}
+
+
+def _told(error: Pm2Error) -> Pm2Error:
+    """The same, which also says what became of everything."""
+    message, details = str(error).rstrip(".") + ".", error.details
+    if details.get("rolled_back"):
+        message += " Everything is as before: the old database is live, and what was stopped runs again."
+    elif "rollback_error" in details:
+        message += (
+            " Putting everything back did not succeed (%s). Run again, or run state recovered: that finishes it."
+            % str(details["rollback_error"]).rstrip(".")
+        )
+    elif "Nothing was" not in message and "not touched" not in message:
+        message += " The live database was not touched."
+    if "cleanup_error" in details:
+        cause = str(details["cleanup_error"]).rstrip(".")
+        message += " The scratch database could not be dropped (%s): the next run does it." % cause
+    return Pm2Error(message, details)

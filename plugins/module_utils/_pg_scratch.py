@@ -1,0 +1,91 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""The scratch database: made beside the live one, loaded from the archive, compared with what was backed up."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, List, NamedTuple, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_databases, _pg_facts, _pg_space
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import PgError
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_facts import Facts
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_server import Server
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_tools import Program
+from ansible_collections.nodeops.pm2.plugins.module_utils._psql import Session
+from ansible_collections.nodeops.pm2.plugins.module_utils._steps import Steps
+
+_PAUSE = 0.05  # seconds between two looks at pg_restore and at the disks
+_CHECK_SPACE_EVERY = 0.25  # seconds
+
+
+class Source(NamedTuple):
+    """One database of a backup: its plain archive, what it was, and what the copy gets from outside."""
+
+    name: str
+    scratch: str
+    archive: str
+    facts: Facts
+    outside: Facts
+
+
+def build(
+    server: Server,
+    source: Source,
+    jobs: int,
+    room: Optional[_pg_space.Room],
+    steps: Steps,
+    reached: Callable[[str], None],
+) -> List[str]:
+    """Make the scratch database and fill it. What differs from the backup; [] when it is the same.
+
+    Raises Pm2Error when it cannot be loaded. It is not dropped here.
+    """
+    with steps.step("create", source.name):
+        server.execute(_pg_databases.creation(source.scratch, source.outside))
+        reached("scratch created")
+    with steps.step("load", source.name):
+        _load(server, source, jobs, room, reached)
+        reached("loaded")
+    with Session(server.tools, server.connection, source.scratch) as session:
+        with steps.step("analyze", source.name):
+            session.execute("ANALYZE")
+            reached("analyzed")
+        with steps.step("compare", source.name):
+            problems = _pg_facts.compare(source.facts, _pg_facts.facts(session))
+            reached("compared")
+    return problems
+
+
+def _load(
+    server: Server, source: Source, jobs: int, room: Optional[_pg_space.Room], reached: Callable[[str], None]
+) -> None:
+    """Owners and privileges are restored as they were: nothing but the database itself is of the login."""
+    arguments = [server.tools.pg_restore, "--exit-on-error", "--no-password", "--no-subscriptions"]
+    arguments += ["--jobs=%d" % jobs, "--dbname=" + server.connection.target(source.scratch), source.archive]
+    next_look = 0.0
+    with Program(arguments, server.connection, source.scratch) as program:
+        reached("loading")
+        while program.poll() is None:
+            if room and time.monotonic() >= next_look:
+                next_look = time.monotonic() + _CHECK_SPACE_EVERY
+                problem = _pg_space.problem(room)
+                if problem:
+                    program.end()
+                    raise Pm2Error(
+                        "Loading the backup of %s was given up: %s, and a disk that is full would end the whole "
+                        "server. The live database was not touched. Make room, then run again." % (source.name, problem)
+                    )
+            time.sleep(_PAUSE)
+        try:
+            program.wait()
+        except PgError as error:
+            raise Pm2Error(
+                "The backup of %s could not be loaded into a scratch database: %s. The live database was not touched."
+                % (source.name, str(error).rstrip("."))
+            ) from error

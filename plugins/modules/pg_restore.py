@@ -1,0 +1,305 @@
+#!/usr/bin/python
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Restore PostgreSQL databases, with a way back."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: pg_restore
+short_description: Restore PostgreSQL databases, with a way back
+version_added: 0.1.0
+description:
+  - Restores a backup of M(nodeops.pm2.pg_backup) into a scratch database beside the live one, compares it with what was
+    backed up, and only then puts it in the place of the live one. The application is down for a second or two, whatever
+    the size of the database.
+  - Down means that the running processes of O(namespace), and no others, are stopped, the databases are renamed in one
+    transaction, and exactly those processes are started again. When the application is not well then (O(ready)),
+    everything is put back as it was, and the task fails with the reason.
+  - What was live stays as C(<database>__prev_<id>), closed to connections. O(state=undone) takes it back. So what was
+    written since the backup is not lost at once.
+  - A run that was killed at any moment is finished or undone by the next one, or by O(state=recovered). All databases
+    of a call are swapped, or none is.
+  - Roles are not restored. Those that the backup needs have to be there. A database that does not exist is made anew.
+extends_documentation_fragment:
+  - nodeops.pm2.attributes
+  - nodeops.pm2.connection
+  - nodeops.pm2.ready
+  - nodeops.pm2.store
+  - nodeops.pm2.postgresql
+options:
+  state:
+    description:
+      - V(restored), the databases have the content of O(backup). The live ones are kept as the previous ones.
+      - V(verified), the drill. O(backup) is restored beside the live database, compared and dropped again.
+      - V(undone), the newest previous databases are live again, and what was live becomes previous. Twice is a redo.
+      - V(recovered), what killed runs have left is finished or undone. Every other state but V(status) does that first.
+      - V(status), tells what there is. Nothing is changed.
+    type: str
+    choices: [restored, verified, undone, recovered, status]
+    default: restored
+  databases:
+    description:
+      - The databases. Those that belong together belong into one call, so that all or none are swapped.
+      - Required, but for O(state=recovered) and O(state=status).
+    type: list
+    elements: str
+  backup:
+    description:
+      - The id of a backup, or V(latest) for the newest that was verified as good and has all O(databases).
+      - Backups of another O(environment) are refused, and so are those of another O(namespace).
+    type: str
+    default: latest
+  confirm:
+    description:
+      - The same databases once more. Required with O(state=restored) and O(state=undone).
+    type: list
+    elements: str
+  namespace:
+    description:
+      - The PM2 namespace whose processes use the databases. Those of its processes that run are stopped and started.
+      - Without it no process is stopped, and every connection to the databases is broken off.
+    type: str
+  healthy:
+    description:
+      - How many times in a row everything of O(ready) has to be well after the start.
+    type: int
+    default: 3
+  jobs:
+    description:
+      - How many connections load at once.
+    type: int
+    default: 2
+  keep_previous:
+    description:
+      - How many previous databases stay after a restore, at least one. Older ones are dropped.
+    type: int
+    default: 1
+  stop_timeout:
+    description:
+      - Seconds a process may take to stop. One with a longer C(kill_timeout) is refused.
+    type: float
+    default: 30
+  fence_timeout:
+    description:
+      - Seconds until every connection to the closed databases has to be gone. Otherwise everything is put back.
+    type: float
+    default: 10
+  age_identity_file:
+    description:
+      - The file with the private key, C(0600). Needed for what is encrypted. Decrypted archives lie in O(dest)
+        for as long as they are loaded.
+    type: path
+attributes:
+  check_mode:
+    support: full
+    details: Everything is checked but the loading. Nothing is changed, in the store neither.
+  diff_mode:
+    support: none
+  idempotent:
+    support: partial
+    details:
+      - With O(state=restored) each call restores, because what has not changed cannot be told from outside. With
+        O(state=undone) each call swaps.
+seealso:
+  - module: nodeops.pm2.pg_backup
+  - module: nodeops.pm2.pm2_process
+author:
+  - nodeops.pm2 contributors (@nodeops)
+"""
+
+EXAMPLES = r"""
+- name: Bring the shop's database back to the newest good backup
+  nodeops.pm2.pg_restore:
+    dest: /var/backups/nodeops
+    environment: production
+    databases: [shop]
+    confirm: [shop]
+    namespace: shop
+    ready:
+      http:
+        - url: http://127.0.0.1:3000/health
+
+- name: That was a mistake
+  nodeops.pm2.pg_restore:
+    dest: /var/backups/nodeops
+    environment: production
+    databases: [shop]
+    confirm: [shop]
+    namespace: shop
+    state: undone
+
+- name: The weekly drill
+  nodeops.pm2.pg_restore:
+    dest: /var/backups/nodeops
+    environment: production
+    databases: [shop]
+    state: verified
+
+- name: At boot, and whenever a run was killed
+  nodeops.pm2.pg_restore:
+    dest: /var/backups/nodeops
+    state: recovered
+"""
+
+RETURN = r"""
+state:
+  description: The state that was asked for.
+  returned: success
+  type: str
+backup:
+  description: The id of the backup. V(null) with O(state=undone).
+  returned: with O(state=restored), O(state=undone), O(state=verified)
+  type: str
+databases:
+  description: The databases that were swapped, or would be in check mode.
+  returned: with O(state=restored), O(state=undone)
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The live database.
+      type: str
+    previous:
+      description: What was live before, closed to connections. V(null) where there was none.
+      type: str
+      sample: shop__prev_20261124112031
+downtime:
+  description: Seconds from the first process that was stopped until everything was well again.
+  returned: with O(state=restored), O(state=undone), not in check mode; also when everything was put back
+  type: float
+  sample: 1.07
+stopped:
+  description: The processes that were stopped.
+  returned: with O(state=restored), O(state=undone), not in check mode
+  type: list
+  elements: str
+started:
+  description: The processes that were started again.
+  returned: with O(state=restored), O(state=undone), not in check mode
+  type: list
+  elements: str
+steps:
+  description: How long each step took.
+  returned: always when something was done
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The step.
+      type: str
+    database:
+      description: Where it is about one.
+      type: str
+    seconds:
+      description: How long it took.
+      type: float
+recovered:
+  description: What a killed run had left and was done about it. V(null) when there was nothing.
+  returned: success, and on failure when there was something
+  type: dict
+  contains:
+    databases:
+      description: For each database whether the V(old) or the V(new) one is live.
+      type: dict
+    dropped:
+      description: Scratch databases that were removed.
+      type: list
+      elements: str
+    opened:
+      description: Databases that were closed to connections and are open again.
+      type: list
+      elements: str
+    started:
+      description: Processes that had been stopped and run again.
+      type: list
+      elements: str
+problems:
+  description: What of the restored copy, or of the backup's files, is not as it was backed up.
+  returned: with O(state=verified), and when that is why it failed
+  type: list
+  elements: str
+verification:
+  description: What is remembered of the drill (C(at), C(how), C(problems)).
+  returned: with O(state=verified), not in check mode
+  type: dict
+rolled_back:
+  description: On failure, whether everything was put back. Absent when nothing live had been touched.
+  returned: always when a process was stopped or a database closed
+  type: bool
+rollback_error:
+  description: Why not everything could be put back. The next run finishes that.
+  returned: when RV(rolled_back) is false
+  type: str
+failed_process:
+  description: The process that was not well.
+  returned: on failure of a process
+  type: dict
+  contains:
+    name:
+      description: The app.
+      type: str
+    instance:
+      description: The number of the instance.
+      type: int
+error_log:
+  description: The last lines of the failed process's error log, without secrets.
+  returned: on failure of a process
+  type: list
+  elements: str
+status:
+  description: What there is.
+  returned: with O(state=status)
+  type: dict
+  contains:
+    databases:
+      description: One entry for each database.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description: The database.
+          type: str
+        exists:
+          description: Whether there is one.
+          type: bool
+        accepts_connections:
+          description: Whether it is open.
+          type: bool
+        size:
+          description: Bytes, V(null) when the login may not know.
+          type: int
+        previous:
+          description: What was live before, newest first (C(name), C(since), C(size)).
+          type: list
+          elements: dict
+        scratch:
+          description: Databases that are being restored into, or were left by a killed run.
+          type: list
+          elements: str
+        backups:
+          description: How many backups have it.
+          type: int
+        newest_good_backup:
+          description: The id of the one that V(latest) would take, if it has all databases of that call.
+          type: str
+    interrupted:
+      description: What a killed run was doing (C(state), C(phase), C(databases)). V(null) when there is none.
+      type: dict
+"""
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _module
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_module import PgModule
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_restore import ARGUMENTS, run
+
+
+def main() -> None:
+    """Run the module."""
+    module = PgModule(ARGUMENTS)
+    _module.run(module, lambda: run(module.params, module.check_mode, module.warn))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""The pure parts of a restore: statements, names, the journal, room on disks, options."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _pg_databases,
+    _pg_journal,
+    _pg_preflight,
+    _pg_restore,
+    _pg_space,
+    _pg_status,
+    _pg_swap,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_databases import Grant
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_journal import Journal, Stopped, Swap
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_space import Disk, Room
+
+FACTS: Dict[str, Any] = {
+    "owner": "own er",
+    "encoding": "UTF8",
+    "collate": "C.UTF-8",
+    "ctype": "C.UTF-8",
+    "provider": "libc",
+    "icu_locale": None,
+    "icu_rules": None,
+    "tablespace": "pg_default",
+    "connection_limit": -1,
+    "acl": None,
+    "settings": [],
+    "comment": None,
+}
+BOTH = [Swap("a", "a__new_1", "a__prev_1"), Swap("b", "b__new_1", "b__prev_1")]
+FRESH = [Swap("a", "a__new_1", None)]
+
+
+# -- statements --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "end"),
+    [
+        ({}, ""),
+        ({"provider": "icu", "icu_locale": "de"}, " LOCALE_PROVIDER icu ICU_LOCALE E'de'"),
+        (
+            {"provider": "icu", "icu_locale": "de", "icu_rules": "&a < b"},
+            " LOCALE_PROVIDER icu ICU_LOCALE E'de' ICU_RULES E'&a < b'",
+        ),
+        ({"provider": "builtin", "icu_locale": "C.UTF-8"}, " LOCALE_PROVIDER builtin BUILTIN_LOCALE E'C.UTF-8'"),
+        ({"tablespace": "fast"}, ' TABLESPACE "fast"'),
+    ],
+)
+def test_a_database_is_made_as_the_other_one_was(more, end):
+    common = (
+        'CREATE DATABASE "x""y" WITH TEMPLATE template0 OWNER "own er" ENCODING E\'UTF8\''
+        " LC_COLLATE E'C.UTF-8' LC_CTYPE E'C.UTF-8'"
+    )
+    assert _pg_databases.creation('x"y', {**FACTS, **more}) == common + end
+
+
+@pytest.mark.parametrize(
+    ("role", "text", "statement"),
+    [
+        ("", "work_mem=7MB", 'ALTER DATABASE "d" SET "work_mem" TO E\'7MB\''),
+        ("r", "app.name=it's = so", 'ALTER ROLE "r" IN DATABASE "d" SET "app.name" TO E\'it\\\'s = so\''),
+        (
+            "",
+            'search_path="$user", public, "a, b", "q""q"',
+            "ALTER DATABASE \"d\" SET \"search_path\" TO E'$user', E'public', E'a, b', E'q\"q'",
+        ),
+        ("", 'search_path=""', 'ALTER DATABASE "d" SET "search_path" TO E\'\''),
+        ("", "search_path=", 'ALTER DATABASE "d" SET "search_path" TO \'\''),
+        ("", "DateStyle=ISO, DMY", 'ALTER DATABASE "d" SET "DateStyle" TO E\'ISO, DMY\''),
+    ],
+)
+def test_a_setting_means_the_same_again(role, text, statement):
+    assert _pg_databases.setting("d", role, text) == statement
+
+
+def test_privileges_are_made_from_nothing_and_what_was_passed_on_comes_last():
+    facts = {**FACTS, "owner": "o", "acl": ["…"]}
+    grants = [
+        Grant("middle", "reader", "TEMPORARY", False),
+        Grant("o", "middle", "TEMPORARY", True),
+        Grant("o", "", "CONNECT", False),
+        Grant("o", "o", "CREATE", False),
+    ]
+    assert _pg_databases.privileges("d", facts, grants) == [
+        'REVOKE ALL ON DATABASE "d" FROM PUBLIC',
+        'REVOKE ALL ON DATABASE "d" FROM "o"',
+        'GRANT TEMPORARY ON DATABASE "d" TO "middle" WITH GRANT OPTION',
+        'GRANT CONNECT ON DATABASE "d" TO PUBLIC',
+        'GRANT CREATE ON DATABASE "d" TO "o"',
+        'SET LOCAL ROLE "middle"',
+        'GRANT TEMPORARY ON DATABASE "d" TO "reader"',
+        "RESET ROLE",
+    ]
+    assert _pg_databases.privileges("d", FACTS, []) == []
+
+
+# -- the swap ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("swaps", "existing", "swapped"),
+    [
+        (BOTH, ["a", "b"], False),
+        (BOTH, ["a", "a__new_1", "b", "b__new_1"], False),
+        (BOTH, ["a", "a__prev_1", "b", "b__prev_1"], True),
+        (BOTH, ["a", "a__prev_0", "b", "b__prev_0"], False),
+        (FRESH, [], False),
+        (FRESH, ["a__new_1"], False),
+        (FRESH, ["a"], True),
+        # an undo: what comes in is an older one
+        ([Swap("a", "a__prev_1", "a__prev_2")], ["a", "a__prev_1"], False),
+        ([Swap("a", "a__prev_1", "a__prev_2")], ["a", "a__prev_2"], True),
+    ],
+)
+def test_the_names_tell_what_has_happened(swaps, existing, swapped):
+    assert _pg_swap.is_swapped(existing, swaps) is swapped
+
+
+@pytest.mark.parametrize("swaps", [BOTH, FRESH, [*BOTH, Swap("c", "c__prev_1", None)]])
+def test_there_and_back_is_where_it_began(swaps):
+    before = sorted([swap.incoming for swap in swaps] + [swap.name for swap in swaps if swap.previous])
+    names = list(before)
+    for moves in (_pg_swap.forth(swaps), _pg_swap.back(swaps)):
+        assert not _pg_swap._is_done(names, moves)
+        for one, other in moves:
+            assert one in names
+            assert other not in names
+            names[names.index(one)] = other
+        assert _pg_swap._is_done(names, moves)
+        assert _pg_swap.is_swapped(names, swaps) is (moves == _pg_swap.forth(swaps))
+    assert sorted(names) == before
+
+
+def test_previous_ones_are_told_newest_first_and_only_this_databases():
+    existing = [
+        "a",
+        "a__prev_20260101000000",
+        "a__prev_20270101000000",
+        "a__new_20280101000000",
+        "ab__prev_20290101000000",
+    ]
+    assert _pg_status.previous(existing, "a") == ["a__prev_20270101000000", "a__prev_20260101000000"]
+    assert _pg_status._since("a__prev_20270102030405") == "2027-01-02T03:04:05Z"
+
+
+# -- the journal -------------------------------------------------------------------------------------------------------
+
+JOURNAL = Journal(
+    id="20260101000000",
+    verb="restore",
+    phase="swapping",
+    server="7",
+    swaps=BOTH,
+    backup="x",
+    namespace="shop",
+    pm2_home="/home/a/.pm2",
+    pm2_executable=None,
+    ready={"timeout": 1.0},
+    healthy=3,
+    processes=[Stopped("1:u", "web", 0, {"name": "web", "env": {"A": "b"}})],
+)
+
+
+def test_a_journal_is_read_as_it_was_written_and_closed_to_others(tmp_path):
+    assert _pg_journal.read(str(tmp_path)) is None
+    _pg_journal.write(str(tmp_path), JOURNAL)
+    assert _pg_journal.read(str(tmp_path)) == JOURNAL
+    path = Path(_pg_journal.path_of(str(tmp_path)))
+    assert path.stat().st_mode & 0o777 == 0o600
+    _pg_journal.remove(str(tmp_path))
+    _pg_journal.remove(str(tmp_path))
+    assert _pg_journal.read(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 2}', '{"format": 1, "swaps": 3, "processes": []}'])
+def test_a_journal_that_cannot_be_used_is_never_ignored(tmp_path, text):
+    path = Path(_pg_journal.path_of(str(tmp_path)))
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(Pm2Error, match=r"journal .* cannot be read"):
+        _pg_journal.read(str(tmp_path))
+
+
+def test_no_key_of_a_journal_is_optional(tmp_path):
+    _pg_journal.write(str(tmp_path), JOURNAL)
+    path = Path(_pg_journal.path_of(str(tmp_path)))
+    document = json.loads(path.read_text())
+    for key in document:
+        path.write_text(json.dumps({other: value for other, value in document.items() if other != key}))
+        with pytest.raises(Pm2Error, match="cannot be read"):
+            _pg_journal.read(str(tmp_path))
+
+
+# -- room --------------------------------------------------------------------------------------------------------------
+
+MIB = 1 << 20
+ONE_DISK = [Disk("its data", "/data", 1, 0), Disk("its WAL", "/data/pg_wal", 1, 16 * MIB)]
+TWO_DISKS = [Disk("its data", "/data", 1, 0), Disk("its WAL", "/wal", 2, 16 * MIB)]
+
+
+@pytest.mark.parametrize(
+    ("disks", "most_wal", "free", "complaint"),
+    [
+        # 100 MiB: 110 with slack, 100 of WAL, two segments, the reserve
+        (ONE_DISK, None, {"/data": 258}, None),
+        (ONE_DISK, None, {"/data": 257}, "/data has 257.0 MiB free"),
+        (ONE_DISK, 50 * MIB, {"/data": 208}, None),
+        (ONE_DISK, 50 * MIB, {"/data": 207}, "needs 208.0 MiB"),
+        (TWO_DISKS, None, {"/data": 126, "/wal": 148}, None),
+        (TWO_DISKS, None, {"/data": 125, "/wal": 148}, "/data has"),
+        (TWO_DISKS, None, {"/data": 126, "/wal": 147}, "/wal has"),
+    ],
+)
+def test_data_and_wal_have_to_fit_each_on_its_disk(disks, most_wal, free, complaint):
+    room = Room(disks, 16 * MIB, most_wal)
+
+    def measure(path: str) -> int:
+        return int(free[path] * MIB)
+
+    if complaint is None:
+        _pg_space.check(room, 100 * MIB, measure)
+    else:
+        with pytest.raises(Pm2Error, match=complaint):
+            _pg_space.check(room, 100 * MIB, measure)
+
+
+def test_loading_is_given_up_before_a_disk_is_full():
+    room = Room(TWO_DISKS, 16 * MIB, None)
+    assert _pg_space.problem(room, lambda _path: 33 * MIB) is None
+    assert "its WAL" in str(_pg_space.problem(room, lambda path: (31 if path == "/wal" else 33) * MIB))
+    assert "its data" in str(_pg_space.problem(room, lambda path: (7 if path == "/data" else 33) * MIB))
+
+
+def test_sizes_are_told_for_people():
+    assert [_pg_space.shown(size) for size in (0, 3 * MIB // 2, 5 << 30)] == ["0.0 MiB", "1.5 MiB", "5.0 GiB"]
+
+
+# -- options -----------------------------------------------------------------------------------------------------------
+
+
+def params(**more: Any) -> Dict[str, Any]:
+    """What a module would have got."""
+    defaults = {name: option.get("default") for name, option in _pg_restore.ARGUMENTS.items()}
+    ready = {"timeout": 30.0, "min_uptime": 2.0}
+    return {**defaults, "dest": "/x", "databases": ["a"], "confirm": ["a"], "ready": ready, **more}
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        ({"databases": None}, "state restored needs databases"),
+        ({"databases": None, "state": "verified"}, "state verified needs databases"),
+        ({"databases": []}, "databases is empty"),
+        ({"databases": ["a", "a"]}, "twice"),
+        ({"databases": ["template1"]}, "reserved"),
+        ({"databases": ["x" * 43], "confirm": ["x" * 43]}, "43 bytes"),
+        ({"databases": ["a__prev_20260101000000"]}, "one that a restore gives"),
+        ({"confirm": None}, "Name the same databases in confirm"),
+        ({"confirm": []}, "Name the same databases in confirm"),
+        ({"confirm": ["b"]}, "confirm names b, databases names a"),
+        ({"confirm": ["a", "a"]}, "confirm names a, a"),
+        ({"confirm": ["a", "b"], "state": "undone"}, "confirm names a, b"),
+        ({"jobs": 0}, "jobs is 0"),
+        ({"keep_previous": 0}, "keep_previous is 0"),
+        ({"healthy": -1}, "healthy is -1"),
+        ({"lock_timeout": -1.0}, "lock_timeout"),
+        ({"fence_timeout": float("nan")}, "fence_timeout"),
+        ({"stop_timeout": float("inf")}, "stop_timeout"),
+        ({"ready": {"timeout": 1.0, "min_uptime": 2.0}}, "min_uptime"),
+        ({"namespace": "a/b", "pm2_home": "/tmp"}, "namespace"),
+        ({"namespace": "shop", "pm2_home": "relative"}, "absolute"),
+    ],
+)
+def test_options_that_cannot_be_right_are_refused(more, complaint):
+    with pytest.raises(Pm2Error, match=complaint) as caught:
+        _pg_restore.check_options(params(**more))
+    assert "nothing was changed" in str(caught.value).lower()
+
+
+def test_options_that_are_right(tmp_path):
+    _pg_restore.check_options(params())
+    _pg_restore.check_options(params(databases=["a", "b"], confirm=["b", "a"], state="undone"))
+    _pg_restore.check_options(params(databases=None, confirm=None, state="recovered"))
+    _pg_restore.check_options(params(namespace="shop", pm2_home=str(tmp_path), state="verified", confirm=None))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "namespace", "databases", "complaint"),
+    [
+        ("production", "shop", ["a"], None),
+        ("production", None, ["a"], None),
+        ("staging", "shop", ["a"], "is of environment production, this call is for environment staging"),
+        (None, "shop", ["a"], "this call is for environment none"),
+        ("production", "other", ["a"], "is of namespace shop"),
+        ("production", "shop", ["a", "c"], r"has no database c \(it has a, b\)"),
+    ],
+)
+def test_a_backup_of_something_else_is_refused(environment, namespace, databases, complaint):
+    from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup
+
+    content = {"databases": {"a": {"n": 1}, "b": {"n": 2}}}
+    backup = Backup("id", "/x", {"environment": "production", "namespace": "shop", "content": content}, None)
+    if complaint is None:
+        assert _pg_preflight.check_backup(backup, databases, environment, namespace) == {"a": {"n": 1}}
+    else:
+        with pytest.raises(Pm2Error, match=complaint):
+            _pg_preflight.check_backup(backup, databases, environment, namespace)
