@@ -1,0 +1,247 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Put the jobs' code and configuration on this host, so that they need no controller and no Ansible.
+
+``<path>/current`` is a link to ``lib/<hash>``: the code of this collection that the jobs need, the configuration, and
+``run.py``, which cron and systemd start. It is switched by rename, so a job runs the old or the new, whole.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import sys
+from typing import Any, Dict, Iterator, List, NamedTuple, Set
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _files, _job, _job_config, _job_metrics, _trust
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._job_config import Config
+
+PACKAGE = "ansible_collections.nodeops.pm2.plugins.module_utils"
+_FIRST = _job.__name__.rpartition(".")[2]
+_RUN = '''\
+"""Run a job of this directory: run.py <job> [--quiet]. Written by nodeops.pm2; changes are lost."""
+
+import os
+import sys
+
+sys.dont_write_bytecode = True
+HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path.insert(0, HERE)
+
+from ansible_collections.nodeops.pm2.plugins.module_utils import _job
+
+sys.exit(_job.main([os.path.join(HERE, "config.json")] + sys.argv[1:]))
+'''
+_PLAIN = re.compile(r"[A-Za-z0-9/._+@:-]+\Z")  # what neither cron nor systemd nor a shell takes for something else
+
+
+class Installed(NamedTuple):
+    changed: bool
+    version: str
+    commands: Dict[str, List[str]]
+
+
+def install(document: Dict[str, Any], check_mode: bool) -> Installed:
+    """Install what ``document`` (see _job_config) says. Raises Pm2Error, with nothing changed."""
+    config = _job_config.parse(document)
+    path = config.directory
+    _check(config)
+    files = {"config.json": (json.dumps(document, indent=1, sort_keys=True) + "\n").encode(), "run.py": _RUN.encode()}
+    for name, source in sources().items():
+        files["%s/%s.py" % (PACKAGE.replace(".", "/"), name)] = source
+    version = _hash(files)
+    commands = {
+        job: [sys.executable, "-I", os.path.join(path, "current", "run.py"), job, "--quiet"] for job in config.jobs
+    }
+    changed = _current(path) != version
+    if changed and not check_mode:
+        try:
+            with _private(), _files.lock_file(os.path.join(path, "lock"), "The job was not installed", 60.0):
+                former = _named(path)
+                _write_version(path, version, files)
+                _switch(path, version)
+                _clean(path, version, former)
+        except OSError as error:
+            raise Pm2Error(
+                "The job in %s cannot be installed: %s: %s. What was installed before is as it was."
+                % (path, error.filename or path, _files.why(error))
+            ) from error
+    return Installed(changed, version, commands)
+
+
+def remove(document: Dict[str, Any], check_mode: bool) -> bool:
+    """Remove code, configuration and metrics. The log stays. Returns whether there was something."""
+    config = _job_config.parse(document)
+    _trust.check_way(os.path.join(config.directory, "current"), "The directory of the job")
+    link, versions = os.path.join(config.directory, "current"), os.path.join(config.directory, "lib")
+    there = os.path.lexists(link) or os.path.lexists(versions)
+    if there and not check_mode:
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(link)
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(versions)
+            for job in _job_config.JOBS:
+                if config.metrics_dir:
+                    _job_metrics.remove(config.metrics_dir, config.name, job)
+        except OSError as error:
+            raise Pm2Error("The job in %s cannot be removed: %s." % (config.directory, _files.why(error))) from error
+    return there
+
+
+def sources() -> Dict[str, bytes]:
+    """The source of each file that the jobs need, by its name without ``.py``: _job, and what it imports."""
+    found: Dict[str, bytes] = {}
+    waiting = [_FIRST]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _source(name).encode()
+            waiting.extend(_imported(found[name].decode()))
+    return found
+
+
+def _source(name: str) -> str:
+    """From wherever it was imported, also from the archive that Ansible makes of a module."""
+    full = "%s.%s" % (PACKAGE, name)
+    spec = importlib.util.find_spec(full)
+    loader: Any = spec.loader if spec else None
+    source = loader.get_source(full) if loader is not None else None
+    if source is None:
+        raise Pm2Error("The code of %s is not there. Nothing was changed. Install the collection again." % full)
+    return str(source)
+
+
+def _imported(source: str) -> Set[str]:
+    """The files of this package that a source imports, anywhere in it."""
+    names: Set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE + "."):
+            names.add(str(node.module)[len(PACKAGE) + 1 :].partition(".")[0])
+    return names
+
+
+def _hash(files: Dict[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(b"%s\0%d\0" % (name.encode(), len(files[name])))
+        digest.update(files[name])
+    return digest.hexdigest()[:16]
+
+
+def _check(config: Config) -> None:
+    """What would only show when the job runs, or would let somebody else decide what it runs."""
+    path = config.directory
+    for what, value in (("path", path), ("The Python interpreter", sys.executable)):
+        if not _PLAIN.match(value):
+            raise Pm2Error(
+                "%s must consist of letters, digits and /._+@:- for the line that a scheduler runs, not %r. "
+                "Nothing was changed." % (what, value)
+            )
+    _trust.check_way(os.path.join(path, "current"), "The directory of the job")
+    _trust.check_way(config.log, "The log of the job")
+    directory = config.metrics_dir
+    if directory and not (os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK)):
+        raise Pm2Error(
+            "metrics_dir %s is not a directory that %s may write to. Nothing was changed. Make it, or leave it out."
+            % (directory, _trust.name_of(os.geteuid()))
+        )
+    if os.path.dirname(config.log) != path and not os.path.isdir(os.path.dirname(config.log)):
+        raise Pm2Error("The directory of the log %s does not exist. Nothing was changed. Make it first." % config.log)
+
+
+@contextlib.contextmanager
+def _private() -> Iterator[None]:
+    """Within, what is made is for nobody else, whatever the umask is."""
+    former = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(former)
+
+
+def _named(path: str) -> str:
+    """The version that ``current`` names, empty where it names none."""
+    try:
+        return os.path.basename(os.readlink(os.path.join(path, "current")))
+    except OSError:
+        return ""
+
+
+def _current(path: str) -> str:
+    """The version that is installed whole, empty where none is."""
+    version = _named(path)
+    return version if version and _is_whole(os.path.join(path, "lib", version), version) else ""
+
+
+def _is_whole(directory: str, version: str) -> bool:
+    """Whether the files are those that the version's name is the hash of."""
+    files: Dict[str, bytes] = {}
+    try:
+        for name in _files_below(directory):
+            with open(os.path.join(directory, name), "rb") as stream:
+                files[name] = stream.read()
+    except OSError:
+        return False
+    return _hash(files) == version
+
+
+def _files_below(directory: str) -> Iterator[str]:
+    for here, _directories, names in os.walk(directory):
+        for name in names:
+            yield os.path.relpath(os.path.join(here, name), directory)
+
+
+def _write_version(path: str, version: str, files: Dict[str, bytes]) -> None:
+    directory = os.path.join(path, "lib", version)
+    if _is_whole(directory, version):
+        return
+    new = os.path.join(path, "lib", ".new")
+    for left in (new, directory):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(left)
+    for name, content in files.items():
+        target = os.path.join(new, name)
+        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+    for here, _directories, _names in os.walk(new):
+        _files.sync_directory(here)
+    os.rename(new, directory)
+    _files.sync_directory(os.path.dirname(directory))
+
+
+def _switch(path: str, version: str) -> None:
+    link, new = os.path.join(path, "current"), os.path.join(path, ".current.new")
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    os.symlink(os.path.join("lib", version), new)
+    os.rename(new, link)
+    _files.sync_directory(path)
+
+
+def _clean(path: str, version: str, former: str) -> None:
+    """Keep the version before, without its secrets: a job that runs from it has read them."""
+    versions = os.path.join(path, "lib")
+    for name in os.listdir(versions):
+        if name not in (version, former):
+            shutil.rmtree(os.path.join(versions, name))
+    if former != version:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(versions, former, "config.json"))

@@ -1,0 +1,304 @@
+#!/usr/bin/python
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Install the jobs that back an environment up, and run them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup_job
+short_description: Install the jobs that back an environment up, or run one of them
+version_added: 0.1.0
+author:
+  - nodeops.pm2 contributors (@nodeops)
+description:
+  - A job is a list of steps. Each is a module of this collection with its options.
+  - Installing puts the code of those modules and their options into a directory of the host, with C(run.py) for cron or
+    systemd to start. It needs Python, and neither Ansible nor a controller. Code and options are replaced in one step,
+    so that a job runs the old or the new.
+  - A job writes a log, ends with an exit code that is not 0 when a step failed, tells a monitoring service, and leaves
+    metrics for node_exporter. Steps that follow one that failed are run all the same.
+  - The role P(nodeops.pm2.backup#role) uses this module and makes the entries of cron or systemd.
+extends_documentation_fragment:
+  - nodeops.pm2.attributes
+  - nodeops.pm2.attributes.actiongroup
+  - nodeops.pm2.connection
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+    details: The options may hold secrets.
+  idempotent:
+    support: partial
+    details: Installing is. Running a job does what its steps do.
+options:
+  path:
+    description:
+      - The directory of the job. It is made where it is missing.
+      - Neither it nor a directory above it may be one that another user than root and this one can write to.
+    type: path
+    required: true
+  name:
+    description: The name of the environment, for metrics and messages. Letters, digits, C(.), C(_) and C(-).
+    type: str
+    required: true
+  environment:
+    description: The label C(environment) of the metrics. The default is O(name).
+    type: str
+  state:
+    description:
+      - V(installed) installs code and options.
+      - V(absent) removes them, and the metrics. The log stays.
+      - V(done) runs O(job) now, with the options given here. It needs no installation.
+    type: str
+    choices: [installed, absent, done]
+    default: installed
+  job:
+    description: Which job to run, with O(state=done).
+    type: str
+    choices: [backup, drill, recover]
+  log:
+    description: The log. At 1 MiB it becomes C(<log>.1). The default is C(log) in O(path).
+    type: path
+  metrics_dir:
+    description: The directory of node_exporter's textfile collector. Without it there are no metrics.
+    type: path
+  jobs:
+    description: The jobs.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Which job this is.
+        type: str
+        required: true
+        choices: [backup, drill, recover]
+      ping_url:
+        description:
+          - Where to tell that the job begins (C(/start) behind the path) and how it ended (C(/<exit code>)), by POST
+            with the lines of the log.
+        type: str
+      patience:
+        description: The seconds that a step which fails is tried again, for a server that is still starting.
+        type: float
+        default: 0
+      steps:
+        description: What the job does, at least one.
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          module:
+            description:
+              - V(pm2_dump_backup), V(pg_backup) and V(pg_restore) are the modules of these names.
+              - V(pm2_recover) brings the processes of a namespace back when none is left of them. It has the options of
+                M(nodeops.pm2.pm2_dump_backup). With its option C(backup) it restores that one in any case.
+              - V(offsite) copies the backups elsewhere.
+            type: str
+            required: true
+            choices: [pm2_dump_backup, pg_backup, pg_restore, pm2_recover, offsite]
+          params:
+            description: The options of the module. C(pm2_home) and C(pm2_executable) are those of this module.
+            type: dict
+            required: true
+seealso:
+  - module: nodeops.pm2.pm2_dump_backup
+  - module: nodeops.pm2.pg_backup
+  - module: nodeops.pm2.pg_restore
+"""
+
+EXAMPLES = r"""
+- name: Install what cron is going to run
+  nodeops.pm2.backup_job:
+    path: /var/backups/shop.job
+    name: shop-production
+    metrics_dir: /var/lib/prometheus/node-exporter
+    jobs:
+      - name: backup
+        ping_url: "{{ shop_backup_ping_url }}"
+        steps:
+          - module: pg_backup
+            params:
+              dest: /var/backups/shop
+              databases: [shop]
+              keep_daily: 30
+  register: shop_job
+
+- name: Back up now
+  nodeops.pm2.backup_job:
+    path: /var/backups/shop.job
+    name: shop-production
+    state: done
+    job: backup
+    jobs:
+      - name: backup
+        steps:
+          - module: pg_backup
+            params:
+              dest: /var/backups/shop
+              databases: [shop]
+"""
+
+RETURN = r"""
+version:
+  description: The name of what is installed, made of its content.
+  returned: with O(state=installed)
+  type: str
+  sample: 3f1c0a6c9b2e4d58
+commands:
+  description: For each job the command that runs it, a list of arguments.
+  returned: with O(state=installed), empty with O(state=absent)
+  type: dict
+  sample:
+    backup: [/usr/bin/python3, -I, /var/backups/shop.job/current/run.py, backup, --quiet]
+user:
+  description: Who the job runs as, with C(name), C(uid) and C(home).
+  returned: with O(state=installed) and O(state=absent)
+  type: dict
+  sample: {name: shop, uid: 1000, home: /home/shop}
+steps:
+  description:
+    - How each step has ended, with C(module), C(changed), C(failed), C(message), C(seconds), and C(result), which is
+      what the module returns.
+  returned: with O(state=done), also when a step failed
+  type: list
+  elements: dict
+"""
+
+import os
+import pwd
+from typing import Any, Dict, List
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _daemon,
+    _job,
+    _job_config,
+    _job_install,
+    _job_kinds,
+    _module,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK
+
+STEP = {
+    "module": {"type": "str", "required": True, "choices": list(_job_kinds.KINDS)},
+    "params": {"type": "dict", "required": True},
+}
+JOB = {
+    "name": {"type": "str", "required": True, "choices": list(_job_config.JOBS)},
+    "ping_url": {"type": "str"},
+    "patience": {"type": "float", "default": 0},
+    "steps": {"type": "list", "elements": "dict", "required": True, "options": STEP},
+}
+ARGUMENTS: Dict[str, Dict[str, Any]] = {
+    "path": {"type": "path", "required": True},
+    "name": {"type": "str", "required": True},
+    "environment": {"type": "str"},
+    "state": {"type": "str", "choices": ["installed", "absent", "done"], "default": "installed"},
+    "job": {"type": "str", "choices": list(_job_config.JOBS)},
+    "log": {"type": "path"},
+    "metrics_dir": {"type": "path"},
+    "jobs": {"type": "list", "elements": "dict", "default": [], "options": JOB},
+}
+
+
+class Module(_module.Module):
+    """Shows no option of a step: which of them is a secret only its module knows."""
+
+    def _invocation(self) -> Dict[str, Any]:
+        shown = super()._invocation()
+        if "jobs" in shown["module_args"]:
+            shown["module_args"]["jobs"] = MASK
+        return shown
+
+
+def complete(module: Module) -> Dict[str, Any]:
+    """The configuration: the options, with those of every step checked and filled with defaults."""
+    params = module.params
+    jobs: List[Dict[str, Any]] = []
+    for job in params["jobs"]:
+        steps = [{"module": step["module"], "params": _completed(job["name"], step, params)} for step in job["steps"]]
+        jobs.append(dict(job, steps=steps))
+    names = ("path", "name", "environment", "log", "metrics_dir")
+    found = {name: params[name] for name in names}
+    return dict(found, format=_job_config.FORMAT, jobs=jobs, search_path=os.environ.get("PATH", os.defpath))
+
+
+def _completed(job: str, step: Dict[str, Any], common: Dict[str, Any]) -> Dict[str, Any]:
+    specification = _job_kinds.arguments(step["module"])
+    given = {name: value for name, value in step["params"].items() if value is not None}
+    if "pm2_home" in specification:
+        given["pm2_home"] = given.get("pm2_home") or common["pm2_home"] or _daemon.default_home()
+        given["pm2_executable"] = given.get("pm2_executable") or common["pm2_executable"]
+    checked = ArgumentSpecValidator(specification).validate(given)
+    if checked.error_messages:
+        raise Pm2Error(
+            "The options of %s in the job %s are wrong: %s. Nothing was changed."
+            % (step["module"], job, "; ".join(checked.error_messages))
+        )
+    return {name: checked.validated_parameters.get(name) for name in specification}
+
+
+def install(module: Module) -> Dict[str, Any]:
+    """O(state=installed)."""
+    done = _job_install.install(complete(module), module.check_mode)
+    return {"changed": done.changed, "version": done.version, "commands": done.commands, "user": _user()}
+
+
+def remove(module: Module) -> Dict[str, Any]:
+    """O(state=absent)."""
+    changed = _job_install.remove(complete(module), module.check_mode)
+    return {"changed": changed, "commands": {}, "user": _user()}
+
+
+def _user() -> Dict[str, Any]:
+    user = pwd.getpwuid(os.geteuid())
+    return {"name": user.pw_name, "uid": user.pw_uid, "home": user.pw_dir}
+
+
+def perform(module: Module) -> Dict[str, Any]:
+    """O(state=done)."""
+    config = _job_config.parse(complete(module))
+    job = config.job(module.params["job"] or "")
+    outcomes = _job.perform(config, job, module.check_mode, module.warn)
+    result: Dict[str, Any] = {
+        "changed": any(outcome.changed for outcome in outcomes),
+        "steps": [
+            {
+                "module": outcome.module,
+                "changed": outcome.changed,
+                "failed": outcome.failed,
+                "message": outcome.message,
+                "seconds": round(outcome.seconds, 2),
+                "result": outcome.result,
+            }
+            for outcome in outcomes
+        ],
+    }
+    failed = ["%s: %s" % (outcome.module, outcome.message) for outcome in outcomes if outcome.failed]
+    if _job.code_of(job, outcomes):
+        raise Pm2Error("; ".join(failed) or "The job was ended before its last step.", result)
+    return result
+
+
+def main() -> None:
+    """Entry point."""
+    module = Module(ARGUMENTS, required_if=[("state", "done", ["job"])])
+
+    def run() -> Dict[str, Any]:
+        if module.params["state"] == "installed":
+            return install(module)
+        if module.params["state"] == "absent":
+            return remove(module)
+        return perform(module)
+
+    _module.run(module, run)
+
+
+if __name__ == "__main__":
+    main()
