@@ -1,0 +1,7 @@
+'use strict';
+
+fetch('/api/version')
+  .then((response) => response.json())
+  .then(({ version }) => {
+    document.getElementById('server').textContent = `Server version ${version}`;
+  });

@@ -1,0 +1,7 @@
+'use strict';
+
+// Production.
+
+const base = require('./ecosystem.base.cjs');
+
+module.exports = { apps: base('', 'production') };

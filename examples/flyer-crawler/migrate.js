@@ -1,0 +1,15 @@
+'use strict';
+
+// Brings the database to what this version of the code needs: `npm run migrate`.
+
+const path = require('node:path');
+const { Database, migrations } = require('@flyer-crawler/shared');
+
+const database = new Database();
+
+for (const [number, file] of migrations(path.join(__dirname, 'migrations'))) {
+  const content = database.read();
+  if (number <= content.schema) continue;
+  database.write({ ...require(file)(content), schema: number });
+  console.log(`migrated to ${path.basename(file, '.js')}`);
+}

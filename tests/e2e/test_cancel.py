@@ -1,0 +1,145 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The controller is cancelled: with no next run the old or the new release serves whole, and nothing is left of it."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+from typing import Iterator, List
+
+import pytest
+from support import cancel, playbooks
+from support.cancel import Cancelled, Silence, Stage, Way
+from support.load import Load
+from support.pm2 import Pm2Home
+
+pytestmark = pytest.mark.timeout(900)  # seconds; many runs of ansible-playbook, and other tests beside them
+
+DEPLOY = [
+    cancel.WORKER,
+    cancel.MODULE,
+    cancel.FETCH,
+    cancel.between("after_prepare"),
+    cancel.BUILD,
+    cancel.between("before_publish"),
+    cancel.GATE,
+    cancel.SWITCH,
+    cancel.between("after_publish", goes_on=True),
+]
+ROLLBACK = [
+    cancel.MODULE,
+    cancel.between("before_rollback"),
+    cancel.GATE,
+    cancel.SWITCH,
+    cancel.between("after_rollback", goes_on=True),
+]
+WITH_ALL = (cancel.BUILD, cancel.GATE, cancel.SWITCH)
+"""Where the module is killed too."""
+
+UNHARMED: List[Way] = [cancel.kill, cancel.terminate, cancel.terminate_group, cancel.interrupt_group]
+"""Those that leave the module the time to put everything back."""
+TIMES = 30
+KEPT = 5 + 2  # deploy_keep, the one that failed last, and one that a cancelled run has left for the next
+
+
+@pytest.fixture
+def site(pm2_7: Pm2Home, tmp_path: Path) -> Iterator[Cancelled]:
+    with Silence() as silence:
+        made = Cancelled(pm2_7, tmp_path, silence)
+        yield made
+        print(f"the longest took {made.longest:.2f} s to settle")
+
+
+@pytest.fixture
+def load(site: Cancelled) -> Iterator[Load]:
+    """Not one request fails in the whole test."""
+    with Load(site.ports["production"], clients=2, pause=0.02, limit=900) as made:
+        yield made
+    assert made.failed == 0, made.errors
+    assert made.ok > 100
+
+
+def check_cancelled_at(site: Cancelled, stage: Stage, way: Way, playbook: str) -> None:
+    """What is left of a run that is cancelled there, without another one."""
+    former = site.live_release
+    process = cancel.reach(site, stage, playbook)
+    run = site.cancel(process, way)
+    assert run.code != 0, run.output
+    site.go.touch()
+    check_left(site, way)
+    if way is not cancel.kill_all:
+        assert (site.live_release != former) is stage.goes_on
+
+
+def check_left(site: Cancelled, way: Way) -> None:
+    """Nothing of the run, and one release everywhere; where its module was killed too, the next run sees to that."""
+    site.settle()
+    if way is cancel.kill_all:
+        assert site.served() <= {site.version(release) for release in site.releases()}
+    else:
+        site.check_agreement()
+
+
+def check_stages(site: Cancelled, stages: List[Stage], playbook: str) -> None:
+    """Each way at each stage, and the next deploy after each stage."""
+    for stage in stages:
+        for way in (cancel.kill, cancel.terminate, *([cancel.kill_all] if stage in WITH_ALL else [])):
+            check_cancelled_at(site, stage, way, playbook)
+        site.next_deploy_works()
+
+
+def test_a_deploy_at_each_stage(site: Cancelled, load: Load) -> None:
+    check_stages(site, DEPLOY, "deploy")
+    assert len(site.releases()) <= KEPT
+
+
+def test_a_rollback_at_each_stage(site: Cancelled, load: Load) -> None:
+    site.next_deploy_works()
+    check_stages(site, ROLLBACK, "rollback")
+
+
+def test_a_migration_is_not_cut_short(site: Cancelled, load: Load) -> None:
+    """It goes on, and the lock is kept until it is done."""
+    for way in (cancel.kill, cancel.terminate):
+        former = site.live_release
+        process = cancel.reach(site, cancel.MIGRATE, "deploy")
+        site.cancel(process, way)
+        time.sleep(1)  # several times as long as it takes to be told
+        assert site.is_locked()
+        assert any("migration.js" in found.cmdline for found in site.strangers())
+        site.go.touch()
+        site.settle()
+        assert site.done.exists()
+        assert site.check_agreement() == former
+    site.next_deploy_works()
+
+
+def test_at_random(site: Cancelled, load: Load) -> None:
+    """Thirty times, at any moment of a deploy or a rollback."""
+    chance = random.Random(3)
+    start = time.monotonic()
+    site.next_deploy_works()
+    whole = time.monotonic() - start
+    cancelled = 0
+    for number in range(1, TIMES + 1):
+        way = cancel.kill_all if number % 5 == 0 else chance.choice(UNHARMED)
+        playbook, length = ("deploy", whole) if chance.random() < 0.6 else ("rollback", 0.7 * whole)
+        process = site.begin(playbook)
+        try:
+            process.wait(chance.uniform(0.2, 1.0) * length)
+        except subprocess.TimeoutExpired:
+            site.cancel(process, way)
+            cancelled += 1
+        else:
+            run = playbooks.finish(process)
+            assert run.code == 0, run.output
+        check_left(site, way)
+        if number % 5 == 0:
+            site.next_deploy_works()
+    assert cancelled > TIMES / 2
+    assert len(site.releases()) <= KEPT

@@ -1,0 +1,175 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Hooks: each at its stage, in order, and what is left when one fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Iterator, List
+
+import pytest
+from support.fleet import Fleet
+
+pytestmark = pytest.mark.timeout(900)  # seconds; many runs of ansible-playbook, and other tests beside them
+
+BUILD = ["before_build", "after_build", "before_migrate", "after_migrate"]
+SWITCH = ["drain", "before_publish", "after_publish", "undrain"]
+DEPLOY = ["before_prepare", "after_prepare", *BUILD, *SWITCH]
+ROLLBACK = ["drain", "before_rollback", "after_rollback", "undrain"]
+ALL = list(dict.fromkeys([*DEPLOY, *ROLLBACK, "failed"]))
+
+# Each notes its name, the link's release and the answering version; fails when asked to by -e fail=<name>.
+HOOK = """\
+- name: Note {name}
+  ansible.builtin.command:
+    argv:
+      - sh
+      - -c
+      - echo "$0 $1" >> "$2"; test "$0" != "$3"
+      - {name}
+      - "{{{{ {seen} }}}}"
+      - "{log}"
+      - "{{{{ fail | default('') }}}}"
+"""
+
+
+class Hooked(Fleet):
+    """One host with every hook."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, ["web"])
+        self.log = directory / "hooks.log"
+        (directory / "hooks").mkdir()
+        for name in ALL:
+            self.write(name, HOOK.format(name=name, log=self.log, seen=_seen(name)))
+        self.variables = {
+            "deploy_build": [["node", "--version"]],
+            "deploy_migrate": [["node", "--version"]],
+            "deploy_hooks": {name: f"hooks/{name}.yml" for name in ALL},  # relative to the inventory
+        }
+
+    def write(self, name: str, text: str) -> None:
+        """Write a hook's task file."""
+        (self.directory / "hooks" / f"{name}.yml").write_text(text)
+
+    def ran(self) -> List[str]:
+        """The hooks that have run since the last call."""
+        lines = [line.split()[0] for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return lines
+
+
+def _seen(name: str) -> str:
+    """What a hook can read: the module's answer of the stage before it."""
+    if name in ("after_publish",):
+        return "deploy_published.release"
+    if name in ("before_prepare", "failed", *ROLLBACK):
+        return "deploy_app"
+    return "deploy_prepared.release"
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Hooked]:
+    hooked = Hooked(tmp_path)
+    yield hooked
+    hooked.end()
+
+
+def test_each_hook_runs_at_its_stage(site: Hooked) -> None:
+    site.deployed()
+    assert site.ran() == DEPLOY
+
+    # Nothing changes: no stage but the first.
+    run = site.deployed()
+    assert run.outcome == {"web": "unchanged"}
+    assert site.ran() == ["before_prepare", "after_prepare"]
+
+    # The release stays, but a process is going to change: the host leaves the load balancer.
+    host = site["web"]
+    processes = [{"name": "api", "script": "app.js", "env": {"PORT": str(host.port), "COLOUR": "blue"}}]
+    site.own["web"] = {"deploy_processes": processes}
+    run = site.deployed()
+    assert run.outcome == {"web": "adjusted"}
+    assert site.ran() == ["before_prepare", "after_prepare", *SWITCH]
+    assert len(host.releases) == 1
+
+    site.release("2")
+    site.deployed()
+    assert site.ran() == DEPLOY
+    run = site.run("rollback")
+    assert run.code == 0, run.output
+    assert site.ran() == ROLLBACK
+    assert host.version == "1"
+
+    site.release("3", health=500)
+    run = site.failed()
+    expected = [name for name in DEPLOY if name != "after_publish"]
+    assert site.ran() == [*expected, "failed"]
+    assert host.version == "1"
+
+
+def test_a_failing_hook_leaves_the_old_release(site: Hooked) -> None:
+    site.deployed()
+    site.ran()
+    host = site["web"]
+    first = host.current
+    for number, name in enumerate(DEPLOY, start=2):
+        site.release(str(number))
+        run = site.failed("-e", f"fail={name}")
+        ran = site.ran()  # that it got there again says that the run before has left no lock
+        assert ran[: DEPLOY.index(name) + 1] == DEPLOY[: DEPLOY.index(name) + 1], name
+        assert ran[-1] == "failed"
+        assert run.results["web"]["result"] == "failed"
+        assert f"Note {name}" in run.messages["web"]
+        if name == "undrain":  # the release has proven itself; that the host is not back is for a person to see
+            assert "may not be back in service" in run.messages["web"]
+            assert host.version == str(number)
+            continue
+        assert ("undrain" in ran) == (name in SWITCH), name
+        assert host.current == first, name
+        assert host.version == "1", name
+        assert run.results["web"]["current"] == (first if name != "before_prepare" else None)
+        assert not [release for release in host.releases if release != first and name != "after_publish"], name
+        if name == "after_publish":  # it was live for a moment, and is no target of a rollback
+            assert "still names" in run.messages["web"]
+    site.release("99")
+    site.deployed()
+    assert host.version == "99"
+
+
+def test_a_hook_that_cannot_be_read_is_found_before_anything_changes(site: Hooked) -> None:
+    site.write("undrain", "- nobody.knows.this: {}\n")
+    run = site.run("deploy")
+    assert run.code != 0
+    assert "nobody.knows.this" in run.output
+    assert site.ran() == []
+    assert not site["web"].root.exists()
+
+    (site.directory / "hooks" / "undrain.yml").unlink()
+    run = site.run("deploy")
+    assert run.code == 2, run.output
+    assert "undrain.yml" in run.output
+    assert site.ran() == []
+    assert not site["web"].root.exists()
+
+
+def test_an_unknown_hook_is_refused(site: Hooked) -> None:
+    site.variables["deploy_hooks"]["before_deploy"] = "hooks/drain.yml"
+    run = site.run("deploy")
+    assert run.code == 2, run.output
+    assert "before_deploy" in run.output
+    assert not site["web"].root.exists()
+
+
+def test_what_a_hook_hides_stays_hidden(site: Hooked) -> None:
+    canary = "canary-5577"
+    site.variables["hidden"] = canary
+    command = "{argv: [sh, -c, 'echo $0; exit 3', '{{ hidden }}']}"
+    site.write("before_publish", f"- ansible.builtin.command: {command}\n  no_log: true\n")
+    run = site.failed()
+    assert canary not in run.output
+    assert canary not in json.dumps(site["web"].history)
+    assert "no_log" in run.messages["web"]

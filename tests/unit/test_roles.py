@@ -1,0 +1,88 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a role says of itself in three places is the same: argument specification, defaults, README."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+import yaml
+from support import places
+
+ROLES = sorted(path.name for path in (places.ROOT / "roles").iterdir())
+# Their defaults are made of other variables.
+COMPUTED = {
+    "deploy_database",
+    "deploy_fleet",
+    "backup_name",
+    "backup_environment",
+    "backup_job_dir",
+    "db_restore_ready",
+}
+WITH_HOOKS = [role for role in ROLES if role in ("deploy", "rollback")]
+
+
+def specification(role: str) -> Dict[str, Any]:
+    """The options of the role's main entry point."""
+    text = (places.ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text()
+    return dict(yaml.safe_load(text)["argument_specs"]["main"]["options"])
+
+
+def defaults(role: str) -> Dict[str, Any]:
+    """The role's defaults."""
+    path = places.ROOT / "roles" / role / "defaults" / "main.yml"
+    return dict(yaml.safe_load(path.read_text())) if path.exists() else {}
+
+
+def test_the_roles_are_found() -> None:
+    assert {"backup", "db_restore", "deploy", "recover", "rollback"} <= set(ROLES)
+
+
+@pytest.mark.parametrize("role", ["backup", "deploy", "db_restore"])
+def test_the_defaults_are_those_of_the_specification(role: str) -> None:
+    said = {name: option["default"] for name, option in specification(role).items() if "default" in option}
+    own = {name: value for name, value in said.items() if role in ("backup", "deploy") or name.startswith(role)}
+    assert {name: value for name, value in defaults(role).items() if name not in COMPUTED} == own
+
+
+@pytest.mark.parametrize("role", ["db_restore", "recover"])
+def test_a_variable_is_the_same_in_every_role_that_reads_it(role: str) -> None:
+    backup = specification("backup")
+    shared = {name: option for name, option in specification(role).items() if name in backup}
+    assert shared
+    assert shared == {name: backup[name] for name in shared}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_readme_has_every_variable_and_no_other(role: str) -> None:
+    text = (places.ROOT / "roles" / role / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", text, re.M))
+    options = specification(role)
+    assert set(rows) == set(options)
+    for name, option in options.items():
+        if option["type"] != "raw":
+            assert rows[name] == option["type"], name
+
+
+@pytest.mark.parametrize("role", WITH_HOOKS)
+def test_every_hook_that_runs_can_be_given(role: str) -> None:
+    tasks = "".join(path.read_text() for path in Path(places.ROOT / "roles" / "deploy" / "tasks").glob("*.yml"))
+    run = {
+        name
+        for names in re.findall(r"\[('[\w', ]+')\] \| select\('in', __deploy_hook_files\)", tasks)
+        for name in re.findall(r"\w+", names)
+    }
+    assert run == set(specification(role)["deploy_hooks"]["options"])
+
+
+@pytest.mark.parametrize("file", sorted((places.ROOT / "inventories").glob("*/group_vars/**/*.yml")), ids=str)
+def test_an_inventory_sets_no_variable_that_no_role_reads(file: Path) -> None:
+    known = {name for role in ROLES for name in specification(role)}
+    prefixes = ("backup_", "db_restore_", "deploy_", "pg_", "pm2_", "recover_", "rollback_")
+    said = {name for name in yaml.safe_load(file.read_text()) or {} if name.startswith(prefixes)}
+    assert said <= known
