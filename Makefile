@@ -18,7 +18,7 @@ test: setup ## all gates of lint, and all tests
 lint: setup ## ruff, yamllint, mypy, ansible-lint, galaxy-importer, ansible-test sanity
 	@scripts/lint
 
-bench: setup ## what the modules cost, in ratios
+bench: setup ## what modules, deploys and restores cost, in ratios
 	@tests/bench/run
 
 clean: ## remove all that was set up

@@ -1,15 +1,18 @@
 'use strict';
 
-// The shop's HTTP API. It takes orders and hands them to the worker through the spool directory.
+// The shop's HTTP API. It shows the products, takes orders and hands them to the worker through the spool directory.
 
 const cluster = require('node:cluster');
 const express = require('express');
 const pino = require('pino');
 const settings = require('./settings');
+const { Catalogue } = require('./catalogue');
 const { Spool } = require('./spool');
 
 const log = pino({ base: { environment: settings.environment, version: settings.version } });
 const spool = new Spool(settings.spool);
+const catalogue = new Catalogue(settings.database, log);
+const checks = { spool, catalogue };
 const app = express();
 
 app.disable('x-powered-by');
@@ -26,13 +29,23 @@ app.get('/', (request, response) => {
 });
 
 app.get('/health', async (request, response) => {
-  try {
-    await spool.check();
-    response.json({ status: 'ok', version: settings.version, checks: { spool: 'ok' } });
-  } catch (error) {
-    log.error({ error: error.message }, 'the spool cannot be written to');
-    response.status(503).json({ status: 'failing', version: settings.version, checks: { spool: error.code } });
+  const states = {};
+  for (const [name, part] of Object.entries(checks)) {
+    try {
+      await part.check();
+      states[name] = 'ok';
+    } catch (error) {
+      log.error({ part: name, error: error.message }, 'not healthy');
+      states[name] = error.code || error.message;
+    }
   }
+  const healthy = Object.values(states).every((state) => state === 'ok');
+  const status = healthy ? 'ok' : 'failing';
+  response.status(healthy ? 200 : 503).json({ status, version: settings.version, checks: states });
+});
+
+app.get('/products', async (request, response) => {
+  response.json(await catalogue.products());
 });
 
 app.post('/orders', async (request, response) => {

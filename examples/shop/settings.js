@@ -11,5 +11,6 @@ module.exports = {
   greeting: process.env.SHOP_GREETING || 'Welcome to the shop',
   host: process.env.HOST || '127.0.0.1',
   port: Number(process.env.PORT || 4600),
+  database: process.env.SHOP_DATABASE || null,
   spool: path.resolve(process.env.SHOP_SPOOL || path.join(__dirname, 'spool')),
 };

@@ -9,13 +9,15 @@ import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, NamedTuple
+from typing import Any, Dict
 
+import database
+import restoring
 import show
 import world
+from acting import PROOFS, play, under_load
 from support.load import Load, get
 
-PROOFS = show.Proofs()
 SHOP = world.ROOT / "examples" / "shop"
 
 
@@ -38,12 +40,8 @@ def answers(environment: str, path: str = "/") -> Dict[str, Any]:
 
 
 def deploy(label: str, environment: str, source: Path, **variables: str) -> world.Run:
-    """Run the shipped playbook, and show it."""
-    command = world.deploy_command(environment, source, variables)
-    show.running(command)
-    run = world.run(label, command)
-    show.ran(run)
-    return run
+    """Deploy with the shipped playbook, and show it."""
+    return play(label, world.command("deploy", environment, {"deploy_source": str(source), **variables}))
 
 
 def first_deploys() -> None:
@@ -94,25 +92,6 @@ def order(environment: str) -> tuple[bool, str]:
     return by == worker.pid, f"packed by pid {by}"
 
 
-class Deploy(NamedTuple):
-    """A deploy while production was under load, and what was there before and after."""
-
-    run: world.Run
-    load: Load
-    before: world.View
-    after: world.View
-
-
-def under_load(label: str, environment: str, source: Path, **variables: str) -> Deploy:
-    """Deploy while four clients ask production all the time."""
-    before = world.look()
-    with Load(world.port("production"), pause=0.02) as load:
-        time.sleep(0.5)
-        run = deploy(label, environment, source, **variables)
-        time.sleep(0.5)
-    return Deploy(run, load, before, world.look())
-
-
 def versions(load: Load) -> dict[str, int]:
     """How many answers came from each version."""
     seen: Counter[str] = Counter()
@@ -135,46 +114,50 @@ def new_version() -> None:
         and only then the old ones go. (The worker, in fork mode, is stopped and started.)""",
     )
     former = world.live_release("production")
-    run, load, before, after = under_load("production-1.1.0", "production", release("1.1.0"))
+    source = release("1.1.0")
+    run, load, before, after = under_load(lambda: deploy("production-1.1.0", "production", source))
     PROOFS.that("the deploy went well", run.ok, f"{former} → {world.live_release('production')}", run)
     show.processes(before, after)
     no_failure(load)
     seen = versions(load)
     PROOFS.that("the answers went from one version to the other", set(seen) == {"1.0.0", "1.1.0"}, seen)
+    serves("production is 1.1.0", "1.1.0")
+    (dependencies,) = world.manifests("production")["1.1.0"]["dependencies"]
     PROOFS.that(
-        "production is 1.1.0", {answers("production")["version"] for _try in range(20)} == {"1.1.0"}, "20 of 20"
+        "node_modules was not installed again",
+        Path(dependencies["taken_from"] or "").name == former,
+        f"same lock file and Node: copied from {former} in {dependencies['seconds']:.1f} s",
     )
     PROOFS.untouched("test", before, after)
+
+
+def serves(claim: str, version: str) -> None:
+    """Production answers as this version, and no other."""
+    seen = {answers("production")["version"] for _try in range(20)}
+    PROOFS.that(claim, seen == {version}, "20 of 20" if seen == {version} else seen)
 
 
 def refused(number: int, title: str, text: str, version: str, edit: tuple[str, str, str]) -> None:
     """A version that must not go live."""
     show.step(number, title, text)
     former = world.live_release("production")
-    run, load, before, after = under_load(f"production-{version}", "production", release(version, edit))
+    source = release(version, edit)
+    run, load, before, after = under_load(lambda: deploy(f"production-{version}", "production", source))
     PROOFS.that("the deploy was refused", not run.ok and bool(run.message), "ansible-playbook failed, saying", run)
     show.reason(run)
     show.processes(before, after)
     no_failure(load)
     print(f"    (answers while it was tried: {versions(load)})")
-    PROOFS.that(
-        "production is 1.1.0 as before",
-        {answers("production")["version"] for _try in range(20)} == {"1.1.0"},
-        "20 of 20",
-    )
+    serves("production is 1.1.0 as before", "1.1.0")
     api = [[p for p in view.of("production") if p.name == "shop-api"] for view in (before, after)]
     PROOFS.that("production's API was not touched", api[0] == api[1], "same pids, same restart counts")
     states = {process.status for process in after.of("production")}
     PROOFS.that("all of production runs", states == {"online"} and len(after.of("production")) == 3, states)
     PROOFS.that("production's release is the one before", world.live_release("production") == former, former)
-    left = [path.name for path in (world.DEMO / "production" / "releases").iterdir() if not _is_whole(path)]
-    PROOFS.that("the refused release is gone", not left, "no half release left")
+    manifest = world.manifests("production")[version]
+    marked = manifest["status"] == "bad" and manifest["reason"] and manifest["reason"] in run.message
+    PROOFS.that(f"{version} is marked bad, with the reason", marked, f"{manifest['release']}/.nodeops-release.json")
     PROOFS.untouched("test", before, after)
-
-
-def _is_whole(directory: Path) -> bool:
-    manifest = directory / ".nodeops-release.json"
-    return manifest.exists() and json.loads((directory / "package.json").read_text())["version"] in ("1.0.0", "1.1.0")
 
 
 def one_variable() -> None:
@@ -187,7 +170,7 @@ def one_variable() -> None:
     )
     former = world.live_release("test")
     source = world.DEMO / "source" / "1.0.0"
-    run, load, before, after = under_load("test-greeting", "test", source, shop_greeting=greeting)
+    run, load, before, after = under_load(lambda: deploy("test-greeting", "test", source, shop_greeting=greeting))
     PROOFS.that("the deploy went well", run.ok, "done", run)
     show.processes(before, after)
     PROOFS.that(
@@ -200,15 +183,50 @@ def one_variable() -> None:
     PROOFS.untouched("production", before, after)
 
 
+def rollback() -> None:
+    show.step(
+        6,
+        "Production is rolled back by hand, under load",
+        """1.1.0 runs well, but somebody wants 1.0.0 back. The playbook goes to the last good release before the live
+        one, with the same checks; 1.2.0 and 1.3.0 are marked bad and no choice.""",
+    )
+    left, target = world.live_release("production"), world.manifests("production")["1.0.0"]["release"]
+    command = world.command("rollback", "production", {})
+    run, load, before, after = under_load(lambda: play("production-rollback", command))
+    PROOFS.that("the rollback went well", run.ok, f"{left} → {world.live_release('production')}", run)
+    PROOFS.that("it went to the release of 1.0.0 itself", world.live_release("production") == target, target)
+    show.processes(before, after)
+    no_failure(load)
+    serves("production is 1.0.0", "1.0.0")
+    status = world.manifests("production")["1.1.0"]["status"]
+    PROOFS.that("1.1.0 is marked, so that no later rollback goes there unasked", status == "rolled back", status)
+    PROOFS.untouched("test", before, after)
+
+    entries = world.history("production")
+    print(f"\n  What {world.relative(world.DEMO)}/production/deploys.jsonl tells of production:", end="")
+    show.history(entries)
+    outcomes = [(entry["result"], entry["version"]) for entry in entries]
+    expected = [("deployed", "1.0.0"), ("deployed", "1.1.0"), ("failed", "1.2.0"), ("failed", "1.3.0")]
+    PROOFS.that(
+        "the history has every outcome, and the deploy that changed nothing is none",
+        outcomes == [*expected, ("rolled back", "1.0.0")],
+        f"{len(entries)} lines",
+    )
+
+
 def how_to_look() -> None:
     pm2 = f"PM2_HOME={world.PM2_HOME} {world.relative(world.PM2)}"
     print(f"""
 To look at it (from {world.ROOT}):
-  curl http://127.0.0.1:{world.port("production")}/            production, version 1.1.0
+  curl http://127.0.0.1:{world.port("production")}/            production, version 1.0.0
   curl http://127.0.0.1:{world.port("test")}/            test, version 1.0.0
   {pm2} list
   {pm2} logs --lines 20
   ls -l {world.relative(world.DEMO)}/production/current {world.relative(world.DEMO)}/production/releases
+  cat {world.relative(world.DEMO)}/production/deploys.jsonl
+  curl http://127.0.0.1:{world.port("production")}/products    what production sells
+  {database.psql_command("production")}
+  ls {world.relative(world.DEMO)}/backups/production
   less inventories/local/group_vars/all.yml      how both environments are described
 To stop it:
   make demo-stop""")
@@ -218,16 +236,20 @@ def demo() -> None:
     """Run all steps."""
     started = time.monotonic()
     show.paragraph(
-        """This demo runs the collection's deploy playbook on this machine, as you, without root. It has a PM2 daemon of
-        its own (PM2_HOME below .cache/demo; ~/.pm2 is not used). Lines with ✔ are proven: computed from `pm2 jlist`,
-        dump.pm2 and the applications' answers."""
+        """This demo runs the collection's playbooks (deploy, rollback, backup, db_restore, db_undo) on this machine, as
+        you, without root. It has a PM2 daemon and a PostgreSQL of its own (below .cache/demo; ~/.pm2 is not used).
+        Lines with ✔ are proven: computed from `pm2 jlist`, dump.pm2, the releases' manifests, deploys.jsonl, psql and
+        the applications' answers."""
     )
+    database.stop()
+    world.stop()
     world.prepare()
+    world.note({"shop_pg_bindir": str(database.start())})
     first_deploys()
     new_version()
     refused(
         3,
-        "A version that crashes at its start, under load",
+        "A version that crashes at its start undoes itself, under load",
         "1.2.0 throws an exception before it listens. PM2 would report success.",
         "1.2.0",
         (
@@ -238,21 +260,26 @@ def demo() -> None:
     )
     refused(
         4,
-        "A version that starts, but is not healthy, under load",
+        "A version that starts, but is not healthy, undoes itself too, under load",
         """1.3.0 listens, but its /health answers 500. The inventory says what healthy means (deploy_ready). While a new
         version is tried, it shares the port with the old one: some answers are its own.""",
         "1.3.0",
-        ("server.js", "await spool.check();", "return response.status(500).json({ status: 'failing' });"),
+        ("server.js", "const states = {};", "return response.status(500).json({ status: 'failing' });"),
     )
     one_variable()
+    rollback()
+    restoring.back_up()
+    restoring.a_mistake()
+    restoring.undo()
     print(f"\n{PROOFS.count} proofs hold, in {time.monotonic() - started:.0f} s. Production and test are left running.")
     how_to_look()
 
 
 def stop() -> None:
     """End what the demo left."""
-    count = world.stop()
-    print(f"The demo's daemon and applications are ended ({count} processes)." if count else "No demo is running.")
+    count = world.stop() + database.stop()
+    what = "The demo's daemon, applications and PostgreSQL"
+    print(f"{what} are ended ({count} processes)." if count else "No demo is running.")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
-from typing import Iterable, List, NamedTuple, NoReturn, Sequence
+from typing import Any, Iterable, List, Mapping, NamedTuple, NoReturn, Sequence, Tuple
 
 from world import ENVIRONMENTS, Process, Run, View, relative
 
@@ -31,7 +31,7 @@ def running(command: Sequence[str]) -> None:
 def ran(run: Run) -> None:
     """What became of it."""
     outcome = f"done, {run.changed} tasks changed something" if run.ok else "failed"
-    print(f"    {outcome} ({run.seconds:.0f} s; all it said: {relative(run.log)})", flush=True)
+    print(f"    {run.summary}\n    {outcome} ({run.seconds:.0f} s; all it said: {relative(run.log)})", flush=True)
 
 
 def reason(run: Run) -> None:
@@ -39,6 +39,15 @@ def reason(run: Run) -> None:
     lines = [line for line in run.message.splitlines() if not line.startswith("    at ")]  # no stack traces
     for line in lines:
         print(textwrap.fill(line, WIDTH, initial_indent="    │ ", subsequent_indent="    │ "))
+
+
+def history(entries: Iterable[Mapping[str, Any]]) -> None:
+    """The table of what became of each deploy and rollback."""
+    rows: List[Tuple[str, ...]] = [("time (UTC)", "result", "version", "release", "by", "reason")]
+    for entry in entries:
+        reason = textwrap.shorten(entry.get("reason") or "", 40, placeholder=" …")
+        rows.append((entry["time"][:19], *(entry[name] for name in ("result", "version", "release", "by")), reason))
+    _table(rows)
 
 
 class Proofs:
@@ -88,7 +97,11 @@ def processes(before: View, after: View) -> None:
     rows = [Row("environment", "app", "instance", "pid", "restarts", "")]
     for environment in ENVIRONMENTS:
         rows += _rows(environment, before.of(environment), after.of(environment))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(Row._fields))]
+    _table(rows)
+
+
+def _table(rows: Sequence[Tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print()
     for row in rows:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from support import processes
 from support.apps import free_port
@@ -92,6 +92,23 @@ def live_release(environment: str) -> Optional[str]:
     return link.resolve().name if link.is_symlink() else None
 
 
+def backups(environment: str) -> List[Dict[str, Any]]:
+    """The manifests of an environment's backups, the oldest first."""
+    found = [json.loads(path.read_text()) for path in (DEMO / "backups" / environment).glob("*/manifest.json")]
+    return sorted(found, key=lambda manifest: int(manifest["sequence"]))
+
+
+def manifests(environment: str) -> Dict[str, Dict[str, Any]]:
+    """What the releases of an environment say of themselves, by version."""
+    found = (DEMO / environment / "releases").glob("*/.nodeops-release.json")
+    return {manifest["version"]: manifest for manifest in (json.loads(path.read_text()) for path in found)}
+
+
+def history(environment: str) -> List[Dict[str, Any]]:
+    """The lines of an environment's deploys.jsonl."""
+    return [json.loads(line) for line in (DEMO / environment / "deploys.jsonl").read_text().splitlines()]
+
+
 class Run(NamedTuple):
     """A finished ansible-playbook."""
 
@@ -99,26 +116,28 @@ class Run(NamedTuple):
     changed: int  # tasks
     seconds: float
     log: Path
+    summary: str  # the host's line of what the play says at its end
     message: str  # why it failed
+    results: Dict[str, Any]  # what it leaves for a pipeline (set_stats), of the host
 
 
-def deploy_command(environment: str, source: Path, variables: Dict[str, str]) -> List[str]:
-    """What deploys `source` to one environment: the shipped playbook, with nothing around it."""
-    command = ["ansible-playbook", "nodeops.pm2.deploy", "-i", "inventories/local", "--limit", environment]
-    command += ["-e", f"@{relative(SETTINGS)}"]
-    for name, value in {"deploy_source": str(source), **variables}.items():
-        command += ["-e", f"{name}={value}" if " " not in value else json.dumps({name: value})]
-    return command
+def command(playbook: str, environment: str, variables: Dict[str, str]) -> List[str]:
+    """What does something with one environment: the shipped playbook, with nothing around it."""
+    words = ["ansible-playbook", f"nodeops.pm2.{playbook}", "-i", "inventories/local", "--limit", environment]
+    words += ["-e", f"@{relative(SETTINGS)}"]
+    for name, value in variables.items():
+        words += ["-e", f"{name}={value}" if " " not in value else json.dumps({name: value})]
+    return words
 
 
-def run(label: str, command: List[str]) -> Run:
+def run(label: str, words: List[str]) -> Run:
     """Run an ansible-playbook; its output goes to a log file of its own."""
     log = LOGS / f"{len(list(LOGS.glob('*.log'))) + 1:02}-{label}.log"
     started = time.monotonic()
     with log.open("w") as stream:
-        print(f"$ {shlex.join(command)}\n", file=stream, flush=True)
+        print(f"$ {shlex.join(words)}\n", file=stream, flush=True)
         code = subprocess.run(
-            command,
+            words,
             cwd=ROOT,
             env=_ansible_environment(),
             check=False,
@@ -128,14 +147,25 @@ def run(label: str, command: List[str]) -> Run:
         ).returncode
     output = log.read_text()
     recap = re.search(r"^shop-\w+ .*changed=(\d+)", output, re.M)
-    failure = re.search(r'^fatal: .*?"msg": ("Deploying(?:[^"\\]|\\.)*")', output, re.M)
+    summary = re.search(r"^TASK \[.* : Sum up\].*?^ +(\"shop-.*\")$", output, re.M | re.S)
+    failure = re.search(
+        r'^fatal: .*?"msg": ("(?:Deploying|Rolling back|Backing up|Restoring|Undoing)(?:[^"\\]|\\.)*")', output, re.M
+    )
     return Run(
         code == 0,
         int(recap.group(1)) if recap else -1,
         time.monotonic() - started,
         log,
+        json.loads(summary.group(1)) if summary else "",
         json.loads(failure.group(1)) if failure else "",
+        _results(output),
     )
+
+
+def _results(output: str) -> Dict[str, Any]:
+    _before, title, after = output.partition("\tRUN: ")  # below CUSTOM STATS
+    told: Dict[str, Dict[str, Dict[str, Any]]] = json.JSONDecoder().raw_decode(after)[0] if title else {}
+    return next((result for hosts in told.values() for result in hosts.values()), {})
 
 
 def _ansible_environment() -> Dict[str, str]:
@@ -145,7 +175,9 @@ def _ansible_environment() -> Dict[str, str]:
         "ANSIBLE_HOME": os.environ["ANSIBLE_HOME"],
         "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
         "ANSIBLE_CONFIG": str(CONFIG),
+        "ANSIBLE_REMOTE_TMP": str(DEMO / "tmp"),  # by itself it is below the home that /etc/passwd names
         "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_SHOW_CUSTOM_STATS": "1",
     }
 
 
@@ -155,16 +187,21 @@ def port(environment: str) -> int:
 
 
 def prepare() -> None:
-    """Start from nothing: end what an earlier demo left, empty its directory, choose ports."""
+    """Empty the demo's directory, and choose ports. What an earlier demo left has been ended."""
     if len(os.fsencode(PM2_HOME / "rpc.sock")) > SOCKET_PATH_LIMIT:
         raise SystemExit(f"{PM2_HOME} is too long a path for PM2's socket: use a checkout with a shorter path.")
-    stop()
     if DEMO.exists():
         subprocess.run(["rm", "-rf", str(DEMO)], check=True)
     LOGS.mkdir(parents=True)
     CONFIG.write_text("[defaults]\n")
     ports = {f"shop_{environment}_port": _port(4610 + 10 * i) for i, environment in enumerate(ENVIRONMENTS)}
-    SETTINGS.write_text(json.dumps({"shop_demo": str(DEMO), **ports}) + "\n")
+    note({"shop_demo": str(DEMO), **ports})
+
+
+def note(settings: Dict[str, Any]) -> None:
+    """Add to SETTINGS."""
+    known = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {}
+    SETTINGS.write_text(json.dumps({**known, **settings}) + "\n")
 
 
 def _port(wanted: int) -> int:

@@ -9,9 +9,14 @@ from pathlib import Path
 
 from support import places
 
-from bench import plays, reading
+from bench import deploys, plays, reading, restores
 
-SUBJECTS = {"plays": plays.measure, "reading": reading.measure}
+SUBJECTS = {
+    "plays": plays.measure,
+    "reading": reading.measure,
+    "deploys": deploys.measure,
+    "restores": restores.measure,
+}
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""Two things measured in turn, A B A B, so that what else the machine does meets both; their medians, their ratio."""
+"""Things measured in turn, A B A B, so that what else the machine does meets all; their medians, their ratio."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional
 
 Work = Callable[[], object]
 
@@ -33,11 +33,11 @@ class Comparison(NamedTuple):
     @property
     def ratio(self) -> float:
         """Of the medians on the clock: what the target is about."""
-        return _median(self.ours).clock / _median(self.other).clock
+        return median(self.ours).clock / median(self.other).clock
 
     def text(self) -> str:
         """Ratio, target and medians; the ratio of processor time moves less when the machine is busy."""
-        ours, other = _median(self.ours), _median(self.other)
+        ours, other = median(self.ours), median(self.other)
         verdict = "no target"
         if self.target is not None:
             verdict = f"target {self.target}: " + ("reached" if self.ratio <= self.target else "MISSED")
@@ -48,18 +48,25 @@ class Comparison(NamedTuple):
         )
 
 
-def _median(costs: List[Cost]) -> Cost:
+def median(costs: List[Cost]) -> Cost:
+    """Of each kind of seconds."""
     return Cost(*map(statistics.median, zip(*costs, strict=True)))
 
 
-def in_turn(ours: Work, other: Work, rounds: int) -> Tuple[List[Cost], List[Cost]]:
-    """What both cost, each after one round that does not count."""
-    costs: Tuple[List[Cost], List[Cost]] = ([], [])
+def in_turn(*works: Work, rounds: int, before: Work = lambda: None) -> List[List[Cost]]:
+    """What each costs, after one round that does not count. Nor does `before`, which comes first in each round."""
+    costs: List[List[Cost]] = [[] for _work in works]
     for number in range(rounds + 1):
-        for work, found in ((ours, costs[0]), (other, costs[1])):
+        before()
+        for work, found in zip(works, costs, strict=True):
             start = Cost.now()
             work()
             end = Cost.now()
             if number:
                 found.append(Cost(end.clock - start.clock, end.processor - start.processor))
     return costs
+
+
+def rounds(usual: int) -> int:
+    """How many rounds count: $BENCH_ROUNDS, else as many as usual."""
+    return int(os.environ.get("BENCH_ROUNDS", usual))

@@ -13,7 +13,7 @@ from support import places
 from support.modules import call
 from support.pm2 import VERSIONS, Pm2Home
 
-from bench.comparison import Comparison, in_turn
+from bench.comparison import Comparison, in_turn, rounds
 
 PLAYS = Path(__file__).parent / "plays"
 PEER = places.CACHE / "bench" / "peer" / "bin"
@@ -50,7 +50,7 @@ def _compare(home: Pm2Home, directory: Path) -> Iterator[Comparison]:
 
 
 def _ratio(ours: Play, name: str, other: Play, target: float) -> Any:
-    mine, theirs = in_turn(ours.run, other.run, int(os.environ.get("BENCH_ROUNDS", ROUNDS)))
+    mine, theirs = in_turn(ours.run, other.run, rounds=rounds(ROUNDS))
     return mine, name, theirs, target
 
 

@@ -15,7 +15,7 @@ from support import places
 from support.modules import call
 from support.pm2 import VERSIONS, Pm2Home
 
-from bench.comparison import Comparison, in_turn
+from bench.comparison import Comparison, in_turn, rounds
 
 PROCESSES = 200
 ROUNDS = 15
@@ -65,7 +65,7 @@ def _compare(home: Pm2Home) -> Iterator[Comparison]:
     def read_as_program() -> None:
         subprocess.run([sys.executable, "-c", PROGRAM, home.home, str(PROCESSES)], env=env, check=True)
 
-    mine, theirs = in_turn(read, jlist, ROUNDS)
+    mine, theirs = in_turn(read, jlist, rounds=rounds(ROUNDS))
     yield Comparison("reading 200 processes, in a process that runs", mine, "pm2 jlist", theirs, TARGET)
-    mine, theirs = in_turn(read_as_program, jlist, ROUNDS)
+    mine, theirs = in_turn(read_as_program, jlist, rounds=rounds(ROUNDS))
     yield Comparison("reading 200 processes, as a whole program", mine, "pm2 jlist", theirs, None)
