@@ -95,9 +95,9 @@ def run(
     """Run ``commands`` in ``cwd`` until one fails. ``timeout``: seconds for each, 0 for no limit. ``what``: "build".
 
     Each has a session of its own, no standard input and no shell. When it is over, in whatever way (a signal to this
-    process too), the rest of its process group is ended. What has moved to another session on its own lives on, and
-    nobody waits for it. ``ends_with_us``: the group is ended too when this process is killed (SIGKILL). Returns what
-    ran and how long, in seconds. Raises Pm2Error with details command, rc, output.
+    process too), the rest of its process group is ended, and its end awaited. What has moved to another session on its
+    own lives on, and nobody waits for it. ``ends_with_us``: the group is ended too when this process is killed
+    (SIGKILL). Returns what ran and how long, in seconds. Raises Pm2Error with details command, rc, output.
     """
     argvs = [arguments(command) for command in commands]
     done = []
@@ -262,6 +262,7 @@ class _Run:
             finally:  # whatever interrupts the wait
                 _signal_group(process.pid, signal.SIGKILL)
                 process.wait()
+                _await_end(process.pid)
         return cast(int, process.returncode)
 
     def _failure(self, reason: str, status: Optional[int]) -> Pm2Error:
@@ -303,6 +304,27 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 def _is_group_over(process: subprocess.Popen[bytes]) -> bool:
     """Whether nobody of the command's process group runs any more; zombies do not."""
     return _has_ended(process) and not any(_members(process.pid))
+
+
+def _await_end(group: int) -> None:
+    """After SIGKILL, when its leader is gone: until no other member runs, who may still write into the release.
+
+    One that hangs in the kernel (a dead network drive) is given up after TERM_GRACE seconds.
+    """
+    deadline = time.monotonic() + TERM_GRACE
+    while time.monotonic() < deadline and _exists(group) and any(_members(group)):
+        time.sleep(0.002)
+
+
+def _exists(group: int) -> bool:
+    """Whether a process group has members, zombies too: far cheaper than to look for them."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _members(group: int) -> Iterator[int]:

@@ -24,7 +24,13 @@ pytestmark = pytest.mark.timeout(900)  # seconds; alone it takes two minutes, be
 def demo(home: Path, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(places.ROOT / "scripts" / "demo"), *arguments],
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "DEMO_DIR": str(directory), "CI_TOKEN": "canary-5d1e"},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "DEMO_DIR": str(directory),
+            "CI_TOKEN": "canary-5d1e",
+            "PYTEST_XDIST_WORKER": os.environ.get("PYTEST_XDIST_WORKER", "gw0"),  # whose ports it may take
+        },
         check=False,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

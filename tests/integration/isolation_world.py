@@ -6,13 +6,10 @@ the changed namespace with what the model says.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import random
 import re
 import signal
-import socket
 import time
 from collections import Counter
 from pathlib import Path
@@ -47,7 +44,7 @@ class World:
         self.seconds = 0.0
         self.state: State = {}
         self._directory = directory
-        self._port = _free_port()
+        self._port = apps.free_port()
         self._history: List[str] = []
         self._is_broken = True
 
@@ -79,7 +76,7 @@ class World:
         self._write_apps()
         self._start_cli()
         self._module("pm2_process", **self._options(Call(apps=(Definition("jobs"),)), OWN))
-        self._module("pm2_process", **self._options(Call(apps=_twin_apps(str(_free_port()))), TWIN))
+        self._module("pm2_process", **self._options(Call(apps=_twin_apps(str(apps.free_port()))), TWIN))
         time.sleep(SETTLED)
         self._first_dump = self.pm2.dump.read_bytes()
         self._module("pm2_process", namespace=OWN, state="absent")
@@ -430,7 +427,7 @@ def expect(holds: bool, problem: str) -> None:
         raise Violation(problem)
 
 
-def eventually(check: Callable[[], None], timeout: float = 3.0) -> None:
+def eventually(check: Callable[[], None], timeout: float = 20.0) -> None:
     """Until `check` raises no more; for what PM2 does after it has answered."""
     deadline = time.monotonic() + timeout
     while True:
@@ -440,15 +437,6 @@ def eventually(check: Callable[[], None], timeout: float = 3.0) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-
-
-def _free_port() -> int:
-    """Not one of those that other tests take, which may run at the same time."""
-    while True:
-        port = random.SystemRandom().randrange(11000, 20000)  # hypothesis makes `random` give the same in each worker
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def _twin_apps(port: str) -> Tuple[Definition, ...]:

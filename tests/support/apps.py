@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import socket
 from pathlib import Path
-from typing import Union
+from typing import Iterator, Union
 
 # Below the range from which Linux takes the ports of outgoing connections (32768 to 60999): a load generator that
 # opens thousands of those must not find itself on a port that an application is about to listen on.
 _PORTS = range(20000, 32000)
+_SHARES = 8
+
+
+def _share() -> Iterator[int]:
+    """The ports of this process of pytest-xdist, round and round.
+
+    What one test may listen on is never offered to a test beside it, nor soon again to the next one.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    ports = _PORTS[int(worker[2:]) % _SHARES :: _SHARES]
+    return itertools.islice(itertools.cycle(ports), random.randrange(len(ports)), None)
+
+
+_share_of_ports = _share()
 
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 nobody listens on."""
     while True:
-        port = random.choice(_PORTS)
+        port = next(_share_of_ports)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
