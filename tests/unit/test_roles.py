@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Dict
 
 import pytest
@@ -15,6 +15,7 @@ import yaml
 from support import places
 
 ROLES = sorted(path.name for path in (places.ROOT / "roles").iterdir())
+INVENTORIES = sorted(path.name for path in (places.ROOT / "inventories").iterdir())
 # Their defaults are made of other variables.
 COMPUTED = {
     "deploy_database",
@@ -78,6 +79,19 @@ def test_every_hook_that_runs_can_be_given(role: str) -> None:
         for name in re.findall(r"\w+", names)
     }
     assert run == set(specification(role)["deploy_hooks"]["options"])
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES)
+def test_the_user_of_an_inventory_may_make_what_lies_beside_its_store(inventory: str) -> None:
+    """The key and the job are made beside `backup_dest`, so the directory above it has to be the user's own."""
+    found = (places.ROOT / "inventories" / inventory / "group_vars").glob("**/*.yml")
+    variables = {name: value for file in found for name, value in (yaml.safe_load(file.read_text()) or {}).items()}
+    user, above = variables.get("ansible_user"), PurePosixPath(variables["backup_dest"]).parent
+    if user != "root":
+        assert above != PurePosixPath("/var/backups")
+    if user not in (None, "root"):
+        readme = (places.ROOT / "inventories" / inventory / "README.md").read_text()
+        assert f"`install -d -o {user} -g {user} -m 0700 {above}`" in readme
 
 
 @pytest.mark.parametrize("file", sorted((places.ROOT / "inventories").glob("*/group_vars/**/*.yml")), ids=str)
