@@ -338,7 +338,7 @@ def test_disks_that_are_full_or_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_two_deploys_of_one_environment_at_once(site: Faulty, before: Before) -> None:
-    """The second is refused and told by whom; the first knows nothing of it."""
+    """The second is refused and told by whom; a rollback may wait. The first knows nothing of them."""
     go = site.directory / "go"
     go.unlink(missing_ok=True)
     wait = f"const t = setInterval(() => require('fs').existsSync({str(go)!r}) && clearInterval(t), 20)"
@@ -359,16 +359,27 @@ def test_two_deploys_of_one_environment_at_once(site: Faulty, before: Before) ->
         for word in ("app in namespace production is locked: a deploy", where, owner["since"], owner["run"]):
             assert word in second.message
         assert "Nothing was changed. Wait for it to end, or give lock_timeout" in second.message
+        assert "deploy_lock_timeout" in second.message
         assert f"current still names {before.release}" in second.message
         assert second.results["production"]["stage"] == "prepare"
         assert waited < 30
         before.check_processes()
+        third = playbooks.start("rollback", site.inventory, "-e", "deploy_lock_timeout=300")
+        assert third.stdout
+        assert any("Bring the processes and current to the earlier release" in line for line in third.stdout)
+        time.sleep(2)
+        assert third.poll() is None
     finally:
         go.write_text("")
         done = playbooks.finish(first)
     assert done.code == 0, done.output
-    assert site.served() == {site.version}
-    assert [(line["result"], line["run"]) for line in faults.history(site.root())][-1] == ("deployed", owner["run"])
+    back = playbooks.finish(third)
+    assert back.code == 0, back.output
+    assert site.current().name == before.release
+    assert faults.served(site) == before.version
+    told = [(line["result"], line["run"]) for line in faults.history(site.root())]
+    assert told[-2] == ("deployed", owner["run"])
+    assert told[-1][0] == "rolled back"
     before.check_left()
 
 

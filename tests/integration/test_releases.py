@@ -178,6 +178,20 @@ def test_two_runs_at_once(app: Application) -> None:
     assert not app.call("pm2_release", app.prepared_options(second))["failed"]  # free again
 
 
+def test_a_rollback_waits_for_a_deploy_that_runs(app: Application) -> None:
+    first = app.deployed()["release"]
+    app.release("2")
+    run = app.run()
+    second = app.call("pm2_release", app.prepared_options(run))["release"]
+    waiting = modules.spawn("pm2_release", app.options("rolled_back", app.run(), lock_timeout=60))
+    time.sleep(2)
+    assert waiting.poll() is None
+    assert not app.call("pm2_release", app.published_options(run, second))["failed"]
+    back = modules.finish(waiting)
+    assert (back["failed"], back.get("release"), back.get("former")) == (False, first, second), back
+    app.check_agreement(first, "1")
+
+
 def test_what_a_run_left_unpublished_is_abandoned(app: Application) -> None:
     run = app.run()
     prepared = app.call("pm2_release", app.prepared_options(run))
