@@ -300,10 +300,14 @@ def test_what_is_refused_changes_nothing(site: Site) -> None:
         "without sha256": {"deploy_source_type": "archive", "deploy_source": str(site.inventory)},
         "at least 1 release": {"deploy_keep": 0},
         "is no http(s) URL": {"deploy_ready": {"http": [{"url": "localhost:3000"}]}},
+        "needs backup_dest and backup_databases": {"deploy_backup_before_migrate": True},
+        "needs backup_databases, as": {"deploy_backup_before_migrate": True, "backup_dest": "/srv/backups/app"},
     }
     for message, variables in refused.items():
-        run = site.refused("-e", json.dumps(variables))
-        assert message in run.output
+        for check in ([], ["--check"]) if "needs" in message else ([],):
+            run = site.refused("-e", json.dumps(variables), *check)
+            assert message in run.output
+            assert run.results["production"]["stage"] == "prepare"
     assert not site.root().exists()
     assert site.pm2.daemon_pids() == []
 
