@@ -136,6 +136,17 @@ def test_a_drill_of_encrypted_backups_goes_as_far_as_the_keys_of_the_host(
     environment.world.check(before)
 
 
+def test_every_playbook_looks_at_its_variables_first(environment: Environment) -> None:
+    for playbook in ("restore_drill", "db_undo"):
+        environment.unset = {"backup_dest"}
+        run = environment.play(playbook)
+        assert run.code == 2, run.output
+        assert "missing required arguments: backup_dest" in run.output
+        environment.unset.clear()
+        run = environment.fails(playbook, "-e", f"backup_databases={environment.world.shop}")
+        assert "backup_databases has to be a list" in run.message
+
+
 @pytest.mark.skipif(not RSYNC, reason=debian.why_not("rsync", "rsync"))
 def test_what_fails_is_told_and_the_rest_is_done(environment: Environment, tmp_path: Path) -> None:
     world = environment.world
