@@ -8,7 +8,7 @@
 
 ::
 
-    <dest>/.nodeops/      lock, sequence and what restores note
+    <dest>/.nodeops/      lock, sequence, ids of removed backups and what restores note
     <dest>/.partial-<id>/ being written, or left by a killed run
     <dest>/.removed-<id>/ being removed, or left by a killed run
     <dest>/<id>/          manifest.json (signed), verified.json (signed), and the files the manifest names
@@ -26,7 +26,7 @@ import secrets
 import shutil
 import socket
 import stat
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _files, _points, _seal, _trust
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
@@ -51,6 +51,8 @@ _CHUNK = 1 << 20
 _LARGEST_DOCUMENT = 256 << 20
 """Bytes; what is larger is no manifest."""
 _SHOWN = 5
+_REMEMBERED = 10000
+"""Ids of backups that were removed."""
 
 
 def now() -> datetime.datetime:
@@ -422,6 +424,20 @@ class Store:
         except OSError as error:
             raise Pm2Error("Backup %s could not be removed: %s." % (backup.id, error.strerror)) from error
         _points.reached("store backup removed")
+        with contextlib.suppress(OSError):  # of a full disk: then it goes here and stays elsewhere
+            noted = [*self._removed(), backup.id][-_REMEMBERED:]
+            _files.write_atomically(self._state("removed"), "".join("%s\n" % name for name in noted).encode())
+
+    def removed(self) -> Set[str]:
+        """The ids of the backups that ``remove`` has removed; copies of them elsewhere may go too."""
+        return set(self._removed())
+
+    def _removed(self) -> List[str]:
+        try:
+            with open(_open(self._state("removed")), encoding="ascii") as stream:
+                return [name for name in stream.read().split("\n") if _ID.match(name)]
+        except (OSError, ValueError):
+            return []
 
     def sweep(self) -> List[str]:
         """Remove what killed runs have left; what was removed. Call it with the lock held."""
