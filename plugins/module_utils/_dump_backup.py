@@ -82,8 +82,7 @@ def run(params: Dict[str, Any], check_mode: bool, warn: Warn) -> Dict[str, Any]:
     _env_files.check_paths(params["files"], params["dest"])
     _age.check_recipients(params["age_recipients"])
     rules = _keep.parse(params)
-    create = state == "present" and not check_mode
-    store = _store.Store(params["dest"], params["key_file"], create)
+    store = _store.Store(params["dest"], params["key_file"], state == "present", check_mode)
     call = _Call(params, check_mode, warn, home, rules, store)
     return {"present": _present, "verified": _verified, "restored": _restored, "pruned": _pruned}[state](call)
 
@@ -262,7 +261,7 @@ def _verified(call: _Call) -> Dict[str, Any]:
             call.warn("%s in the store is no backup that can be trusted: %s." % (name, why))
         how, problems = _verification(call, backup)
         if not call.check_mode:
-            backup = call.store.note_verified(backup, how, problems)
+            backup = call.store.note_verified(backup, _noted(backup, how, problems), problems)
         result = {"changed": False, "backup": described(backup), "problems": problems, "how": how}
         if problems:
             good = _newest_good(call)
@@ -285,6 +284,12 @@ def _verification(call: _Call, backup: _store.Backup) -> Tuple[str, List[str]]:
     call.warn("Backup %s is encrypted, and there is no age_identity_file: only its bytes were verified." % backup.id)
     former = backup.verification
     return "bytes", list(former["problems"]) if former and former["how"] != "bytes" else []
+
+
+def _noted(backup: _store.Backup, how: str, problems: List[str]) -> str:
+    """How it was verified, or formerly, where that has found what reading its bytes cannot find."""
+    former = backup.verification
+    return former["how"] if former and how == "bytes" and problems == former["problems"] else how
 
 
 def _chosen(call: _Call, only_good: bool, but: AbstractSet[str] = frozenset()) -> _store.Backup:
