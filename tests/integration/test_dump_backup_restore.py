@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _env_files
+from ansible_collections.nodeops.pm2.plugins.module_utils import _env_files, _pm2_recover, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from integration.test_dump_backup import SLEEPER, Place, damage
-from support import observe, processes
+from support import modules, observe, processes
 from support.killer import Runner
 from support.namespaces import home_in
 from support.pm2 import Pm2Home
@@ -20,6 +20,7 @@ from support.readers import Readers
 
 HANDMADE = {"COLOUR": "grey", "TOKEN": "by hand"}
 READY = {"min_uptime": 0.2, "timeout": 40}
+_READY_DEFAULTS: Dict[str, Any] = {"http": [], "tcp": [], "log": []}
 UNTIL_IT_HAS_READ = {**READY, "log": ["a reads"]}
 
 
@@ -178,6 +179,8 @@ def test_without_apply_files_and_dump_are_put_back_and_nothing_else(place):
     left.bring("a", "b", env={"TOKEN": "other"})
     before = kept(place, "right", "new")
     live = left.live()
+    shown = modules.call("pm2_dump_backup", place.params(state="restored"), check=True, diff=True)["diff"][-1]
+    assert (shown["before"], shown["after"]) == ("left a\nleft b\nright a\n", "left a\nright a\n")
     foreseen, result = place.done(check=True, state="restored"), place.done(state="restored")
     assert (foreseen["changed"], foreseen["files"], foreseen["saved"]) == (True, result["files"], True)
     assert result["files"] == [{"path": str(left.env_file), "changed": True}]
@@ -328,6 +331,40 @@ def test_links_stay_links_and_owners_stay_owners(place):
     real.unlink()
     left.directory.rename(place.directory / "elsewhere")
     place.refused("cannot be put back", "does not exist", state="restored")
+
+
+def test_where_nothing_ran_what_comes_back_stays_though_another_fails(place):
+    """And what is said of it is true: nothing was changed only where nothing came back."""
+    left, right = readers(place, "left", "a"), readers(place, "right", "a")
+    left.write("broken")
+    files = [str(left.env_file), str(right.env_file)]
+    place.done(files=files)
+    lose_everything(place)
+    left.write("green")
+    options = {"state": "restored", "apply": True, "ready": UNTIL_IT_HAS_READ}
+    result = place.refused("Namespace left was", "Brought back: right", **options)
+    assert (result["rolled_back"], result["changed"], result["restored_namespaces"]) == (False, True, ["right"])
+    assert [each["changed"] for each in result["files"]] == [True, False]
+    lose_everything(place)
+    left.write("green")
+    result = place.refused("Namespace left was", namespace="left", files=files[:1], **options)
+    assert (result["rolled_back"], result["changed"], result["restored_namespaces"]) == (True, False, [])
+    assert [each["changed"] for each in result["files"]] == [False]
+    assert "green" in left.env_file.read_text()
+
+
+def test_lost_processes_come_back_though_those_of_another_namespace_do_not(place):
+    left, right = readers(place, "left", "a"), readers(place, "right", "a")
+    place.pm2.kill()
+    left.write("broken")
+    given = {name: spec.get("default") for name, spec in _pm2_recover.ARGUMENTS.items()}
+    params = {**given, **place.params(), "ready": {**_READY_DEFAULTS, **UNTIL_IT_HAS_READ}}
+    with _signals.raised(), pytest.raises(Pm2Error, match="Namespace left was not brought back") as failed:
+        _pm2_recover.run(params, False, print)
+    assert failed.value.details["changed"] is True
+    assert {action["namespace"] for action in failed.value.details["actions"]} == {"right"}
+    assert right.told("a") == ["blue"]
+    assert not left.live()
 
 
 def test_what_could_not_be_put_back_is_kept_for_the_next_restore(place, monkeypatch):

@@ -219,7 +219,8 @@ def test_only_the_job_that_makes_backups_has_their_numbers(tmp_path: Path) -> No
     """A series that stands in two files is an error for the collector, and what a drill looks at may be an old one."""
     for name in _job_config.JOBS:
         this = Job(name, [], None, 0.0)
-        run = Record(Config("shop", "shop", str(tmp_path), str(tmp_path / "log"), str(tmp_path), "/bin", {}), this, str)
+        config = Config("shop", "shop", str(tmp_path), str(tmp_path / "log"), str(tmp_path), "/bin", {})
+        run = Record(config, this, print)
         run.backup("pm2_dump_backup", {"backup": {"size": 10, "created": "2026-11-24T10:54:00Z"}})
         run.end(0)
     lines = "".join(path.read_text() for path in tmp_path.glob("*.prom")).splitlines()
