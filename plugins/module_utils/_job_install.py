@@ -75,6 +75,7 @@ def install(document: Dict[str, Any], check_mode: bool) -> Installed:
             with _private(), _files.lock_file(os.path.join(path, "lock"), "The job was not installed", 60.0):
                 former = _named(path)
                 _write_version(path, version, files)
+                _forget_metrics(path, config)
                 _switch(path, version)
                 _clean(path, version, former)
         except OSError as error:
@@ -255,6 +256,18 @@ def _switch(path: str, version: str) -> None:
     os.symlink(os.path.join("lib", version), new)
     os.rename(new, link)
     _files.sync_directory(path)
+
+
+def _forget_metrics(path: str, config: Config) -> None:
+    """Those that the job so far has left elsewhere or under another name: they would stand there as if it still ran."""
+    try:
+        former = _job_config.read(os.path.join(path, "current", "config.json"))
+    except Pm2Error:  # there is none
+        return
+    if former.metrics_dir and (former.metrics_dir, former.name) != (config.metrics_dir, config.name):
+        for job in _job_config.JOBS:
+            with contextlib.suppress(OSError):
+                _job_metrics.remove(former.metrics_dir, former.name, job)
 
 
 def _clean(path: str, version: str, former: str) -> None:

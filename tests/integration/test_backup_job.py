@@ -338,6 +338,22 @@ def test_it_is_removed_and_its_log_stays(host: Host, tmp_path: Path) -> None:
     assert host.well(state="absent")["changed"] is False
 
 
+def test_metrics_do_not_stay_where_they_are_no_longer_written(host: Host, tmp_path: Path) -> None:
+    for changes in ({"metrics_dir": "other"}, {"name": "other"}, {"metrics_dir": None}):
+        for name in ("metrics", "other"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+            (tmp_path / name).mkdir()
+        host.params.update(metrics_dir=str(tmp_path / "metrics"), name="shop")
+        host.well()
+        host.run("backup")
+        assert len(list((tmp_path / "metrics").iterdir())) == 1
+        host.params.update(changes)
+        if changes.get("metrics_dir"):
+            host.params["metrics_dir"] = str(tmp_path / "other")
+        assert host.well()["changed"] is True
+        assert not list((tmp_path / "metrics").iterdir())
+
+
 def test_a_job_runs_now_and_tells_each_step(host: Host) -> None:
     result = host.well(check=True, state="done", job="backup")
     assert (result["changed"], result["steps"][0]["result"]["backup"]) == (True, None)
