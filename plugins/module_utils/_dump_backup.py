@@ -310,17 +310,11 @@ def _chosen(call: _Call, only_good: bool, but: AbstractSet[str] = frozenset()) -
 
 
 def _latest(call: _Call, only_good: bool, but: AbstractSet[str]) -> _store.Backup:
-    found = [each for each in call.store.backups(_store.PM2) if _fits(each, call.scope)] if call.store.exists else []
-    good = [each for each in found if each.good and each.id not in but]
+    found = [each for each in call.store.backups(_store.PM2) if _fits(each, call.scope)]
     if found and not only_good:
         return found[-1]
-    if found and not good:
-        raise Pm2Error(
-            "None of the %d backups of %s in %s is verified as good. Nothing was changed. Verify the newest (%s) with "
-            "state: verified, or name one by its id."
-            % (len(found), _store.described(call.scope), call.store.dest, found[-1].id)
-        )
-    return good[-1] if good else call.store.find(_store.LATEST, _store.PM2, call.scope)
+    found = [each._replace(verification=None) if each.id in but else each for each in found]
+    return call.store.newest_good(found, _store.described(call.scope))
 
 
 def _fits(backup: _store.Backup, scope: _store.Scope) -> bool:

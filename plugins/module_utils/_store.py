@@ -307,10 +307,9 @@ class Store:
 
     def find(self, wanted: str, kind: str, scope: Optional[Scope] = None) -> Backup:
         """The backup with this id, or for "latest" the newest that is verified as good. Raises Pm2Error."""
-        if not self.exists:
-            raise Pm2Error("There is no backup store at %s. %s" % (self.dest, NOTHING_CHANGED))
         if wanted == LATEST:
-            return self._latest(kind, scope)
+            return self.newest_good(self.backups(kind, scope), described(scope) if scope else "kind %s" % kind)
+        self._must_be_there()
         if not _ID.match(wanted):
             raise Pm2Error(
                 "%r is no id of a backup. %s Give one, such as 20261124T105400Z-%s-0a1b2c, or %s. %s"
@@ -337,12 +336,12 @@ class Store:
             )
         return backup
 
-    def _latest(self, kind: str, scope: Optional[Scope]) -> Backup:
-        backups = self.backups(kind, scope)
+    def newest_good(self, backups: List[Backup], of: str) -> Backup:
+        """Of some in the order they were made; ``of`` says in the error what they are of. Raises Pm2Error."""
+        self._must_be_there()
         good = [backup for backup in backups if backup.good]
         if good:
             return good[-1]
-        of = described(scope) if scope else "kind %s" % kind
         if backups:
             raise Pm2Error(
                 "None of the %d backups of %s in %s is verified as good. %s Verify the newest (%s) with state: "
@@ -351,6 +350,10 @@ class Store:
         broken = self.broken()
         also = "" if not broken else " What is there cannot be trusted: %s." % _listed(broken)
         raise Pm2Error("There is no backup of %s in %s.%s %s" % (of, self.dest, also, NOTHING_CHANGED))
+
+    def _must_be_there(self) -> None:
+        if not self.exists:
+            raise Pm2Error("There is no backup store at %s. %s" % (self.dest, NOTHING_CHANGED))
 
     def _there_are(self, kind: str, scope: Optional[Scope]) -> str:
         newest = [backup.id for backup in self.backups(kind, scope) if backup.good][-_SHOWN:]
