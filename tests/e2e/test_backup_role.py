@@ -162,9 +162,12 @@ def test_what_fails_is_told_and_the_rest_is_done(environment: Environment, tmp_p
     assert environment.log[-1].startswith("backup: FAILED with exit code 1")
 
     environment.variables.update(backup_databases=[], backup_processes=False)
+    assert f"{environment.file} would be in no backup" in environment.fails("backup").message
+    environment.variables["backup_files"] = []
     assert "there is nothing to do" in environment.fails("backup").message
 
     environment.variables.update(backup_processes=True, backup_keep_within="often")
+    del environment.variables["backup_files"]
     lost = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_ssh_common_args": "-o ConnectTimeout=2"}
     environment.others["lost"] = {**environment.describe(), "ansible_connection": "ssh", **lost}
     run = environment.play("backup")

@@ -15,6 +15,7 @@ from support import playbooks
 from support.environments import Outcome
 
 SHOP = "shop"
+pytestmark = pytest.mark.timeout(600)  # seconds; several runs of ansible-playbook, and other tests beside them
 
 
 class Host:
@@ -75,8 +76,33 @@ def test_the_units_of_another_environment_stay(host: Host) -> None:
     others = host.files()
     assert len(others) == 5 + 3 + 2 + 2  # units, links, their directories, the drop-in
 
-    host.succeeds(SHOP)
+    assert host.succeeds(SHOP)["result"] == "done"
     assert others.items() <= host.files().items()
     assert len(host.files()) == len(others) + 5 + 3
-    host.succeeds(SHOP, backup_scheduler="none")
+    assert host.succeeds(SHOP, backup_scheduler="none")["result"] == "done"
     assert host.files() == others
+
+
+def test_a_change_of_the_schedule_is_told(host: Host) -> None:
+    """And where the destination ends with a slash, the job is beside it all the same."""
+    dest = str(host.directory / SHOP)
+    assert host.succeeds(SHOP, backup_dest=dest + "/")["result"] == "done"
+    assert [path.name for path in host.directory.glob("shop*")] == ["shop.job"]
+    assert host.succeeds(SHOP, backup_dest=dest + "/")["result"] == "unchanged"
+    assert host.succeeds(SHOP, backup_dest=dest + "/", backup_random_delay="1min")["result"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"backup_schedule": "0 24 * * *", "backup_drill_schedule": "0 2 * * sat,8"}, "0 24 * * *, 0 2 * * sat,8"),
+        ({"backup_schedule": "*-*-* 02:00"}, "These are not: *-*-* 02:00"),
+        ({"backup_cron_file": "/etc/cron.d/shop.backup"}, "/etc/cron.d/shop.backup"),
+        ({"backup_files": ["/srv/shop/.env"]}, "/srv/shop/.env would be in no backup"),
+    ],
+)
+def test_what_would_never_run_is_refused(host: Host, variables: Dict[str, Any], says: str) -> None:
+    reason = host.fails(SHOP, backup_scheduler="cron", **variables)
+    assert says in reason
+    assert reason.endswith("Nothing was changed.")
+    assert [path.name for path in host.directory.iterdir()] == ["inventory.json"]
