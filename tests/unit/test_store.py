@@ -529,7 +529,7 @@ def test_who_waits_in_vain_is_told_for_whom(store: Store, dest: Path) -> None:
             other.lock("Nothing was restored", 0.2),
         ):
             pass
-        assert 0.15 < time.monotonic() - start < 5
+        assert 0.15 < time.monotonic() - start < 60
     with other.lock("Nothing was restored", 0):
         pass
 
