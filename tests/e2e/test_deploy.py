@@ -28,9 +28,8 @@ def site(pm2_7: Pm2Home, tmp_path: Path) -> Site:
     return Site(pm2_7, tmp_path)
 
 
-def test_the_life_of_an_application(pm2: Pm2Home, tmp_path: Path) -> None:
-    """First deploy, the same again, a new version, broken ones: on every PM2."""
-    site = Site(pm2, tmp_path)
+def test_the_life_of_an_application(site: Site) -> None:
+    """First deploy, the same again, a new version, broken ones. (On every PM2: test_systems.py, test_releases.py.)"""
     site.deployed()
     first = site.root() / site.current()
     assert first.parent == site.root() / "releases"
