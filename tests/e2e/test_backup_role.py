@@ -21,7 +21,7 @@ from support.namespaces import home_in
 from support.postgres import Server
 
 KEYGEN, RSYNC = debian.program("age-keygen", "age"), debian.program("rsync", "rsync")
-pytestmark = pytest.mark.timeout(600)  # seconds; several runs of ansible-playbook, and other tests beside them
+pytestmark = pytest.mark.timeout(900)  # seconds; several runs of ansible-playbook, and other tests beside them
 
 
 @pytest.fixture(name="site", scope="module")

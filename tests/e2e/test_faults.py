@@ -24,7 +24,7 @@ from support import faults, playbooks
 from support.apps import free_port
 from support.faults import Before, Expected, Faulty, World
 
-pytestmark = pytest.mark.timeout(600)  # seconds; a run of ansible-playbook for each, and other tests beside them
+pytestmark = pytest.mark.timeout(900)  # seconds; a run of ansible-playbook for each, and other tests beside them
 
 DIRECT = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "")
 

@@ -25,7 +25,7 @@ from support.namespaces import home_in
 from support.postgres import Server
 from support.scheduler import Cron
 
-pytestmark = pytest.mark.timeout(600)  # seconds; several runs of ansible-playbook, and other tests beside them
+pytestmark = pytest.mark.timeout(900)  # seconds; several runs of ansible-playbook, and other tests beside them
 
 
 @pytest.fixture(name="environment", scope="module")
