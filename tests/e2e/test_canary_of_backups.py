@@ -63,13 +63,12 @@ class Spy:
         return self
 
     def _watch(self) -> None:
-        while not self._over.wait(0.05):
+        while not self._over.wait(0.01):
             for pid in processes.all_pids():
                 line = processes.cmdline(pid)
                 self.seen.add(line)
-                names = [Path(word).name for word in line.split(" ")[:2]]  # a script's is its shell's first argument
-                program = next((name for name in names if name in HELPERS), "")
-                if program and (found := processes.environ(pid)):
+                program = Path(line.split(" ")[0]).name
+                if program in HELPERS and (found := processes.environ(pid)):
                     self.programs.add(program)
                     self.seen.update(f"{key}={value}" for key, value in found.items())
 
@@ -94,18 +93,7 @@ class Spied(Environment):
         super().renew()
         self.file.write_text(f"TOKEN={SECRETS['backed-up file']}\n")
         self.file.chmod(0o600)
-        self.variables["pg_bindir"] = str(self._slow_programs())
         self.variables["backup_ping_url"] = self.monitor.url(f"/{SECRETS['path of the ping']}")
-
-    def _slow_programs(self) -> Path:
-        """PostgreSQL's, each of which waits a moment first: with all that it is given, and long enough to be seen."""
-        made = self.directory / "slow"
-        made.mkdir(exist_ok=True)
-        for real in self.world.server.binaries.directory.iterdir():
-            script = made / real.name
-            script.write_text(f'#!/bin/sh\nsleep 0.2\nexec {real} "$@"\n')
-            script.chmod(0o755)
-        return made
 
     def leaks(self, text: str) -> List[str]:
         """The secrets that a text holds, as they are or as JSON has them."""
