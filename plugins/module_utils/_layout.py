@@ -17,7 +17,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Erro
 MANIFEST = ".nodeops-release.json"
 UNFINISHED = ".preparing-"
 LEAVING = ".removing-"
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}\Z")
+ID = "[A-Za-z0-9][A-Za-z0-9._+-]{0,119}"
 
 
 class Layout(NamedTuple):
@@ -59,8 +59,12 @@ class Layout(NamedTuple):
         return os.path.join("releases", release)
 
     def release_named_by(self, link_text: str) -> str:
-        """The id that a text of ``current`` names; "" when it leads elsewhere."""
-        path = os.path.normpath(os.path.join(self.root, link_text))
+        """The id of the release that a text of ``current`` leads to, over links too; "" when it leads elsewhere."""
+        path = os.path.join(self.root, link_text)
+        real = os.path.realpath(path)
+        if os.path.dirname(real) == os.path.realpath(self.releases):
+            return os.path.basename(real)
+        path = os.path.normpath(path)  # a release may itself be a link to another disk
         return os.path.basename(path) if os.path.dirname(path) == os.path.normpath(self.releases) else ""
 
     def make(self) -> None:
@@ -79,7 +83,7 @@ class Layout(NamedTuple):
 
 def check_id(release: str) -> str:
     """Raises Pm2Error for a name that is no id of a release."""
-    if not _ID.match(release):
+    if not re.fullmatch(ID, release):
         raise Pm2Error(
             "release %r is no id: up to 120 letters, digits and . _ + -, the first a letter or digit. Nothing was "
             "changed." % release

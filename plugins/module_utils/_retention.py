@@ -20,7 +20,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Erro
 from ansible_collections.nodeops.pm2.plugins.module_utils._layout import Layout
 from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manifest
 
-_IN_A_PATH = re.compile(r'/releases/([^/"\\\s:;,]+)')
+_IN_A_PATH = re.compile("/releases/(%s)" % _layout.ID)
 
 
 def removable(manifests: List[Manifest], live: str, referenced: Set[str], keep: int, run: str) -> List[str]:
@@ -46,6 +46,7 @@ def referenced(layout: Layout, pm2_home: str) -> Set[str]:
     current = _link.target(layout.current)
     if current is not None:
         found.add(layout.release_named_by(current))
+        found.add(_release_of(layout, os.path.realpath(layout.current)))
     daemon = _daemon.find(pm2_home)
     if daemon is not None:
         found.update(_mentioned(item.get("pm2_env") for item in daemon.read()))
@@ -58,19 +59,23 @@ def referenced(layout: Layout, pm2_home: str) -> Set[str]:
 
 
 def _mentioned(things: Iterable[Any]) -> Set[str]:
-    return set(_IN_A_PATH.findall(json.dumps(list(things))))
+    found = set(_IN_A_PATH.findall(json.dumps(list(things))))
+    return found | {name.rstrip("._+-") for name in found}  # of a text that goes on behind it
+
+
+def _release_of(layout: Layout, real_path: str) -> str:
+    """The id of the release that it is or lies in, "" for none."""
+    top = os.path.realpath(layout.releases) + os.sep
+    return real_path[len(top) :].split(os.sep)[0] if real_path.startswith(top) else ""
 
 
 def _in_use(layout: Layout) -> Set[str]:
     """Where some process of this host works, whoever started it."""
-    top = os.path.realpath(layout.releases) + os.sep
     found = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
-                directory = os.readlink("/proc/%s/cwd" % entry)
-                if directory.startswith(top):
-                    found.add(directory[len(top) :].split(os.sep)[0])
+                found.add(_release_of(layout, os.readlink("/proc/%s/cwd" % entry)))
     return found
 
 

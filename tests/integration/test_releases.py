@@ -232,6 +232,24 @@ def test_pruning_keeps_what_is_referred_to(app: Application) -> None:
     assert sorted(os.listdir(app.root / ".nodeops" / "definitions")) == sorted(f"{name}.json" for name in releases[3:])
 
 
+def test_pruning_keeps_what_a_link_leads_to_that_somebody_else_has_made(app: Application, tmp_path: Path) -> None:
+    """An absolute one, by the root's other name, or over another link."""
+    app.root = tmp_path / "other-name"
+    (tmp_path / "disk").mkdir()
+    app.root.symlink_to(tmp_path / "disk")
+    releases = [app.deploy_files(content)["release"] for content in "1234"]
+    current = app.root / "current"
+    for text in (str(tmp_path / "disk" / "releases" / releases[0]), "releases/latest"):
+        (app.root / "releases" / "latest").unlink(missing_ok=True)
+        (app.root / "releases" / "latest").symlink_to(releases[0])
+        current.unlink()
+        current.symlink_to(text)
+        foreseen = modules.call("pm2_release", app.options("pruned", app.run(), keep=1), check=True)
+        assert foreseen["removed"] == releases[2:0:-1]
+    assert app.call("pm2_release", app.options("pruned", app.run(), keep=1))["removed"] == releases[2:0:-1]
+    assert (current / "index.html").read_text() == "1"
+
+
 def test_a_release_that_was_removed_by_hand(app: Application) -> None:
     first = app.deployed()["release"]
     app.release("2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set
@@ -89,6 +90,20 @@ class Application:
         result = self.deploy(**more)
         assert not result["failed"], result
         return result
+
+    def deploy_files(self, content: str, **more: Any) -> Dict[str, Any]:
+        """A deploy of a release without processes, `index.html` alone: it has to succeed, and is quick."""
+        shutil.rmtree(self.source, ignore_errors=True)
+        self.source.mkdir(parents=True)
+        self.source.joinpath("index.html").write_text(content)
+        run = self.run()
+        prepared = self.call("pm2_release", self.prepared_options(run, **more))
+        assert not prepared["failed"], prepared
+        published = self.call(
+            "pm2_release", self.published_options(run, prepared["release"], apps=[], ready={"min_uptime": 0}, **more)
+        )
+        assert not published["failed"], published
+        return published
 
     def roll_back(self, **more: Any) -> Dict[str, Any]:
         """A rollback."""

@@ -157,6 +157,11 @@ def test_which_release_a_link_names(text: str, release: str) -> None:
     assert Layout("/srv/shop").release_named_by("/srv/shop/releases/r7") == "r7"
 
 
+def test_a_release_is_referred_to_whatever_follows_its_name() -> None:
+    texts = ["cd '/srv/a/releases/r1' && x", "--root=/srv/releases/r2)", "/srv/releases/r3?x", "see /srv/releases/r4."]
+    assert _retention._mentioned(texts) >= {"r1", "r2", "r3", "r4"}
+
+
 def test_manifests_are_read_by_when_they_were_published(tmp_path: Path) -> None:
     layout = Layout(str(tmp_path))
     for release, published in (("r1", True), ("r3", True), ("r2", False)):
