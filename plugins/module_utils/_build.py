@@ -21,7 +21,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _retention,
     _signals,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils._call import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils._call import Call, Options
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manifest
 
@@ -37,6 +37,17 @@ def file_reader(directory: str) -> Callable[[str], Optional[str]]:
             return None
 
     return read
+
+
+def check_commands(options: Options) -> None:
+    """Raises Pm2Error for one that is none."""
+    of_dependencies = ((item["commands"], "dependencies") for item in options.dependencies)
+    for commands, what in (*of_dependencies, (options.build, "build"), (options.migrate, "migrate")):
+        for command in commands:
+            try:
+                _commands.arguments(command)
+            except Pm2Error as error:
+                raise Pm2Error("%s: %s Nothing was changed." % (what, error)) from None
 
 
 def check_forbidden(call: Call, read: Optional[Callable[[str], Optional[str]]]) -> None:
@@ -105,7 +116,7 @@ def command_environment(call: Call, extra: Dict[str, Any]) -> Dict[str, str]:
     node = _daemon.node_of(daemon.pid) if daemon else None
     if node:
         path.append(os.path.dirname(node))
-    if call.options.pm2_executable:
+    if call.options.pm2_executable and os.path.isabs(call.options.pm2_executable):  # of a bare name PATH decides
         path.append(os.path.dirname(call.options.pm2_executable))
     return _commands.base_environment(path, {name: _dotenv.text_of(value) for name, value in extra.items()})
 
@@ -121,7 +132,7 @@ def migrate(call: Call) -> Dict[str, Any]:
         with _removed_on_failure(call, manifest):
             directory = call.layout.release(manifest.release)
             check_forbidden(call, file_reader(directory))
-            environment = command_environment(call, dict(options.environment, **options.build_environment))
+            environment = command_environment(call, dict(options.build_environment, **options.environment))
             commands = _commands.run(
                 options.migrate, directory, environment, options.timeout, call.redactor, "migrate", ends_with_us=False
             )

@@ -63,10 +63,18 @@ class Options(NamedTuple):
     reason: Optional[str]
 
 
+def _given(variables: Dict[str, Any]) -> Dict[str, Any]:
+    return {name: value for name, value in variables.items() if value is not None}
+
+
 class Call:
     """What every state works with."""
 
     def __init__(self, options: Options, check_mode: bool) -> None:
+        # A variable without a value is one that is not given: to no file, no process and no contract.
+        options = options._replace(
+            environment=_given(options.environment), build_environment=_given(options.build_environment)
+        )
         self.options = options
         self.check_mode = check_mode
         self.layout = Layout(os.path.abspath(options.root))

@@ -75,6 +75,13 @@ def arguments(command: Command) -> List[str]:
                 "A command cannot be split into words (%s). Nothing was run. Write it as a list." % error
             ) from None
     else:
+        if not isinstance(command, (list, tuple)) or any(
+            isinstance(word, bool) or not isinstance(word, (str, int, float)) for word in command
+        ):
+            raise Pm2Error(
+                "A command is a %s, not a string or a list of words. Nothing was run. Write it as one of these."
+                % (type(command).__name__ if not isinstance(command, (list, tuple)) else "list with other things")
+            )
         argv = [str(word) for word in command]
     if not argv or not argv[0]:
         raise Pm2Error("A command is empty. Nothing was run. Remove it, or give a program and its arguments.")
@@ -209,7 +216,7 @@ class _Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_let_signals_end_it,
+            preexec_fn=_be_like_any_other,
         )
 
     def _read(self, process: subprocess.Popen[bytes], timeout: float) -> bool:
@@ -289,8 +296,9 @@ class _Run:
         return [line if len(line) <= MAX_LINE else line[:MAX_LINE] + "..." for line in lines[-LAST_LINES:]]
 
 
-def _let_signals_end_it() -> None:
-    """In the child: masks and ignored signals are inherited, and this process may have some."""
+def _be_like_any_other() -> None:
+    """In the child: a web server can read what it makes, and signals end it, whatever this process has inherited."""
+    os.umask(0o022)
     for number in _signals.ENDING:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals.ENDING)

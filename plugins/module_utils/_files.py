@@ -74,6 +74,16 @@ def write_atomically(
     sync_directory(os.path.dirname(path))
 
 
+@contextlib.contextmanager
+def readable_by_all() -> Iterator[None]:
+    """What is made within can be read by a web server, whatever umask the user has."""
+    former = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(former)
+
+
 def discard_unfinished(path: str) -> None:
     """Remove what a killed ``write_atomically`` left beside ``path``."""
     with contextlib.suppress(FileNotFoundError):

@@ -12,6 +12,7 @@ import os
 import re
 from typing import NamedTuple
 
+from ansible_collections.nodeops.pm2.plugins.module_utils import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 
 MANIFEST = ".nodeops-release.json"
@@ -70,10 +71,11 @@ class Layout(NamedTuple):
     def make(self) -> None:
         """Create what is missing. Raises Pm2Error."""
         try:
-            for path, mode in ((self.releases, 0o755), (self.private, 0o700), (self.definitions, 0o700)):
+            with _files.readable_by_all():
+                os.makedirs(self.releases, exist_ok=True)
+            for path in (self.private, self.definitions):
                 os.makedirs(path, exist_ok=True)
-                if mode == 0o700:
-                    os.chmod(path, mode)
+                os.chmod(path, 0o700)
         except OSError as error:
             raise Pm2Error(
                 "%s cannot be made: %s. Nothing was changed. Create root for the user of the task, or become it."

@@ -61,11 +61,25 @@ class _Preparation:
         self._call.current()  # refuses one that is no link
         if options.release:
             _layout.check_id(options.release)
-        if options.environment_file:
-            _inside(options.environment_file)
         _shared.check(options.shared)
+        if options.environment_file:
+            self._check_environment_file(_inside(options.environment_file))
+        _build.check_commands(options)
         self._check_contract(lambda _path: None, is_here=False)
         self._check_forbidden(None)
+
+    def _check_environment_file(self, path: str) -> None:
+        if path.split(os.sep)[0].startswith(".nodeops"):
+            raise Pm2Error(
+                "environment_file %r is a name of the collection's own files. Nothing was changed. Choose another."
+                % path
+            )
+        for item in _shared.check(self._options.shared):
+            if (path + "/").startswith(item.path + "/") or (item.path + "/").startswith(path + "/"):
+                raise Pm2Error(
+                    "environment_file %r and the shared path %r lie in one another, so the file would be written for "
+                    "all releases. Nothing was changed. Choose another path for one of them." % (path, item.path)
+                )
 
     def run(self) -> Dict[str, Any]:
         call, options = self._call, self._options
@@ -137,16 +151,8 @@ class _Preparation:
         """All of it beside, then by one rename: what is there is whole."""
         unfinished = self._layout.release(_layout.UNFINISHED + manifest.release)
         try:
-            os.mkdir(unfinished, 0o755)
-            _fetch.fetch(self._source, look, self._layout.private, unfinished, self._call.redactor)
-            read = _build.file_reader(unfinished)
-            self._check_contract(read, is_here=True)
-            self._check_forbidden(read)
-            manifest = manifest._replace(version=self._version(manifest.revision, read("package.json")))
-            _shared.link(self._layout.shared, unfinished, self._options.shared)
-            if self._options.environment_file:
-                self._write_environment_file(unfinished, environment_text)
-            _manifest.write(unfinished, manifest)
+            with _files.readable_by_all():
+                self._fill(unfinished, look, manifest, environment_text)
             os.rename(unfinished, self._layout.release(manifest.release))
             _files.sync_directory(self._layout.releases)
         except OSError as error:
@@ -157,8 +163,27 @@ class _Preparation:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
+    def _fill(self, unfinished: str, look: Any, manifest: Manifest, environment_text: str) -> None:
+        os.mkdir(unfinished)
+        _fetch.fetch(self._source, look, self._layout.private, unfinished, self._call.redactor)
+        read = _build.file_reader(unfinished)
+        self._check_contract(read, is_here=True)
+        self._check_forbidden(read)
+        manifest = manifest._replace(version=self._version(manifest.revision, read("package.json")))
+        _shared.link(self._layout.shared, unfinished, self._options.shared)
+        if self._options.environment_file:
+            self._write_environment_file(unfinished, environment_text)
+        _manifest.write(unfinished, manifest)
+
     def _write_environment_file(self, directory: str, text: str) -> None:
         path = os.path.join(directory, _inside(self._options.environment_file or ""))
+        top, real = os.path.realpath(directory), os.path.realpath(os.path.dirname(path))
+        if not (real + os.sep).startswith(top + os.sep):
+            raise Pm2Error(
+                "environment_file %r: a link of the source on the way to it leads out of the release, to %s. Nothing "
+                "was written there, and what was begun is removed. Choose another path."
+                % (self._options.environment_file, real)
+            )
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _files.write_atomically(path, text.encode("utf-8", "surrogateescape"))
 

@@ -183,7 +183,7 @@ options:
     default: []
   environment:
     description:
-      - Variables of the application. Values are never shown.
+      - Variables of the application. Values are never shown. One that is null is left out, as if it were not given.
     type: dict
     default: {}
   environment_file:
@@ -259,7 +259,8 @@ options:
     default: 3600
   migrate:
     description:
-      - Commands that migrate the database, with O(environment) and O(build_environment). Run them on one host.
+      - Commands that migrate the database, with O(build_environment) and O(environment), of which the latter wins. Run
+        them on one host.
     type: list
     elements: raw
     default: []

@@ -361,6 +361,88 @@ def test_what_is_refused_before_anything_changes(app: Application) -> None:
     app.deployed()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shared": [5]}, "shared: 5 is neither"),
+        ({"shared": [None]}, "shared: None is neither"),
+        ({"shared": [["a", "b"]]}, "shared: ['a', 'b'] is neither"),
+        ({"build": [None]}, "build: A command is a NoneType"),
+        ({"build": [{"cmd": "x"}]}, "build: A command is a dict"),
+        ({"migrate": [5]}, "migrate: A command is a int"),
+        ({"migrate": [["a", None]]}, "migrate: A command is a list with other things"),
+        ({"dependencies": [{"path": "x", "files": ["y"], "commands": [None]}]}, "dependencies: A command"),
+        ({"shared": ["config"], "environment_file": "config/.env"}, "'config' lie in one another"),
+        ({"shared": ["config/x"], "environment_file": "config"}, "'config/x' lie in one another"),
+        ({"environment_file": ".nodeops-release.json"}, "collection's own files"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_prepared_is_said_before_the_root_is_made(
+    app: Application, options: Dict[str, Any], message: str
+) -> None:
+    for check in (False, True):
+        result = modules.call("pm2_release", app.prepared_options(app.run(), **options), check=check)
+        assert result["failed"], result
+        assert message in result["msg"]
+    assert not app.root.exists()
+
+
+def test_an_environment_file_is_written_through_no_link(app: Application, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    app.source.joinpath("conf").symlink_to(outside)
+    options = {"environment": {"A": "1"}, "environment_file": "conf/.env"}
+    refused = app.call("pm2_release", app.prepared_options(app.run(), **options))
+    assert refused["failed"]
+    assert f"leads out of the release, to {outside}" in refused["msg"]
+    assert os.listdir(outside) == []
+    assert app.releases() == []
+
+
+def test_a_variable_without_a_value_is_not_given(app: Application) -> None:
+    environment = {"NOTHING": None, "SOMETHING": True}
+    more = {"environment": environment, "environment_file": ".env", "contract": {"optional": ["NOTHING"]}}
+    run = app.run()
+    release = app.call("pm2_release", app.prepared_options(run, **more))["release"]
+    result = app.call("pm2_release", app.published_options(run, release, environment=environment))
+    assert not result["failed"], result
+    assert (app.root / "current" / ".env").read_text() == "SOMETHING=true\n"
+    for process in app.pm2.processes(app.namespace):
+        assert process["pm2_env"]["SOMETHING"] == "true"
+        assert "NOTHING" not in process["pm2_env"]
+    needed = {"environment": environment, "contract": {"rules": {"NOTHING": {"required": True}}}}
+    refused = app.call("pm2_release", app.prepared_options(app.run(), **needed))
+    assert "NOTHING is not defined" in refused["msg"]
+
+
+def test_a_strict_umask_does_not_hide_a_site_from_its_web_server(app: Application) -> None:
+    former = os.umask(0o077)
+    try:
+        run = app.run()
+        release = app.call("pm2_release", app.prepared_options(run, shared=["files"]))["release"]
+        build = {"release": release, "build": [["sh", "-c", "mkdir dist; echo > dist/page"]], "pm2_executable": "pm2"}
+        built = app.call("pm2_release", app.options("built", run, **build))
+    finally:
+        os.umask(former)
+    assert not built["failed"], built
+    directory = app.root / "releases" / release
+    for path in (app.root, app.root / "releases", directory, directory / "dist", app.root / "shared" / "files"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o755, path
+    assert stat.S_IMODE((directory / "dist" / "page").stat().st_mode) == 0o644
+    assert stat.S_IMODE((app.root / ".nodeops").stat().st_mode) == 0o700
+
+
+def test_a_migration_gets_what_the_application_gets(app: Application) -> None:
+    run = app.run()
+    release = app.call("pm2_release", app.prepared_options(run))["release"]
+    more = {"environment": {"A": "app"}, "build_environment": {"A": "build", "B": "build"}}
+    command = [["sh", "-c", "echo $A $B > seen"]]
+    result = app.call("pm2_release", app.options("migrated", run, release=release, migrate=command, **more))
+    assert not result["failed"], result
+    assert (app.root / "releases" / release / "seen").read_text() == "app build\n"
+
+
 def test_one_call_goes_on_to_publish_where_nothing_lies_between(app: Application) -> None:
     def deploy(check: bool = False, **more: Any) -> Dict[str, Any]:
         options = {"go_on": True, "apps": app.apps(), "ready": app.ready(), **more}
