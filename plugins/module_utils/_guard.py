@@ -200,6 +200,8 @@ class _Following:
         words = _without_options(rest)
         verb = words[0] if words else "install" if program in ("yarn", "pnpm", "bun") else ""
         given = words[1:]
+        if verb not in _INSTALL:
+            self._behind_options(program, rest, way)
         if verb in _RUN:
             if given:
                 self._script(given[0], given[1:], way)
@@ -218,6 +220,16 @@ class _Following:
                 self._script(each, given, way)
             if program != "npm" and verb not in self._scripts:
                 self._later([verb, *given], way)
+
+    def _behind_options(self, program: str, rest: List[str], way: Way) -> None:
+        """An option may take the next word, so whatever could be the verb or the script behind one is followed."""
+        is_behind = False
+        for at, word in enumerate(rest):
+            if word == "--":
+                return
+            if is_behind and (word in _RUN | _EXEC or word in self._scripts):
+                self._later([program, *rest[at:]], way)
+            is_behind = is_behind or (word.startswith("-") and "=" not in word)
 
     def _script(self, name: str, given: Sequence[str], way: Way, with_hooks: bool = True) -> None:
         for each in ["pre" + name, name, "post" + name] if with_hooks else [name]:

@@ -6,8 +6,10 @@ import json
 from typing import Any, Dict, Optional, Sequence, Union
 
 import pytest
+import yaml
 from ansible_collections.nodeops.pm2.plugins.module_utils import _guard
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from support import places
 
 FORBIDDEN = [r"drizzle-kit push.*--force", r"prisma migrate reset", r"^sequelize db:drop"]
 
@@ -59,6 +61,11 @@ def package_json(**scripts: str) -> str:
         "npm run-script db:force",
         "npm --silent run db:force",
         "npm run --silent db:force",
+        "npm --loglevel silent run db:force",
+        "npm run --loglevel silent db:force",
+        "npm --userconfig x run db:force",
+        "npm --loglevel silent --userconfig x run --silent --scope a db:force",
+        "npm --loglevel silent exec -- sequelize db:drop",
         "npm run db:push -- --force",
         "npm run db:push --force",
         "yarn db:push --force",
@@ -99,6 +106,9 @@ def test_a_forbidden_command_is_found(command: Union[str, Sequence[str]]) -> Non
         "npm run loop:a",
         "drizzle-kit push",
         "npm run missing",
+        "npm --loglevel silent run build",
+        "npm run build -- --with db:force",
+        "npm ci --omit test",
         "npm",
         "npm run",
     ],
@@ -112,6 +122,13 @@ def test_what_is_not_forbidden_passes(command: str) -> None:
 def test_an_install_leads_to_its_hooks(command: str, hook: str) -> None:
     with pytest.raises(Pm2Error, match=hook):
         _guard.check([command], FORBIDDEN, package_json(**{hook: "prisma migrate reset"}), "dependencies")
+
+
+@pytest.mark.parametrize("command", ["drizzle-kit push --force", "npx drizzle-kit --force push"])
+def test_the_patterns_of_the_role_know_both_orders(command: str) -> None:
+    patterns = yaml.safe_load((places.ROOT / "roles/deploy/defaults/main.yml").read_text())["deploy_forbidden"]
+    with pytest.raises(Pm2Error, match="forbidden by the pattern"):
+        _guard.check([command], patterns, None, "migrate")
 
 
 def test_the_message_says_what_where_and_by_which_way() -> None:
