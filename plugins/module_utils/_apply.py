@@ -16,7 +16,7 @@ import contextlib
 import os
 import signal
 import time
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _bus,
@@ -252,16 +252,11 @@ class Transaction:
 
     def _clear_away(self) -> None:
         """What is left to do after the commit. Where it fails, the next run finishes it."""
-        try:
+        with after_commit():
             self._namespace.unwatch(self._stop)
             self._namespace.delete(self._retire)
-        except Pm2Error as error:
-            raise Pm2Error(
-                "%s The change was made; old processes may be left. Run again: the next run removes them." % error,
-                error.details,
-            ) from error
-        reached("retired")
-        _journal.remove(self._home, self._namespace.name)
+            reached("retired")
+            _journal.remove(self._home, self._namespace.name)
         reached("journal_removed")
 
     def _try(self) -> None:
@@ -411,6 +406,19 @@ class Transaction:
             lines = self._errors.of(candidate.process.pm_id)
         lines = [self._redactor.text(line) for line in lines[-_gate.LOG_TAIL_LINES :]]
         return {"failed_process": {"name": candidate.app.name, "instance": candidate.slot}, "error_log": lines}
+
+
+@contextlib.contextmanager
+def after_commit() -> Iterator[None]:
+    """What fails within does not undo the change, and says so: in words, and as the detail ``committed``."""
+    try:
+        yield
+    except (Pm2Error, OSError) as error:
+        raise Pm2Error(
+            "%s. The change was made; old processes may be left. Run again: the next run removes them."
+            % str(error).rstrip("."),
+            dict(error.details if isinstance(error, Pm2Error) else {}, committed=True),
+        ) from error
 
 
 def undo(namespace: Namespace, transaction: str, stopped: Sequence[Process]) -> None:

@@ -15,7 +15,15 @@ import json
 import os
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _files, _history, _layout, _lease, _link, _manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _files,
+    _history,
+    _layout,
+    _lease,
+    _link,
+    _manifest,
+    _trial,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._layout import Layout
 from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manifest
@@ -34,6 +42,7 @@ class Options(NamedTuple):
     run: str
     owner: Dict[str, Any]
     release: Optional[str]
+    from_release: Optional[str]
     version: Optional[str]
     force: bool
     lock_timeout: float
@@ -86,6 +95,10 @@ class Call:
         action = "rollback" if options.state == "rolled_back" else "deploy"
         self.by = "%s@%s" % (owner.get("user") or "unknown", owner.get("host") or "unknown")
         self._subject: Optional[Manifest] = None
+        self.former: Optional[str] = None
+        """The id that was live before this call changed anything, once it was looked for."""
+        self.recovered: Optional[str] = None
+        """``finished`` or ``undone`` when an earlier run had been killed."""
         self.lease = _lease.Lease(
             self.layout.private,
             _lease.Owner(
@@ -135,6 +148,8 @@ class Call:
         try:
             with self.lease.working(may_be_ended):
                 try:
+                    if _trial.undo(self.layout):
+                        self.recovered = "undone"
                     yield
                 except Pm2Error as error:
                     error.details.setdefault("stage", stage)
@@ -147,20 +162,31 @@ class Call:
     # -- what is there -------------------------------------------------------------------------------------------
 
     def current(self) -> str:
-        """The id of the release that ``current`` names, "" when there is none. Raises Pm2Error."""
+        """The id of the release that ``current`` names now, "" when there is none. Raises Pm2Error.
+
+        What is live, also after a run that was killed, says _live.
+        """
         text = _link.target(self.layout.current)
         return self.layout.release_named_by(text) if text is not None else ""
 
-    def live(self) -> Optional[Manifest]:
-        """The manifest of that release."""
-        current = self.current()
-        manifest = _manifest.read(self.layout.release(current)) if current else None
-        if manifest is not None and manifest.unfinished:  # the run that made it live was killed before it could say so
-            manifest = manifest._replace(status=_manifest.GOOD, published=manifest.published or manifest.created)
-            if not self.check_mode:
-                with contextlib.suppress(Pm2Error):
-                    _manifest.write(self.layout.release(current), manifest)
-        return manifest
+    def check_is_ours(self, manifest: Manifest) -> None:
+        """Raises Pm2Error for a release of another application or namespace."""
+        options = self.options
+        if (manifest.app, manifest.namespace) != (options.app, options.namespace):
+            raise Pm2Error(
+                "%s is a release of %s in namespace %s, not of %s in namespace %s. Nothing was changed. Each "
+                "environment needs a root of its own: correct root, app or namespace. Where they were renamed, remove "
+                "the processes of namespace %s (nodeops.pm2.pm2_process, state absent) and the link %s, then deploy."
+                % (
+                    self.layout.release(manifest.release),
+                    manifest.app,
+                    manifest.namespace,
+                    options.app,
+                    options.namespace,
+                    manifest.namespace,
+                    self.layout.current,
+                )
+            )
 
     def prepared(self) -> Manifest:
         """The manifest of the release the call is about. Raises Pm2Error when it is not there."""
@@ -171,6 +197,7 @@ class Call:
                 "There is no release %s in %s. Nothing was changed. Prepare it first." % (release, self.layout.releases)
             )
         self._subject = manifest
+        self.check_is_ours(manifest)
         return manifest
 
     def fingerprint(self, facts: Any) -> str:
@@ -186,7 +213,12 @@ class Call:
         except FileNotFoundError:
             key = os.urandom(32)
             if not self.check_mode:
-                _files.write_atomically(path, key)
+                try:
+                    _files.write_atomically(path, key)
+                except OSError as error:
+                    raise Pm2Error(
+                        "%s could not be written: %s. Nothing was changed." % (path, _files.why(error))
+                    ) from error
             return key
 
     # -- what is told --------------------------------------------------------------------------------------------

@@ -63,6 +63,8 @@ class Options(NamedTuple):
     """Whether processes that are as defined and fail a check are renewed."""
     saved: Optional[List[_dump.Entry]] = None
     """Entries of a dump, instead of apps or ecosystem."""
+    check_apps: Optional[Callable[[Sequence[App]], None]] = None
+    """Raises Pm2Error for apps that the caller does not want, wherever they are defined."""
     revert: Optional[Callable[[], None]] = None
     """Puts back what the caller has changed for the new processes; called before old ones are started again."""
 
@@ -131,7 +133,8 @@ class Manager:
                 options.revert,
             )
             saved = transaction.run()
-            live = namespace.read()
+            with _apply.after_commit():
+                live = namespace.read()
         else:
             live = self._settled(namespace, live, plan, ready)
             if options.switch:
@@ -238,6 +241,8 @@ class Manager:
             self.warnings.extend(app.warnings)
             self._redactor.add_environment({k: v for k, v in app.env.items() if context.base_env.get(k) != v})
             self._redactor.add_arguments(app.config.get("args") or [])
+        if self._options.check_apps:
+            self._options.check_apps(apps)
         names = self._options.names
         if not names:
             return apps

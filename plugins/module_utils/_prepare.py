@@ -23,7 +23,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _files,
     _history,
     _layout,
+    _live,
     _manifest,
+    _placed,
     _retention,
     _shared,
 )
@@ -55,6 +57,9 @@ class _Preparation:
         check_namespace(options.namespace)
         if options.apps and options.ecosystem:
             raise Pm2Error("Give either apps or ecosystem, not both. Nothing was changed.")
+        _placed.check_definitions(self._layout, options.apps)
+        if options.ecosystem:
+            _placed.check_ecosystem(options.ecosystem)
         if options.keep < 1:
             raise Pm2Error("keep is %d, at least 1 release is kept. Nothing was changed." % options.keep)
         _checks.parse(options.ready)
@@ -88,10 +93,12 @@ class _Preparation:
             _retention.remove_leftovers(self._layout)
         look = _fetch.look(self._source, self._layout.private, call.check_mode, call.redactor)
         fingerprint = call.fingerprint(self._facts(look.revision, environment_text))
-        former, live = call.current(), call.live()
+        found = _live.find(call)
+        former, live = found.release, found.manifest
         if live and live.good and live.fingerprint == fingerprint and not options.force:
             self._check_contract(_build.file_reader(self._layout.release(former)), is_here=True)
-            return dict(self._result(live, former, needed=False, changed=False), in_order=self._is_in_order(live))
+            result = self._result(live, former, needed=False, changed=call.recovered is not None)
+            return dict(result, in_order=self._is_in_order(found, live))
 
         def read(path: str) -> Optional[str]:
             if self._texts is not None:
@@ -115,11 +122,11 @@ class _Preparation:
         manifest = _manifest.read(self._layout.release(release)) or manifest
         return self._result(manifest, former, needed=True, changed=True)
 
-    def _is_in_order(self, live: Manifest) -> bool:
+    def _is_in_order(self, found: _live.Live, live: Manifest) -> bool:
         """Whether the live release runs as defined and answers well: then this run is over, and the lock is free."""
         from ansible_collections.nodeops.pm2.plugins.module_utils import _publish
 
-        if not _publish.is_in_order(self._call, live):
+        if not _publish.is_in_order(self._call, found, live):
             return False
         if not self._call.check_mode:
             self._call.lease.release()

@@ -13,20 +13,28 @@ import time
 from typing import Any, Dict, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _apply,
     _checks,
     _daemon,
     _history,
     _link,
+    _live,
     _manifest,
+    _placed,
     _plan,
     _recipe,
     _retention,
+    _signals,
+    _trial,
 )
+from ansible_collections.nodeops.pm2.plugins.module_utils._app import app_name
 from ansible_collections.nodeops.pm2.plugins.module_utils._call import Call
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._gate import GateFailure
+from ansible_collections.nodeops.pm2.plugins.module_utils._live import Live
 from ansible_collections.nodeops.pm2.plugins.module_utils._manager import Manager, Options
 from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process
 
 PAUSE = 0.1  # seconds between two rounds of checks of a static release
 
@@ -38,47 +46,49 @@ def publish(call: Call) -> Dict[str, Any]:
         return _foreseen(call)
     with call.locked("publish", first=False):
         manifest = call.prepared()
-        former = call.live()
-        is_live = former is not None and former.release == manifest.release
+        live = _live.find(call)
+        is_live = live.release == manifest.release
         recipe = _asked_for(call)
         try:
             if not is_live and not call.check_mode:
                 _recipe.write(call.layout, manifest.release, recipe)
-            result = bring(call, manifest, recipe, heal=is_live)
+            result = bring(call, live, manifest, recipe, heal=is_live)
         except Pm2Error as error:
-            if not is_live and not call.check_mode:
+            if error.details.get("committed"):
+                _mark_good(call, manifest)
+            elif not is_live and not call.check_mode:
                 _note_failure(call, manifest, error)
             raise
         if not call.check_mode:
             _keep_recipe(call, manifest, recipe)
-            _settle(call, manifest, former, result)
+            _settle(call, manifest, live, result)
     if not call.check_mode:
         call.lease.release()
     return result
 
 
-def is_in_order(call: Call, live: Manifest) -> bool:
+def is_in_order(call: Call, live: Live, manifest: Manifest) -> bool:
     """Whether ``published`` on the live release would find nothing to do. Raises Pm2Error where it would."""
     recipe = _asked_for(call)
     if not (recipe["apps"] or recipe["ecosystem"]):
-        return _is_static_in_order(call, live, recipe)
-    result = bring(call, live, recipe, heal=True, only_look=True)
+        return _is_static_in_order(call, manifest, recipe)
+    result = bring(call, live, manifest, recipe, heal=True, only_look=True)
     if result["changed"] or not result["settled"]:
         return False  # what has restarted just now may be in a crash loop: that takes longer to tell
     if not call.check_mode:
-        _keep_recipe(call, live, recipe)
+        _keep_recipe(call, manifest, recipe)
     return True
 
 
-def _is_static_in_order(call: Call, live: Manifest, recipe: Dict[str, Any]) -> bool:
+def _is_static_in_order(call: Call, manifest: Manifest, recipe: Dict[str, Any]) -> bool:
     """A release that had processes has them still, although this call does not name them."""
     try:
-        former = _recipe.read(call.layout, live.release)
+        former = _recipe.read(call.layout, manifest.release)
     except Pm2Error:
         return False
     checks = _checks.parse(recipe["ready"]).connections
     nobody = _checks.Pids(set(), set(), set())
-    has_processes = former["apps"] or former["ecosystem"]
+    has_processes = former["apps"] or former["ecosystem"] or _left_over(call, recipe["prune"])
     return not has_processes and not any(_checks.attempt(check, nobody).problem for check in checks)
 
 
@@ -106,16 +116,14 @@ def _asked_for(call: Call) -> Dict[str, Any]:
 
 
 def bring(
-    call: Call, manifest: Manifest, recipe: Dict[str, Any], heal: bool, only_look: bool = False
+    call: Call, live: Live, manifest: Manifest, recipe: Dict[str, Any], heal: bool, only_look: bool = False
 ) -> Dict[str, Any]:
     """Bring the processes and ``current`` to a release. ``heal``: processes that answer badly are renewed.
 
     ``only_look``: tell what that would change.
     """
-    before = _link.target(call.layout.current)
-    switch = _link.Switch(call.layout.current, before, call.layout.link_text(manifest.release))
+    switch = _link.Switch(call.layout.current, live.link, call.layout.link_text(manifest.release))
     switches = switch.before != switch.after
-    former = call.current()
     call.redactor.add_environment(recipe["environment"])
     _checks.hide(recipe["ready"], call.redactor)
     if recipe["apps"] or recipe["ecosystem"]:
@@ -129,12 +137,13 @@ def bring(
             call.warnings.extend(warning for warning in manager.warnings if warning not in call.warnings)
     else:
         result = _bring_files(call, recipe, switch)
-    result["changed"] = result["changed"] or switches
+    result["recovered"] = result["recovered"] or call.recovered
+    result["changed"] = result["changed"] or switches or result["recovered"] is not None
     result["diff"] = [result["diff"], _difference(switch)]
     result.update(
         release=manifest.release,
         directory=call.layout.release(manifest.release),
-        former=former or None,
+        former=live.release or None,
         version=manifest.version,
         revision=manifest.revision,
         removed=[],
@@ -148,11 +157,13 @@ def _engine_options(
     directory = call.layout.release(manifest.release)
     environment = recipe["environment"] if recipe["environment_processes"] else {}
     ecosystem = recipe["ecosystem"]
+    if ecosystem:
+        _placed.check_ecosystem(ecosystem)
     return Options(
         namespace=call.options.namespace,
         pm2_home=call.options.pm2_home,
         pm2_executable=call.options.pm2_executable,
-        apps=None if ecosystem else [_in_release(app, directory, environment) for app in recipe["apps"]],
+        apps=None if ecosystem else [_placed.in_release(app, directory, environment) for app in recipe["apps"]],
         ecosystem=os.path.join(directory, ecosystem) if ecosystem else None,
         env_name=recipe["env_name"],
         names=None,
@@ -165,18 +176,8 @@ def _engine_options(
         environment=environment,
         switch=switch,
         heal=heal,
+        check_apps=lambda apps: _placed.check_apps(call.layout, manifest.release, apps),
     )
-
-
-def _in_release(app: Any, directory: str, environment: Dict[str, Any]) -> Any:
-    """The definition with its cwd in the release; what it says itself wins over what is said for all."""
-    if not isinstance(app, dict):
-        return app
-    cwd = app.get("cwd") or ""
-    placed = dict(app, cwd=os.path.normpath(os.path.join(directory, cwd)) if isinstance(cwd, str) else cwd)
-    if environment and isinstance(app.get("env"), (dict, type(None))):
-        placed["env"] = dict(environment, **(app.get("env") or {}))
-    return placed
 
 
 # -- a release without processes -------------------------------------------------------------------------------------
@@ -185,27 +186,95 @@ def _in_release(app: Any, directory: str, environment: Dict[str, Any]) -> Any:
 def _bring_files(call: Call, recipe: Dict[str, Any], switch: _link.Switch) -> Dict[str, Any]:
     """A static site: switch, look whether the web server answers well, switch back where it does not."""
     ready = _checks.parse(recipe["ready"])
-    changed = switch.before != switch.after
+    if ready.log:
+        raise Pm2Error(
+            "ready has a log, and a release without processes writes none. Nothing was changed. Use http or tcp."
+        )
+    removal = _removal(call, recipe)
+    result = Manager(removal, True, call.redactor).run() if removal else dict(_NOTHING)
     if not call.check_mode:
+        _try_files(call, ready, switch)
+        if removal:
+            with _apply.after_commit():
+                result = Manager(removal, False, call.redactor).run()
+    return dict(result, changed=result["changed"] or switch.before != switch.after)
+
+
+_NOTHING: Dict[str, Any] = {
+    "changed": False,
+    "actions": [],
+    "processes": [],
+    "saved": False,
+    "recovered": None,
+    "rolled_back": False,
+    "diff": {"before": "", "after": ""},
+}
+
+
+def _try_files(call: Call, ready: _checks.Ready, switch: _link.Switch) -> None:
+    """Raises Pm2Error when ``current`` leads where it led before."""
+    if switch.before != switch.after:
+        _trial.begin(call.layout, switch)
+    try:
         _link.apply(switch)
-        try:
-            _await_answers(ready)
-        except BaseException as error:
-            _link.revert(switch)
-            if isinstance(error, GateFailure):
-                raise Pm2Error(
-                    "%s. current leads where it led before." % call.redactor.text(str(error)), {"rolled_back": True}
-                ) from error
+        _await_answers(ready)
+        _signals.hold()
+        _trial.end(call.layout)
+    except BaseException as error:
+        _link.revert(switch)
+        _trial.end(call.layout)
+        if isinstance(error, GateFailure):
+            raise Pm2Error(
+                "%s. current leads where it led before." % call.redactor.text(str(error)), {"rolled_back": True}
+            ) from error
+        raise
+
+
+def _left_over(call: Call, prune: bool) -> List[str]:
+    """The processes that a release without any would leave: of the namespace, or those of it that run in releases."""
+    home, top = call.options.pm2_home, os.path.realpath(call.layout.releases)
+    try:
+        daemon = _daemon.find_unless_deaf(home) if os.path.isdir(home) else None
+    except Pm2Error as error:
+        if prune:
             raise
-    return {
-        "changed": changed,
-        "actions": [],
-        "processes": [],
-        "saved": False,
-        "recovered": None,
-        "rolled_back": False,
-        "diff": {"before": "", "after": ""},
-    }
+        call.warnings.append("Whether an earlier release has left processes cannot be told: %s" % error)
+        return []
+
+    def runs_here(process: Process) -> bool:
+        places = (process.pm2_env.get(key) for key in ("pm_cwd", "pm_exec_path"))
+        return any(_placed.is_below(os.path.realpath(place), top) for place in places if isinstance(place, str))
+
+    processes = _apply.ours(daemon.processes, call.options.namespace) if daemon else []
+    return sorted({process.name for process in processes if prune or runs_here(process)})
+
+
+def _removal(call: Call, recipe: Dict[str, Any]) -> Optional[Options]:
+    """How the processes go that an earlier release has left; None for none. Raises Pm2Error where they may not."""
+    left = _left_over(call, recipe["prune"])
+    if not left:
+        return None
+    if not recipe["prune"]:
+        raise Pm2Error(
+            "The release has no processes, but namespace %s has some that run in releases of %s: %s. Nothing was "
+            "changed. Define the release's processes, or remove these with prune (deploy_remove_undefined)."
+            % (call.options.namespace, call.layout.root, ", ".join(left))
+        )
+    return Options(
+        namespace=call.options.namespace,
+        pm2_home=call.options.pm2_home,
+        pm2_executable=call.options.pm2_executable,
+        apps=None,
+        ecosystem=None,
+        env_name=None,
+        names=None,
+        state="absent",
+        prune=False,
+        strategy="auto",
+        ready=recipe["ready"],
+        save=True,
+        max_affected=call.options.max_affected,
+    )
 
 
 def _await_answers(ready: _checks.Ready) -> None:
@@ -235,18 +304,20 @@ def _difference(switch: _link.Switch) -> Dict[str, str]:
 # -- afterwards ------------------------------------------------------------------------------------------------------
 
 
-def _settle(call: Call, manifest: Manifest, former: Optional[Manifest], result: Dict[str, Any]) -> None:
+def _settle(call: Call, manifest: Manifest, live: Live, result: Dict[str, Any]) -> None:
     """The release is live. What cannot be written of that is a warning: it changes nothing about it."""
-    was_live = former is not None and former.release == manifest.release
+    was_live = live.release == manifest.release
     if not was_live or manifest.unfinished:
-        mark(
-            call,
-            manifest._replace(status=_manifest.GOOD, published=manifest.published or _history.now(), reason=None),
-        )
+        _mark_good(call, manifest)
     if result["changed"]:
-        call.record("deployed", manifest, former=former.release if former else None, actions=len(result["actions"]))
+        call.record("deployed", manifest, former=live.release or None, actions=len(result["actions"]))
     if not was_live:
         result["removed"] = prune(call)
+
+
+def _mark_good(call: Call, manifest: Manifest) -> None:
+    published = manifest.published or _history.now()
+    mark(call, manifest._replace(status=_manifest.GOOD, published=published, reason=None))
 
 
 def mark(call: Call, manifest: Manifest) -> None:
@@ -300,35 +371,31 @@ def _foreseen(call: Call) -> Dict[str, Any]:
     even these: the processes that are there are taken to be replaced.
     """
     options = call.options
+    live = _live.find(call)
     apps = [app for app in options.apps if isinstance(app, dict)]
-    daemon = _daemon.find_unless_deaf(options.pm2_home) if apps or options.ecosystem else None
-    there: Dict[str, int] = {}
-    for item in daemon.processes if daemon else []:
-        if (item.get("pm2_env") or {}).get("namespace") == options.namespace:
-            there[item["name"]] = item["pm_id"]
-    if options.ecosystem:
-        apps = [{"name": name} for name in there]
+    if not apps and not options.ecosystem:
+        _removal(call, _asked_for(call))
+    daemon = _daemon.find_unless_deaf(options.pm2_home) if apps or options.ecosystem or options.prune else None
+    processes = _apply.ours(daemon.processes, options.namespace) if daemon else []
+    there: Dict[str, int] = {process.name: process.pm_id for process in processes}
+    names = list(there) if options.ecosystem else [app_name(app) for app in apps]
     actions = []
-    for app in apps:
-        name = str(app.get("name") or app.get("script"))
+    for name in names:
         verb = "replace" if name in there else "start"
         actions.append(_plan.action(verb, name, there.get(name), None, ["a new release"]))
-    if options.prune and apps:
-        names = {action["name"] for action in actions}
+    if options.prune:
         actions += [_plan.action("delete", n, i, None, ["not defined"]) for n, i in there.items() if n not in names]
-    switch = _link.Switch(
-        call.layout.current, _link.target(call.layout.current), call.layout.link_text(options.release or "")
-    )
+    switch = _link.Switch(call.layout.current, live.link, call.layout.link_text(options.release or ""))
     return {
         "changed": True,
         "actions": actions,
         "processes": [],
-        "saved": bool(apps or options.ecosystem),
+        "saved": bool(actions),
         "recovered": None,
         "rolled_back": False,
         "release": options.release,
         "directory": call.layout.release(options.release or ""),
-        "former": call.current() or None,
+        "former": live.release or None,
         "removed": [],
         "diff": [_processes_difference(call, actions), _difference(switch)],
     }

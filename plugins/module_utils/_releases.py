@@ -36,7 +36,7 @@ def _is_next_publish(call: Call, prepared: Dict[str, Any]) -> bool:
 def _go_on(call: Call, prepared: Dict[str, Any]) -> Dict[str, Any]:
     """State published in the same call: nothing lies between, and a task costs half a second."""
     following = Call(call.options._replace(state="published", release=prepared["release"]), call.check_mode)
-    following.redactor, following.warnings = call.redactor, call.warnings
+    following.redactor, following.warnings, following.recovered = call.redactor, call.warnings, call.recovered
     try:
         published = publish(following)
     except Pm2Error as error:
@@ -76,9 +76,10 @@ def roll_back(call: Call) -> Dict[str, Any]:
 
 def prune(call: Call) -> Dict[str, Any]:
     """State pruned."""
-    from ansible_collections.nodeops.pm2.plugins.module_utils import _publish
+    from ansible_collections.nodeops.pm2.plugins.module_utils import _live, _publish
 
     with call.locked("prune", first=True):
+        _live.find(call)
         chosen = _publish.removable(call)
         removed = chosen if call.check_mode else _publish.prune(call)
     if not call.check_mode:
@@ -119,14 +120,17 @@ STATES: Dict[str, Callable[[Call], Dict[str, Any]]] = {
 def run(call: Call) -> Dict[str, Any]:
     """The module's result. Raises Pm2Error, its text without secrets."""
     try:
+        if not os.path.isabs(call.options.root):
+            raise Pm2Error("root %r is no absolute path. Nothing was changed. Give one." % call.options.root)
         return STATES[call.options.state](call)
     except Pm2Error as error:
         details = dict(error.details, release=error.details.get("release", call.options.release))
-        details.setdefault("former", _former(call))
+        details["current"] = _current(call)
+        details.setdefault("former", details["current"] if call.former is None else call.former or None)
         raise Pm2Error(call.redactor.text(str(error)), details) from error
 
 
-def _former(call: Call) -> Any:
+def _current(call: Call) -> Any:
     try:
         return call.current() or None
     except Pm2Error:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _history, _manifest, _publish, _recipe
+from ansible_collections.nodeops.pm2.plugins.module_utils import _history, _live, _manifest, _publish, _recipe
 from ansible_collections.nodeops.pm2.plugins.module_utils._call import Call
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._live import Live
 from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manifest
 
 
@@ -59,25 +60,43 @@ def _listed(manifests: List[Manifest], current: str) -> str:
 def roll_back(call: Call) -> Dict[str, Any]:
     """State rolled_back. Raises Pm2Error when everything is as it was."""
     with call.locked("rollback", first=True):
-        current, live = call.current(), call.live()
-        chosen = choose(_manifest.every(call.layout), live, current, call.options.release)
+        live = _live.find(call)
+        _check_left(call, live)
+        of_namespace = [m for m in _manifest.every(call.layout) if m.namespace == call.options.namespace]
+        chosen = choose(of_namespace, live.manifest, live.release, call.options.release)
+        call.check_is_ours(chosen)
         directory = call.layout.release(chosen.release)
         if not os.path.isdir(directory):
             raise Pm2Error("%s is not there any more. Nothing was changed." % directory)
-        result = _publish.bring(call, chosen, _recipe.read(call.layout, chosen.release), heal=False)
+        try:
+            result = _publish.bring(call, live, chosen, _recipe.read(call.layout, chosen.release), heal=False)
+        except Pm2Error as error:
+            if error.details.get("committed"):
+                _mark(call, chosen, live)
+            raise
         if not call.check_mode:
-            _settle(call, chosen, live, current, result)
+            _mark(call, chosen, live)
+            if result["changed"]:
+                call.record("rolled back", chosen, former=live.release or None, actions=len(result["actions"]))
     if not call.check_mode:
         call.lease.release()
     return result
 
 
-def _settle(call: Call, chosen: Manifest, live: Optional[Manifest], current: str, result: Dict[str, Any]) -> None:
-    published = chosen.published or chosen.created
-    if live is not None and current != chosen.release and published < (live.published or ""):
+def _check_left(call: Call, live: Live) -> None:
+    """Raises Pm2Error where another release is live than the one that is to be left."""
+    left = call.options.from_release
+    if left is not None and live.release != left:
+        raise Pm2Error(
+            "%s is live, not %s, which was to be left: another run has changed it meanwhile. Nothing was changed."
+            % (live.release or "No release", left)
+        )
+
+
+def _mark(call: Call, chosen: Manifest, live: Live) -> None:
+    published, left = chosen.published or chosen.created, live.manifest
+    if left is not None and live.release != chosen.release and published < (left.published or ""):
         reason = "rolled back by %s at %s" % (call.by, _history.now())
-        _publish.mark(call, live._replace(status=_manifest.ROLLED_BACK, reason=reason))
+        _publish.mark(call, left._replace(status=_manifest.ROLLED_BACK, reason=reason))
     if not chosen.good:
         _publish.mark(call, chosen._replace(status=_manifest.GOOD, published=published, reason=None))
-    if result["changed"]:
-        call.record("rolled back", chosen, former=current or None, actions=len(result["actions"]))

@@ -68,9 +68,7 @@ def _item(entry: Union[str, Mapping[str, Any]]) -> Item:
     fields: Dict[str, Any] = dict(entry) if isinstance(entry, dict) else {"path": entry}
     path, kind = fields.pop("path", None), fields.pop("type", None)
     if fields or not isinstance(path, str):
-        raise Pm2Error(
-            "shared: %r is neither a path nor {path, type}. Nothing was changed." % (entry,)
-        )
+        raise Pm2Error("shared: %r is neither a path nor {path, type}. Nothing was changed." % (entry,))
     if kind not in (None, DIRECTORY, FILE):
         raise _refusal(path, "has the type %r: it can be directory or file" % (kind,))
     plain = os.path.normpath(path)

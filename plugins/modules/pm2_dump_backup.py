@@ -239,6 +239,12 @@ recovered:
   description: V(finished) or V(undone) when an earlier run on a namespace had been killed half-way, else null.
   returned: for V(restored) with O(apply)
   type: str
+committed:
+  description:
+    - True when the failure came after the change was made and saved. Only old processes may be left, and the next run
+      removes them.
+  returned: on such a failure
+  type: bool
 rolled_back:
   description: On failure, whether everything was put back.
   returned: always when something had been changed

@@ -238,6 +238,12 @@ recovered:
   description: V(finished) or V(undone) when an earlier run had been killed half-way, else null.
   returned: success
   type: str
+committed:
+  description:
+    - True when the failure came after the change was made and saved. Only old processes may be left, and the next run
+      removes them.
+  returned: on such a failure
+  type: bool
 rolled_back:
   description: On failure, whether everything was put back. Absent when nothing had been changed.
   returned: always when something was started or stopped

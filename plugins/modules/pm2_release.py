@@ -83,6 +83,11 @@ options:
       - The release. For V(prepared) its id, by default the time of O(run) and the start of the revision.
       - For V(rolled_back) an id or a version.
     type: str
+  from_release:
+    description:
+      - For V(rolled_back), the id of the release that is to be left. Where another one is live, because somebody has
+        deployed meanwhile, the call is refused and changes nothing.
+    type: str
   version:
     description:
       - What people call the release. By default the C(version) of its C(package.json), else the start of its revision.
@@ -401,6 +406,16 @@ went_on:
   description: Whether this call has published too (O(go_on)). Then all that V(published) returns is there.
   returned: with O(state=prepared) and O(go_on=true)
   type: bool
+current:
+  description: The id that C(current) names after the failure, null when there is none.
+  returned: on failure
+  type: str
+committed:
+  description:
+    - True when the failure came after the change was made and saved. The release is live; only old processes may be
+      left, and the next run removes them.
+  returned: on such a failure
+  type: bool
 version:
   description: What people call the release.
   returned: with O(state=prepared), O(state=published) and O(state=rolled_back)
@@ -523,6 +538,7 @@ def main() -> None:
             "run": {"type": "str", "required": True},
             "owner": {"type": "dict", "default": {}},
             "release": {"type": "str"},
+            "from_release": {"type": "str"},
             "version": {"type": "str"},
             "force": {"type": "bool", "default": False},
             "lock_timeout": {"type": "float", "default": 0},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
+from support import modules
 from support.killer import Outcome, Runner
 from support.load import Load
 from support.pm2 import Pm2Home
@@ -120,6 +121,71 @@ def test_killed_while_it_rolls_back(app: Application, runner: Runner) -> None:
         forward = app.roll_back(release=second)
         assert not forward["failed"], forward
         app.check_agreement(second, "2")
+
+
+def test_a_rollback_after_a_kill_goes_back_from_what_was_committed(app: Application, runner: Runner) -> None:
+    """It finishes the killed run first, and then asks what is live; check mode foresees that."""
+    first = app.current()
+    app.release("2")
+    second = app.deployed()["release"]
+    app.release("3")
+    run = app.run()
+    release = app.call("pm2_release", app.prepared_options(run))["release"]
+    assert kill(app, runner, app.published_options(run, release), at="committed").killed
+    assert app.current() == second
+    foreseen = modules.call("pm2_release", app.options("rolled_back", app.run()), check=True)
+    assert (foreseen["former"], foreseen["release"]) == (release, second)
+    back = app.roll_back()
+    assert (back["failed"], back["recovered"], back["former"]) == (False, "finished", release)
+    app.check_agreement(second, "2")
+    assert app.manifest(release)["status"] == "rolled back"
+    assert app.manifest(str(first))["status"] == "good"
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "before rename trial.json",
+        "after rename trial.json",
+        "before rename current",
+        "after rename current",
+        "before unlink trial.json",
+    ],
+)
+def test_files_killed_before_they_have_proven_themselves_are_not_live(
+    pm2_7: Pm2Home, tmp_path: Path, runner: Runner, point: str
+) -> None:
+    """The last point is the one after the gate: what is undone there is tried again."""
+    app = Application(pm2_7, tmp_path, call=runner.call)
+    first = app.deploy_files("1")["release"]
+    app.source.joinpath("index.html").write_text("2")
+    run = app.run()
+    release = app.call("pm2_release", app.prepared_options(run))["release"]
+    options = app.published_options(run, release, apps=[], ready={"min_uptime": 0})
+    assert runner.run("pm2_release", options, at=point).killed
+    checked = modules.call("pm2_release", app.prepared_options(app.run()), check=True)
+    assert (checked["needed"], checked["former"]) == (True, first)
+    app.call("pm2_release", app.options("abandoned", run, release=release))
+    assert app.current() == first
+    assert app.releases() == [first]
+    assert not (app.root / ".nodeops" / "trial.json").exists()
+    assert app.deploy_files("2")["former"] == first
+
+
+def test_files_killed_after_they_have_proven_themselves_are_live(
+    pm2_7: Pm2Home, tmp_path: Path, runner: Runner
+) -> None:
+    app = Application(pm2_7, tmp_path, call=runner.call)
+    app.deploy_files("1")
+    app.source.joinpath("index.html").write_text("2")
+    run = app.run()
+    release = app.call("pm2_release", app.prepared_options(run))["release"]
+    options = app.published_options(run, release, apps=[], ready={"min_uptime": 0})
+    assert kill(app, runner, options, at="after unlink trial.json").killed
+    assert app.current() == release
+    again = app.call("pm2_release", app.prepared_options(app.run()))
+    assert (again["needed"], again["release"]) == (False, release)
+    assert app.manifest(release)["status"] == "good"
 
 
 def test_killed_at_random(app: Application, runner: Runner) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
+from ansible_collections.nodeops.pm2.plugins.module_utils import _apply, _daemon, _files
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from support import modules
 from support.load import Load
 from support.pm2 import Pm2Home
@@ -286,6 +289,66 @@ def test_a_current_that_is_no_link(app: Application, kind: str) -> None:
     assert app.pids() == pids
 
 
+def other_version(app: Application, **more: Any) -> Dict[str, Any]:
+    """A deploy of version 2 with other options of published; its result."""
+    app.release("2")
+    run = app.run()
+    release = app.call("pm2_release", app.prepared_options(run))["release"]
+    return app.call("pm2_release", app.published_options(run, release, **more))
+
+
+def test_an_app_that_runs_by_way_of_current_is_refused(app: Application) -> None:
+    """The old code would be tried in place of the new one."""
+    first = app.deployed()["release"]
+    (app.root.parent / "alias").symlink_to(app.root)
+    worker = {"name": "worker", "script": "worker.js"}
+    old = app.root / "releases" / first
+    for wrong in (
+        {**worker, "cwd": str(app.root / "current")},
+        {**worker, "cwd": "../../current"},
+        {**worker, "script": str(app.root.parent / "alias" / "current" / "worker.js")},
+        {**worker, "cwd": str(old)},
+    ):
+        result = other_version(app, apps=[wrong])
+        assert result["failed"], wrong
+        assert "App worker: its" in result["msg"]
+        assert "Leave cwd out" in result["msg"]
+        assert app.releases() == [first]
+    config = {"apps": [{**worker, "cwd": str(app.root / "current")}]}
+    app.release("2")
+    (app.source / "ecosystem.config.json").write_text(json.dumps(config))
+    run = app.run()
+    release = app.call("pm2_release", app.prepared_options(run))["release"]
+    result = app.call("pm2_release", app.published_options(run, release, apps=[], ecosystem="ecosystem.config.json"))
+    assert "Leave cwd out" in result["msg"]
+    app.check_agreement(first, "1")
+    for check in (False, True):
+        by_current = {"apps": [{**worker, "cwd": str(app.root / "current")}]}
+        refused = modules.call("pm2_release", app.prepared_options(app.run(), **by_current), check=check)
+        assert "Leave cwd out" in refused["msg"]
+
+
+def test_processes_are_not_left_when_files_follow(app: Application) -> None:
+    app.deployed()
+    ready = {"min_uptime": 0}
+    refused = other_version(app, apps=[], ready=ready)
+    assert refused["failed"]
+    assert "some that run in releases" in refused["msg"]
+    assert "api, worker" in refused["msg"]
+    assert app.served() == {"1"}
+    few = other_version(app, apps=[], ready=ready, prune=True, max_affected=2)
+    assert "max_affected is 2" in few["msg"]
+    assert app.served() == {"1"}
+    done = other_version(app, apps=[], ready=ready, prune=True)
+    assert not done["failed"], done
+    assert [action["action"] for action in done["actions"]] == ["delete"] * 3
+    assert app.pids() == {}
+    assert app.saved_directories() == set()
+    assert app.current() == done["release"]
+    assert not app.roll_back()["failed"]
+    assert app.served() == {"1"}
+
+
 def test_a_static_site_needs_no_daemon(app: Application) -> None:
     def publish(version: str, status: int = 200) -> Dict[str, Any]:
         app.source.joinpath("index.html").write_text(version)
@@ -314,6 +377,31 @@ def test_a_static_site_needs_no_daemon(app: Application) -> None:
     finally:
         server.shutdown()
     assert app.pm2.daemon_pids() == []
+
+
+def test_a_static_site_has_no_log_to_wait_for(app: Application) -> None:
+    refused = other_version(app, apps=[], ready={"log": ["listening"]})
+    assert "a release without processes writes none" in refused["msg"]
+    assert app.current() is None
+
+
+def test_a_static_site_does_not_need_a_daemon_that_answers(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.makedirs(app.pm2.home, exist_ok=True)
+    monkeypatch.setattr(_daemon, "find_unless_deaf", _fail)
+    result = other_version(app, apps=[], ready={"min_uptime": 0})
+    assert not result["failed"], result
+    assert "cannot be told: The daemon said no" in str(result["warnings"])
+    refused = app.call("pm2_release", app.options("pruned", app.run()))
+    assert not refused["failed"]
+
+
+def test_a_full_disk_when_the_key_is_written_is_said(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: str, *_arguments: Any, **_more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr(_files, "write_atomically", full)
+    refused = app.call("pm2_release", app.prepared_options(app.run()))
+    assert "key could not be written: No space left on device" in refused["msg"]
 
 
 def _serve(directory: Path, port: int) -> Any:
@@ -375,6 +463,9 @@ def test_what_is_refused_before_anything_changes(app: Application) -> None:
         ({"shared": ["config"], "environment_file": "config/.env"}, "'config' lie in one another"),
         ({"shared": ["config/x"], "environment_file": "config"}, "'config/x' lie in one another"),
         ({"environment_file": ".nodeops-release.json"}, "collection's own files"),
+        ({"ecosystem": "/etc/ecosystem.config.js"}, "does not lie in the release"),
+        ({"ecosystem": "../ecosystem.config.js"}, "does not lie in the release"),
+        ({"root": "relative"}, "root 'relative' is no absolute path"),
     ],
     ids=str,
 )
@@ -386,6 +477,69 @@ def test_what_cannot_be_prepared_is_said_before_the_root_is_made(
         assert result["failed"], result
         assert message in result["msg"]
     assert not app.root.exists()
+
+
+def test_going_back_from_a_release_that_is_not_live_any_more_changes_nothing(app: Application) -> None:
+    """As after a hook of a run, whose lock was free when it failed, while another one deployed."""
+    releases = [app.deploy_files(content)["release"] for content in "123"]
+    refused = app.roll_back(release=releases[0], from_release=releases[1])
+    assert refused["failed"]
+    assert f"{releases[2]} is live, not {releases[1]}" in refused["msg"]
+    assert refused["current"] == releases[2] == app.current()
+    assert app.manifest(releases[2])["status"] == "good"
+    assert app.roll_back(release=releases[0], from_release=releases[2])["release"] == releases[0]
+
+
+def test_a_root_that_belongs_to_another_environment_is_refused(app: Application) -> None:
+    releases = [app.deploy_files(content)["release"] for content in "12"]
+    source = {"type": "directory", "location": "host", "address": str(app.source)}
+    for other in ({"namespace": "test"}, {"app": "other"}):
+        for options in (
+            app.options("prepared", app.run(), source=source, **other),
+            app.options("rolled_back", app.run(), **other),
+            app.options("pruned", app.run(), **other),
+        ):
+            for check in (True, False):
+                refused = modules.call("pm2_release", options, check=check)
+                assert refused["failed"], options
+                assert f"{releases[1]} is a release of shop in namespace prod" in refused["msg"]
+    assert app.current() == releases[1]
+    (app.root / "current").unlink()  # as the message says, for one that was renamed
+    app.namespace = "renamed"
+    third = app.deploy_files("3")["release"]
+    back = app.roll_back()
+    assert "no earlier good release" in back["msg"]
+    assert app.current() == third
+
+
+def test_what_failed_after_the_commit_is_told_as_made(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = app.deployed()["release"]
+    with monkeypatch.context() as context:
+        context.setattr(_apply.Namespace, "unwatch", _fail)
+        failed = other_version(app)
+    second = failed["release"]
+    assert failed["failed"]
+    assert (failed["committed"], failed["current"], failed["former"]) == (True, second, first)
+    assert "The change was made" in failed["msg"]
+    assert app.manifest(second)["status"] == "good"
+    again = app.roll_back(release=second)  # removes the old ones, which were left
+    assert (again["recovered"], again["changed"]) == ("finished", True)
+    app.check_agreement(second, "2")
+    with monkeypatch.context() as context:
+        context.setattr(_apply.Namespace, "unwatch", _fail)
+        failed = app.roll_back()
+    assert (failed["committed"], failed["current"], failed["former"]) == (True, first, second)
+    assert app.manifest(second)["status"] == "rolled back"
+
+
+def _fail(*_arguments: Any) -> None:
+    raise Pm2Error("The daemon said no.")
+
+
+def test_check_mode_names_an_app_by_its_script(app: Application) -> None:
+    apps = [{"script": "api.js"}]
+    result = modules.call("pm2_release", app.prepared_options(app.run(), go_on=True, apps=apps), check=True)
+    assert [action["name"] for action in result["actions"]] == ["api"]
 
 
 def test_an_environment_file_is_written_through_no_link(app: Application, tmp_path: Path) -> None:
