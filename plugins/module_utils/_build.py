@@ -84,10 +84,13 @@ def _build(call: Call, manifest: Manifest) -> Dict[str, Any]:
     options, directory = call.options, call.layout.release(manifest.release)
     check_forbidden(call, file_reader(directory))
     environment = command_environment(call, options.build_environment)
+    # Such as PUPPETEER_SKIP_DOWNLOAD. By a keyed name, because the key of dependencies stands in the manifest.
+    deciding = {n: v for n, v in options.build_environment.items() if not _dependencies.SECRET.search(n)}
+    more = call.fingerprint(deciding) if deciding else ""
     taken: List[Dict[str, Any]] = []
     for item in options.dependencies:
         earlier = _earlier(call, item["path"])
-        taken.append(_dependencies.provide(item, directory, earlier, environment, options.timeout, call.redactor))
+        taken.append(_dependencies.provide(item, directory, earlier, environment, options.timeout, call.redactor, more))
     commands = _commands.run(options.build, directory, environment, options.timeout, call.redactor, "build")
     manifest = manifest._replace(status=_manifest.BUILT, dependencies=taken)
     _manifest.write(directory, manifest)

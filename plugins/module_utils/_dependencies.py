@@ -26,7 +26,7 @@ _RUNTIME_TIMEOUT = 60.0
 _CACHES = frozenset((".cache", ".vite", ".vite-temp"))
 """Directories directly below node_modules that tools write to at build and run time, and can do without."""
 _OPTIONS = re.compile("NODE_ENV|NODE_OPTIONS|CC|CXX|CFLAGS|CXXFLAGS|LDFLAGS|(?:npm_config|pip|uv|pnpm|yarn)_.*", re.I)
-_SECRET = re.compile("token|auth|password|passwd|secret|key|cert", re.I)
+SECRET = re.compile("token|auth|password|passwd|secret|key|cert", re.I)
 
 Earlier = Sequence[Tuple[str, Mapping[str, Any]]]
 """Directories of earlier good releases, the best first, each with what ``provide`` returned for it."""
@@ -71,17 +71,13 @@ def _inside(path: object, what: str) -> str:
     return plain
 
 
-def key(item: Mapping[str, Any], release: str, environment: Mapping[str, str]) -> str:
+def key(item: Item, release: str, environment: Mapping[str, str], redactor: Redactor, more: str = "") -> str:
     """A hash of all that decides what is installed. Raises Pm2Error: no listed file exists, the runtime does not run.
 
     It is made of the listed files (without the app's own version), what those refer to in the release, the output of
-    ``runtime``, the commands, the options of npm and pip in the environment, the machine and its C library.
+    ``runtime``, the commands, the options of npm and pip in the environment, the machine and its C library, and
+    ``more``: what else the caller knows to decide.
     """
-    checked = check(item)
-    return _key(checked, release, environment, Redactor())
-
-
-def _key(item: Item, release: str, environment: Mapping[str, str], redactor: Redactor) -> str:
     facts = {
         "version": _VERSION,
         "path": item.path,
@@ -92,9 +88,10 @@ def _key(item: Item, release: str, environment: Mapping[str, str], redactor: Red
         "options": {
             name: value
             for name, value in sorted(environment.items())
-            if _OPTIONS.fullmatch(name) and not _SECRET.search(name)
+            if _OPTIONS.fullmatch(name) and not SECRET.search(name)
         },
         "machine": [platform.system(), platform.machine(), _libc()],
+        "more": more,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -143,8 +140,9 @@ def provide(
     environment: Dict[str, str],
     timeout: float,
     redactor: Redactor,
+    more: str = "",
 ) -> Dict[str, Any]:
-    """Make ``path`` exist in ``release``. ``timeout``: seconds for each command.
+    """Make ``path`` exist in ``release``. ``timeout``: seconds for each command. ``more``: as for ``key``.
 
     It is copied from the first of ``earlier`` that has the same key and was not changed since it was made; where there
     is none, or copying fails, the commands run. Returns path, key, taken_from (a release's directory, or None), note
@@ -155,7 +153,7 @@ def provide(
     checked = check(item)
     target = os.path.join(release, checked.path)
     _check_place(checked.path, target)
-    found = _key(checked, release, environment, redactor)
+    found = key(checked, release, environment, redactor, more)
     notes: List[str] = []
     taken = _take(checked, release, found, earlier, item.get("copy") is True, notes)
     if taken is None:

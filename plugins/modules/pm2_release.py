@@ -212,7 +212,7 @@ options:
   dependencies:
     description:
       - What is installed into the release, or copied from an earlier good release with the same files,
-        runtime, commands and machine.
+        runtime, commands, machine and O(build_environment) (secrets apart).
     type: list
     elements: dict
     default: []

@@ -396,14 +396,16 @@ def test_what_changes_the_key(npm: Releases, app: NodeApp, archive: Path) -> Non
     release = npm.make("r1", app)
     base = environment(npm.root)
 
-    def key(extra: Optional[Dict[str, str]] = None, **changes: Any) -> str:
-        return _dependencies.key({**ITEM, **changes}, str(release), {**base, **(extra or {})})
+    def key(extra: Optional[Dict[str, str]] = None, more: str = "", **changes: Any) -> str:
+        item = _dependencies.check({**ITEM, **changes})
+        return _dependencies.key(item, str(release), {**base, **(extra or {})}, Redactor(), more)
 
     first = key()
     assert key({"UNRELATED": "1", "npm_config__authToken": "x"}) == first
     others = [
         key({"NODE_ENV": "development"}),
         key({"npm_config_omit": "optional"}),
+        key(more="what the caller knows"),
         key(commands=["npm ci"]),
         key(runtime=["echo", "v1"]),
         key(runtime=None),
@@ -841,9 +843,9 @@ def test_included_requirements_are_part_of_the_key(tmp_path: Path) -> None:
     (tmp_path / "deps").mkdir()
     (tmp_path / "deps/base.txt").write_text("-c pins.txt\ngreet\n-r base.txt\n")
     (tmp_path / "deps/pins.txt").write_text("greet==1\n")
-    first = _dependencies.key(PYTHON_ITEM, str(tmp_path), base)
+    first = _dependencies.key(_dependencies.check(PYTHON_ITEM), str(tmp_path), base, Redactor())
     (tmp_path / "deps/pins.txt").write_text("greet==2\n")
-    assert _dependencies.key(PYTHON_ITEM, str(tmp_path), base) != first
+    assert _dependencies.key(_dependencies.check(PYTHON_ITEM), str(tmp_path), base, Redactor()) != first
 
 
 # The tree itself

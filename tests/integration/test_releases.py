@@ -597,6 +597,29 @@ def test_a_migration_gets_what_the_application_gets(app: Application) -> None:
     assert (app.root / "releases" / release / "seen").read_text() == "app build\n"
 
 
+def test_a_variable_of_the_build_decides_whether_dependencies_are_copied(app: Application) -> None:
+    """But a secret does not: it may change with every run."""
+    item = {"path": "modules", "files": ["lock"], "commands": [["sh", "-c", "mkdir modules; echo $MODE > modules/is"]]}
+
+    def taken_from(**environment: str) -> Any:
+        shutil.rmtree(app.source)
+        app.source.mkdir()
+        app.source.joinpath("lock").write_text("")
+        app.source.joinpath("page").write_text(app.run())
+        run = app.run()
+        more = {"dependencies": [item], "build_environment": environment}
+        release = app.call("pm2_release", app.prepared_options(run, **more))["release"]
+        built = app.call("pm2_release", app.options("built", run, release=release, **more))
+        assert not built["failed"], built
+        published = app.published_options(run, release, apps=[], ready={"min_uptime": 0})
+        assert not app.call("pm2_release", published)["failed"]
+        return built["dependencies"][0]["taken_from"]
+
+    assert taken_from(MODE="full", TOKEN="1") is None
+    assert taken_from(MODE="full", TOKEN="2")
+    assert taken_from(MODE="none", TOKEN="2") is None
+
+
 def test_one_call_goes_on_to_publish_where_nothing_lies_between(app: Application) -> None:
     def deploy(check: bool = False, **more: Any) -> Dict[str, Any]:
         options = {"go_on": True, "apps": app.apps(), "ready": app.ready(), **more}
