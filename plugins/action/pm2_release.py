@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import tempfile
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
@@ -53,6 +53,12 @@ class ActionModule(ActionBase):
             return self._prepare(arguments, source, variables)
         except Pm2Error as error:
             raise AnsibleActionFail(str(error)) from error
+        except OSError as error:
+            place = " (%s)" % error.filename if error.filename else ""
+            raise AnsibleActionFail(
+                "The source %s cannot be read or packed: %s%s. Nothing was changed."
+                % (source.get("address"), error.strerror or error, place)
+            ) from error
 
     def _prepare(self, arguments: Dict[str, Any], source: Dict[str, Any], variables: Dict[str, Any]) -> Dict[str, Any]:
         address, exclude = str(source.get("address", "")), list(source.get("exclude") or [])
@@ -73,6 +79,21 @@ class ActionModule(ActionBase):
         result = self._call(dict(arguments, source=source), variables)
         if not result.get("upload") or result.get("failed"):
             return result
+        try:
+            remote = self._upload(address, exclude, source)
+        except Exception as error:
+            self._give_up(arguments, variables, str(error))
+            raise
+        return self._call(dict(arguments, source=dict(source, archive=remote)), variables)
+
+    def _give_up(self, arguments: Dict[str, Any], variables: Dict[str, Any], reason: str) -> None:
+        """The lock is held since the first call, and the host knows nothing of the failure: tell it, and unlock."""
+        common = ("root", "app", "namespace", "pm2_home", "pm2_executable", "run", "owner")
+        call = {name: arguments[name] for name in common if name in arguments}
+        self._call(dict(call, state="abandoned", stage="prepare", reason=reason), variables)
+
+    def _upload(self, address: str, exclude: List[str], source: Mapping[str, Any]) -> str:
+        """Bring the source to the host, as an archive; where it is there."""
         work = tempfile.mkdtemp(prefix="nodeops-")
         try:
             if source["type"] == "directory":
@@ -80,12 +101,12 @@ class ActionModule(ActionBase):
                 _source.pack(address, exclude, archive, source["revision"])
             else:
                 archive = address
-            remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "source")
+            remote = str(self._connection._shell.join_path(self._connection._shell.tmpdir, "source"))
             self._transfer_file(archive, remote)
             self._fixup_perms2((self._connection._shell.tmpdir, remote))
+            return remote
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        return self._call(dict(arguments, source=dict(source, archive=remote)), variables)
 
     def _call(self, arguments: Dict[str, Any], variables: Dict[str, Any]) -> Dict[str, Any]:
         if self._connection._shell.tmpdir is None:
