@@ -140,6 +140,38 @@ def test_a_failing_hook_leaves_the_old_release(site: Hooked) -> None:
     assert host.version == "99"
 
 
+def test_a_hook_that_fails_late_does_not_take_back_what_another_run_has_published(tmp_path: Path) -> None:
+    """The lock is free when after_publish runs. Here the hook itself is the other run."""
+    site = Fleet(tmp_path, ["web"])
+    host = site["web"]
+    site.variables = {"deploy_processes": [], "deploy_ready": {"min_uptime": 0}}
+    site.deployed()
+    other = host.current
+    site.release("2")
+    site.deployed()
+    link = f"- ansible.builtin.command: ln -sfn releases/{other} {host.root}/current\n"
+    (tmp_path / "late.yml").write_text(link + "- ansible.builtin.fail: {msg: too late}\n")
+    site.variables["deploy_hooks"] = {"after_publish": "late.yml"}
+    site.release("3")
+    run = site.failed()
+    assert host.current == other
+    message = run.messages["web"]
+    assert "too late" in message
+    assert f"Going back failed too: {other} is live, not " in message
+    assert f"current names {other}" in message
+    assert run.results["web"]["current"] == other
+
+
+def test_fleets_whose_names_differ_in_case_only_are_two(tmp_path: Path) -> None:
+    site = Fleet(tmp_path, ["upper", "lower"])
+    site.variables = {"deploy_processes": [], "deploy_ready": {"min_uptime": 0}}
+    site.own["upper"] = {"deploy_app": "Shop"}
+    site.own["lower"] = {"deploy_source": str(tmp_path / "other")}
+    (tmp_path / "other").mkdir()  # another revision, which would stop one fleet
+    (tmp_path / "other" / "index.html").write_text("")
+    assert site.deployed().outcome == {"upper": "deployed", "lower": "deployed"}
+
+
 def test_a_hook_that_cannot_be_read_is_found_before_anything_changes(site: Hooked) -> None:
     site.write("undrain", "- nobody.knows.this: {}\n")
     run = site.run("deploy")
