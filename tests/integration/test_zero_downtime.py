@@ -152,7 +152,7 @@ BAD: Dict[str, Tuple[Dict[str, Any], Dict[str, Any], str]] = {
     "never listens, no check": ({"listen": False}, {"timeout": 5}, "is served by"),
     "never listens, http": ({"listen": False}, {"timeout": 5, **HEALTHY}, "is answered only by processes"),
     "never listens, tcp": ({"listen": False}, {"timeout": 5, "tcp": ["{port}"]}, "is answered only by processes"),
-    "answers 500": ({"health": 500}, {"timeout": 5, **HEALTHY}, "answered 500"),
+    "answers 500": ({"health": 500}, {"timeout": 10, **HEALTHY}, "answered 500"),
 }
 
 
