@@ -107,8 +107,8 @@ def facts(session: Session) -> Facts:
         end(session)
 
 
-def read(session: Session) -> Facts:
-    """The same from the snapshot of ``begin``. Reads every row.
+def read(session: Session, sequences: Optional[Facts] = None) -> Facts:
+    """The same from the snapshot of ``begin``. Reads every row. ``sequences``: as they were found before.
 
     Raises PgError, also when row-level security would hide some of them.
     """
@@ -118,7 +118,7 @@ def read(session: Session) -> Facts:
         "extensions": dict(_pairs(session, "SELECT extname, extversion FROM pg_extension ORDER BY 1")),
         "roles": _roles(session),
         "tables": _tables(session),
-        "sequences": _sequences(session),
+        "sequences": read_sequences(session) if sequences is None else sequences,
         "large_objects": _large_objects(session),
         "objects": _objects(session),
     }
@@ -187,7 +187,8 @@ def _tables(session: Session) -> Dict[str, Dict[str, Any]]:
     return found
 
 
-def _sequences(session: Session) -> Dict[str, Dict[str, Any]]:
+def read_sequences(session: Session) -> Facts:
+    """Where each sequence stands now: that is of no snapshot."""
     found = {}
     for name, increment, cycle in session.query(_SEQUENCES):
         last, called = session.query("SELECT last_value, is_called FROM %s" % name)[0]

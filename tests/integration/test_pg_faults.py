@@ -484,6 +484,21 @@ def test_the_postmaster_is_killed_during_a_backup(world: World) -> None:
     world.check(before)
 
 
+def test_a_backup_while_rows_are_inserted(world: World) -> None:
+    """The sequences move on after pg_dump has read them, and while the tables are counted."""
+    name = world.server.create_database(rows=100)
+    call = "DO $$ BEGIN LOOP INSERT INTO items (name, number) VALUES ('new', 1); COMMIT; END LOOP; END $$;"
+    with world.session(name) as writer:
+        assert writer.stdin
+        print(call, file=writer.stdin, flush=True)
+        until(lambda: int(world.sql(name, "SELECT count(*) FROM items")) > 200, "rows are inserted")
+        shell = "sleep 1"  # pg_dump has read the sequences, and what is counted is still to come
+        outcome = world.runner.run("pg_backup", world.backup_options(name), at="backup dump started", shell=shell)
+        made = success(outcome)["backup"]["id"]
+        world.bring("pg_restore", world.options("verified", name, backup=made))
+    world.server.drop_database(name)
+
+
 # -- it is told to end -------------------------------------------------------------------------------------------------
 
 
