@@ -162,7 +162,7 @@ def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
     if not live["open"]:
         raise Pm2Error(
             "Database %s is closed to connections (ALLOW_CONNECTIONS false), and by nobody that is known here. %s "
-            "Open it, or find out who closed it." % (name, _NOTHING)
+            "Find out who closed it. What a restore has closed, state recovered opens." % (name, _NOTHING)
         )
     check_login(who, [live["owner"]])
     check_prepared(server, name)
@@ -178,16 +178,18 @@ def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
             "Database %s has subscriptions (%s), which would stay with the old database. %s Drop them first, and make "
             "them anew afterwards." % (name, ", ".join(subscribed), _NOTHING)
         )
-    if not who.signals:
+    if not who.superuser:
         others = _column(
             server,
-            "SELECT DISTINCT a.usename FROM pg_stat_activity a JOIN pg_roles r ON r.rolname = a.usename"
-            " WHERE a.datname = %s AND NOT pg_has_role(r.oid, 'USAGE')" % literal(name),
+            "SELECT DISTINCT r.rolname FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid"
+            " WHERE a.datname = %s AND (r.rolsuper OR NOT (%s OR pg_has_role(r.oid, 'USAGE'))) ORDER BY 1"
+            % (literal(name), "true" if who.signals else "false"),
         )
         if others:
             raise Pm2Error(
                 "%s is connected to %s, and the login %s may not end its connections. %s Connect as a superuser, or "
-                "grant it pg_signal_backend." % (", ".join(others), name, who.name, _NOTHING)
+                "grant it pg_signal_backend, with which it may end those of all but superusers."
+                % (", ".join(others), name, who.name, _NOTHING)
             )
 
 

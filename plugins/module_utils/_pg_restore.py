@@ -119,7 +119,7 @@ class _Call:
                     error.details.setdefault("recovered", self._recovered)
                 if self._steps.taken:
                     error.details.setdefault("steps", self._steps.taken)
-                raise _told(error) from error
+                raise _told(error, untouched=not self._recovered) from error
 
     def _recoverer(self) -> Recoverer:
         params = self._params
@@ -129,6 +129,7 @@ class _Call:
             params["databases"],
             params["fence_timeout"],
             params["lock_timeout"],
+            params["state"] == "recovered",
             self._steps,
             self._warn,
         )
@@ -440,8 +441,8 @@ def _down(down: Any) -> Result:
     return {"downtime": down.seconds, "stopped": down.stopped, "started": down.started, "rolled_back": False}
 
 
-def _told(error: Pm2Error) -> Pm2Error:
-    """The same, which also says what became of everything."""
+def _told(error: Pm2Error, untouched: bool) -> Pm2Error:
+    """The same, which also says what became of everything. ``untouched``: before it nothing was finished or undone."""
     message, details = str(error).rstrip(".") + ".", error.details
     if details.get("rolled_back"):
         message += " Everything is as before: the old database is live, and what was stopped runs again."
@@ -450,7 +451,12 @@ def _told(error: Pm2Error) -> Pm2Error:
             " Putting everything back did not succeed (%s). Run again, or run state recovered: that finishes it."
             % str(details["rollback_error"]).rstrip(".")
         )
-    elif "Nothing was" not in message and "not touched" not in message:
+    elif "unfinished" in details:
+        message += (
+            " The restore of %s that was interrupted is not finished. Run again, or run state recovered: that "
+            "finishes it." % ", ".join(details["unfinished"])
+        )
+    elif untouched and "Nothing was" not in message and "not touched" not in message:
         message += " The live database was not touched."
     if "cleanup_error" in details:
         cause = str(details["cleanup_error"]).rstrip(".")

@@ -64,9 +64,26 @@ class Server:
         """The first value of the first row, None without one; asked again when the connection was lost."""
         return self.ask(lambda session: session.value(sql), again=True)
 
-    def execute(self, sql: str, again: bool = False) -> None:
-        """``again``: doing it twice is the same as once, so it is done again when the connection was lost."""
-        self.ask(lambda session: session.execute(sql), again)
+    def execute(self, sql: str, again: bool = False, patience: Optional[float] = None) -> None:
+        """``again``: doing it twice is the same as once, so it is done again when the connection was lost.
+
+        ``patience``: seconds to wait for a lock, 55P03 afterwards; by default for as long as it takes.
+        """
+
+        def run(session: _psql.Session) -> None:
+            if patience is None:
+                session.execute(sql)
+                return
+            session.execute("SET lock_timeout = %d" % max(1, int(patience * 1000)))
+            try:
+                session.execute(sql)
+            except PgError as error:
+                if not is_lost(error):
+                    session.execute("SET lock_timeout = 0")
+                raise
+            session.execute("SET lock_timeout = 0")
+
+        self.ask(run, again)
 
     def transaction(self, statements: Sequence[str], before_commit: Callable[[], None] = lambda: None) -> None:
         """All of ``statements`` or none. When the connection is lost meanwhile, only the server knows which."""

@@ -522,6 +522,16 @@ def test_terminated(stage: Stage, world: World, point: str) -> None:
     world.check(before)
 
 
+def test_terminated_after_a_recovery(stage: Stage, world: World) -> None:
+    """What a killed run has left is put back first; then it can be told to end as ever."""
+    before = world.look()
+    options = world.options(backup=stage.good)
+    killed(world.runner.run("pg_restore", options, at=FENCED))
+    outcome = world.runner.run("pg_restore", options, at="restore loading", shell="kill -TERM $PPID")
+    failure(outcome, "SIGTERM")
+    world.check(before)
+
+
 @pytest.mark.parametrize("point", ["undo stopped", "undo swapped"])
 def test_an_undo_is_terminated(stage: Stage, world: World, point: str) -> None:
     before = with_a_previous(stage, world)
@@ -633,6 +643,42 @@ def test_a_transaction_is_prepared_meanwhile(stage: Stage, world: World) -> None
         failure(outcome, "prepared transaction", rolled_back=True)
     finally:
         world.sql(world.shop, "ROLLBACK PREPARED 'transfer 8'")
+    world.check(before)
+
+
+def test_a_transaction_is_prepared_in_the_new_database(stage: Stage, world: World) -> None:
+    """Until it is gone there is no way back: the new database stays live and open, and the application tries."""
+    before = world.look()
+    prepare = world.psql("BEGIN; LOCK TABLE held; PREPARE TRANSACTION 'transfer 9'", world.shop)
+    options = impatient(world.options(backup=stage.unhealthy, fence_timeout=0.5))
+    try:
+        outcome = world.runner.run("pg_restore", options, at=SWAPPED, shell=prepare)
+        failure(outcome, "Putting everything back did not succeed", "prepared transaction", rolled_back=False)
+        tries(world)
+        again = failure(world.runner.run("pg_restore", world.options("recovered", fence_timeout=0.5)))
+        assert f"The restore of {world.shop} that was interrupted is not finished." in again["msg"]
+        assert "not touched" not in again["msg"]
+        tries(world)
+    finally:
+        world.sql(world.shop, "ROLLBACK PREPARED 'transfer 9'")
+    world.recovered()
+    world.check(before)
+
+
+def tries(world: World) -> None:
+    """The application runs, on the new database."""
+    assert world.sql(world.shop, "SELECT what FROM behaviour") == "unhealthy"
+    live = {item["name"]: item["pm2_env"]["status"] for item in world.pm2.processes(NAMESPACE)}
+    assert live == {"api": "online", "paused": "stopped", "worker": "online"}
+
+
+def test_a_transaction_has_changed_the_database(stage: Stage, world: World) -> None:
+    """For as long as it is open nobody can close the database to connections."""
+    before = world.look()
+    grant = f"GRANT CONNECT ON DATABASE {world.shop} TO {world.brake};"
+    with world.session("postgres", "BEGIN;", grant):
+        outcome = world.runner.run("pg_restore", world.options(backup=stage.good, fence_timeout=0.5))
+        failure(outcome, world.shop, "could not be closed to connections in time", rolled_back=True)
     world.check(before)
 
 
