@@ -121,6 +121,9 @@ def checked_tools(call: Call, reached: Connection) -> "tuple[Tools, Version]":
             "PostgreSQL's client programs to %s or newer."
             % (tools.pg_restore, _pg_tools.shown(tools.version), _pg_tools.CVE, _pg_tools.safe_versions())
         )
+    problem = _pg_tools.restorer_problem(tools, version)
+    if problem:
+        call.warn("%s: it makes backups, but pg_restore will refuse to restore with it." % problem)
     return tools, version
 
 

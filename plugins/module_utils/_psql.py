@@ -97,6 +97,8 @@ class Session:
         self.query("SELECT " + chosen)
         number = int(self.value("SELECT current_setting('server_version_num')") or 0)
         self.version: Version = (number // 10000, number % 10000)
+        if self.version >= (17, 0):
+            self.query("SELECT set_config('transaction_timeout', '0', false)")
         if self.version >= (14, 0):
             with contextlib.suppress(PgError):  # not every system can
                 self.query("SELECT set_config('client_connection_check_interval', '%s', false)" % _CHECK_CLIENT)
