@@ -77,7 +77,7 @@ def _or_none(value: Any) -> str:
 
 def check_server(server: Server) -> None:
     """Raises Pm2Error for a server on which no database can be made or renamed so."""
-    version = int(server.value("SELECT current_setting('server_version_num')") or 0) // 10000
+    version = server.version[0]
     if version < OLDEST:
         raise Pm2Error("The server is PostgreSQL %d, %d is the oldest. %s" % (version, OLDEST, _NOTHING))
     if server.value("SELECT pg_is_in_recovery()::int") == "1":
@@ -88,7 +88,7 @@ def check_server(server: Server) -> None:
 
 def check_version(server: Server, name: str, facts: Facts) -> None:
     """Raises Pm2Error when the server is older than the one that was dumped."""
-    version = int(server.value("SELECT current_setting('server_version_num')") or 0) // 10000
+    version = server.version[0]
     dumped = int(str(facts["server_version"]).partition(".")[0])
     if version < dumped:
         raise Pm2Error(
@@ -104,7 +104,12 @@ def login(server: Server) -> Login:
         " (rolsuper OR pg_has_role('pg_signal_backend', 'USAGE'))::int"
         " FROM pg_roles WHERE rolname = session_user"
     )[0]
-    roles = {each[0] or "" for each in server.query("SELECT rolname FROM pg_roles WHERE pg_has_role(oid, 'MEMBER')")}
+    # What a member may not inherit he may give away and not touch afterwards.
+    become = "SET" if server.version >= (16, 0) else "MEMBER"
+    rows = server.query(
+        "SELECT rolname FROM pg_roles WHERE pg_has_role(oid, '%s') AND pg_has_role(oid, 'USAGE')" % become
+    )
+    roles = {each[0] or "" for each in rows}
     return Login(row[0] or "", row[1] == "1", row[2] == "1", row[3] == "1", roles)
 
 
@@ -118,8 +123,9 @@ def check_login(who: Login, owners: Iterable[str]) -> None:
     foreign = sorted(set(owners) - who.roles)
     if foreign and not who.superuser:
         raise Pm2Error(
-            "The login %s is no member of %s, which own what is to be restored. %s Connect as a superuser, or grant it "
-            "those roles." % (who.name, ", ".join(foreign), _NOTHING)
+            "The login %s is no member of %s, which own what is to be restored, or does not inherit from them "
+            "(NOINHERIT). %s Connect as a superuser, or grant it those roles WITH INHERIT."
+            % (who.name, ", ".join(foreign), _NOTHING)
         )
 
 

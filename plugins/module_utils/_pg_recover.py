@@ -115,12 +115,25 @@ class Recoverer:
             )
 
     def _leftovers(self) -> Dict[str, str]:
-        """Scratch databases, each with the database it was made for, of those that this call is about."""
-        found = {}
-        for name in _pg_databases.names(self._server):
-            parsed = _pg_names.parse(name)
-            if parsed and parsed.kind == "new" and (self._databases is None or parsed.name in self._databases):
-                found[name] = parsed.name
+        """Scratch databases, each with the database it was made for, of those that this call is about.
+
+        If it is about all, what the login may not drop is somebody else's: it stays, with a warning.
+        """
+        found, foreign = {}, []
+        rows = self._server.query("SELECT datname, pg_has_role(datdba, 'USAGE')::int FROM pg_database ORDER BY 1")
+        for name, owned in rows:
+            parsed = _pg_names.parse(name or "")
+            if not parsed or parsed.kind != "new" or parsed.name not in (self._databases or [parsed.name]):
+                continue
+            if self._databases is None and owned != "1":
+                foreign.append(str(name))
+            else:
+                found[str(name)] = parsed.name
+        if foreign:
+            self._warn(
+                "%s is left of a restore, and its owner is none that the login belongs to: it was left alone. Run "
+                "state recovered as its owner." % ", ".join(foreign)
+            )
         return found
 
     def _forgotten(self) -> List[str]:

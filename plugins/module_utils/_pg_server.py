@@ -15,7 +15,7 @@ from typing import Callable, List, Optional, Sequence, Set, Type, TypeVar
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_guard, _psql
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import Connection, PgError
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_tools import Tools
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_tools import Tools, Version
 
 PATIENCE = 10.0  # seconds a server that is starting again, or an old session of ours, may take
 _PAUSE = 0.1
@@ -55,6 +55,11 @@ class Server:
         if session is not None:
             with contextlib.suppress(Exception):
                 session.close()
+
+    @property
+    def version(self) -> Version:
+        """The server's."""
+        return self.ask(lambda session: session.version, again=True)
 
     def query(self, sql: str) -> List[Row]:
         """The rows; asked again when the connection was lost."""

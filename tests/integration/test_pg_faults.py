@@ -304,6 +304,18 @@ def test_killed_at_random(stage: Stage, world: World) -> None:
     assert not seen[0]
 
 
+def test_check_mode_after_a_kill(stage: Stage, world: World) -> None:
+    """What the killed run has closed is opened before the next restore looks at it."""
+    before = world.look()
+    options = world.options(backup=stage.good)
+    killed(world.runner.run("pg_restore", options, at=FENCED))
+    foreseen = success(world.runner.run("pg_restore", options, check=True))
+    assert foreseen["changed"]
+    assert foreseen["recovered"]["databases"] == {world.shop: "old"}
+    world.recovered()
+    world.check(before)
+
+
 def test_killed_and_restored_again(stage: Stage, world: World) -> None:
     """Every call recovers first: `recovered` is not needed for it."""
     before = world.look()

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_server, _pg_swap, _pg_tools
+from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_server, _pg_space, _pg_swap, _pg_tools
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import connection
 from support import observe
 from support.apps import free_port
 from support.modules import call
 from support.pm2 import Pm2Home
-from support.postgres import Server
+from support.postgres import Server, binaries
 
 ENVIRONMENT = "staging"
 READY = {"min_uptime": 0.1, "timeout": 15}
@@ -529,6 +529,85 @@ def test_who_may_not_be_ended_protects_nobody_else(site, owner):
         assert other.stdin
         print("SELECT 1;", file=other.stdin, flush=True)
         assert other.wait(10) != 0
+
+
+def test_a_setting_of_another_role_is_refused_before_anything_is_loaded(site, owner):
+    setting = f'ALTER ROLE {owner}_app IN DATABASE "{site.database}"'
+    site.backup(login_user=owner)
+    site.postgres.psql("postgres", f"{setting} SET work_mem TO '7MB'")
+
+    refused = site.restore(namespace=None, ready=READY, login_user=owner)
+
+    assert refused["failed"]
+    assert "cannot get the settings" in refused["msg"]
+    assert f"may alter {owner}_app" in refused["msg"]
+    assert "The live database was not touched" in refused["msg"]
+    assert "load" not in [step["name"] for step in refused["steps"]]
+    assert site.around() == [site.database]
+    done = site.restore(namespace=None, ready=READY)
+    assert not done["failed"], done
+    assert "work_mem=7MB" in _from_outside(site)
+
+
+def test_recovered_of_all_databases_leaves_alone_what_is_of_others(site, owner):
+    foreign, own = (f"{site.database}__new_2026010100000{number}" for number in (1, 2))
+    site.postgres.create_database(foreign, rows=-1)
+    site.postgres.create_database(own, owner=owner, rows=-1)
+    site.backup()
+    options = {"confirm": None, "namespace": None, "login_user": owner}
+
+    done = site.restore("recovered", databases=None, **options)
+
+    assert not done["failed"], done
+    assert done["recovered"]["dropped"] == [own]
+    assert any(foreign in warning and "left alone" in warning for warning in done["warnings"])
+    assert foreign in site.around()
+
+
+def test_a_database_without_the_schema_public(site):
+    run = site.postgres.psql
+    run(site.database, "CREATE SCHEMA shop; ALTER TABLE items SET SCHEMA shop; DROP SCHEMA public")
+    site.backup()
+    done = site.restore(namespace=None, ready=READY)
+    assert not done["failed"], done
+    assert run(site.database, "SELECT string_agg(nspname, ',') FROM pg_namespace WHERE nspname !~ '^pg_'") in (
+        "information_schema,shop",
+        "shop,information_schema",
+    )
+    assert run(site.database, "SELECT count(*) FROM shop.items") == "50"
+
+
+def test_a_locale_is_that_of_the_database_not_of_the_server(tmp_path):
+    """A server that was made with ICU makes new databases with it too."""
+    found = binaries()
+    if found.major < 15 or "--with-icu" not in subprocess.check_output(
+        [found.program("pg_config"), "--configure"], text=True
+    ):
+        pytest.skip("this PostgreSQL has no databases with ICU")
+    icu = ["--locale-provider=icu", "--icu-locale=de", "--encoding=UTF8", "--locale=C.UTF-8"]
+    with Server(found=found, initdb=icu) as server:
+        name = server.create_database(options="TEMPLATE template0 LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'")
+        options = server.login(dest=str(tmp_path / "store"), databases=[name])
+        provider = f"SELECT datlocprovider, datcollate FROM pg_database WHERE datname = '{name}'"
+        assert server.psql("postgres", provider) == "c|C"
+        assert not call("pg_backup", options)["failed"]
+        done = call("pg_restore", {**options, "confirm": [name]})
+        assert not done["failed"], done
+        assert server.psql("postgres", provider) == "c|C"
+
+
+def test_kept_wal_takes_its_room(site):
+    site.postgres.psql("postgres", "ALTER SYSTEM SET wal_keep_size = '64GB'")
+    login = site.postgres.login()
+    try:
+        site.postgres.psql("postgres", "SELECT pg_reload_conf()")
+        with connection(login) as reached, _pg_server.Server(_pg_tools.find(login["pg_bindir"]), reached) as server:
+            room = _pg_space.find(server, "pg_default")
+    finally:
+        site.postgres.psql("postgres", "ALTER SYSTEM RESET ALL")
+        site.postgres.psql("postgres", "SELECT pg_reload_conf()")
+    assert room
+    assert room.most_wal in (None, 64 << 30)  # None: another test has a replication slot
 
 
 def test_status_tells_what_there_is(site):
