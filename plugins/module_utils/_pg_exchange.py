@@ -39,6 +39,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._steps import Steps
 OLD, NEW = "old", "new"
 RESTORE, UNDO, VERIFY = "restore", "undo", "verify"
 
+_ANSWER = 20.0  # seconds beside fence_timeout in which a server answers that is not frozen
+
 Warn = Callable[[str], None]
 
 
@@ -161,11 +163,12 @@ class Exchange:
     def _swap(self, moves: List[Any], opened: Sequence[str]) -> None:
         names = [before for before, _after in moves]
         deadline = time.monotonic() + self._fence_timeout
-        _pg_swap.fence(self._server, names, self._fence_timeout)
-        self._reached("fenced")
-        _pg_swap.clear(self._server, names, max(0.0, deadline - time.monotonic()))
-        self._reached("cleared")
-        _pg_swap.exchange(self._server, moves, opened, max(0.0, deadline - time.monotonic()), self._reached)
+        with self._server.impatient(self._fence_timeout + _ANSWER):
+            _pg_swap.fence(self._server, names, self._fence_timeout)
+            self._reached("fenced")
+            _pg_swap.clear(self._server, names, max(0.0, deadline - time.monotonic()))
+            self._reached("cleared")
+            _pg_swap.exchange(self._server, moves, opened, max(0.0, deadline - time.monotonic()), self._reached)
 
     def _start_and_prove(self) -> None:
         sizes = _pause.log_sizes(self._pause.read())

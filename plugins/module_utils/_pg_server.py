@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import time
 from types import TracebackType
-from typing import Callable, List, Optional, Sequence, Set, Type, TypeVar
+from typing import Callable, Iterator, List, Optional, Sequence, Set, Type, TypeVar
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_guard, _psql
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import Connection, PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_tools import Tools, Version
 
@@ -39,6 +40,7 @@ class Server:
         self._session: Optional[_psql.Session] = None
         self._guarded: Set[str] = set()
         self._was_open = False
+        self._patience: Optional[float] = None
 
     def __enter__(self) -> Server:
         self._opened()
@@ -112,6 +114,15 @@ class Server:
         _pg_guard.lock(self._opened(), wanted, timeout)
         self._guarded |= wanted
 
+    @contextlib.contextmanager
+    def impatient(self, seconds: float) -> Iterator[None]:
+        """Within, a server that answers nothing for so long counts as lost: somebody waits who should not for ever."""
+        self._patience = seconds
+        try:
+            yield
+        finally:
+            self._patience = None
+
     def try_guard(self, name: str) -> bool:
         """The same without waiting: False when another run works on the database."""
         if name not in self._guarded:
@@ -123,6 +134,7 @@ class Server:
     def ask(self, question: Callable[[_psql.Session], Answer], again: bool = False) -> Answer:
         """What ``question`` finds out over the session."""
         session = self._opened()
+        session.patience = self._patience
         try:
             return question(session)
         except PgError as error:
@@ -155,7 +167,12 @@ class Server:
             try:
                 # The old session may still be ending on the server: what it was doing is over when its locks are free.
                 _pg_guard.lock(session, self._guarded, PATIENCE)
-            except BaseException:
+            except BaseException as error:
                 session.close()
+                if isinstance(error, Pm2Error) and not isinstance(error, PgError):
+                    raise PgError(
+                        "The connection to %s was lost, and the server still holds its locks %g s later"
+                        % (self.connection, PATIENCE)
+                    ) from error
                 raise
             return session

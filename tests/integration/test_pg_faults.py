@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set
 
 import pytest
 from support import cancel, faults, places, processes
@@ -458,6 +458,27 @@ def test_the_sessions_of_the_module_are_terminated(stage: Stage, world: World, p
     )
     recover_if_failed(world, outcome)
     world.check_either(before, stage.good)
+
+
+def test_the_server_freezes(stage: Stage, world: World) -> None:
+    """The session of the module stands still in the middle of the swap: it is given up, and the application started."""
+    before = world.look()
+    frozen = world.directory / "frozen"
+    find = world.psql("SELECT pid FROM pg_stat_activity WHERE application_name = 'nodeops.pm2'")
+    shell = f"({find}) > {frozen}; kill -STOP $(cat {frozen})"
+    options = world.options(backup=stage.good, fence_timeout=0.5)
+    try:
+        outcome = world.runner.run("pg_restore", options, at=FENCED, shell=shell)
+        failure(outcome, "The connection to postgres@", "still holds its locks", rolled_back=False)
+        assert online(world) == {"api", "worker"}
+    finally:
+        os.kill(int(frozen.read_text()), signal.SIGCONT)
+    world.recovered()
+    world.check(before)
+
+
+def online(world: World) -> Set[str]:
+    return {item["name"] for item in world.pm2.processes(NAMESPACE) if item["pm2_env"]["status"] == "online"}
 
 
 def test_pg_dump_is_killed(world: World) -> None:
