@@ -22,5 +22,5 @@ bench: setup ## what modules, deploys and restores cost, in ratios
 	@tests/bench/run
 
 clean: ## remove all that was set up
-	@if [ -d .cache ]; then scripts/demo stop; fi
+	@[ ! -d .cache/demo ] || scripts/demo stop || echo 'clean: what the demo left running could not be ended' >&2
 	@rm -rf .cache

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Generator, Iterator, TypeVar, Union
 
@@ -88,7 +89,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if _is_worker(session.config):
         return
     base = Path(session.config.option.basetemp)
-    left = [f"still running: {found}" for found in processes.belonging_to(base)]
+    patience = 0 if session.exitstatus == pytest.ExitCode.INTERRUPTED else 30
+    deadline = time.monotonic() + patience  # what was told to end may need a moment
+    while (running := processes.belonging_to(base)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    left = [f"still running: {found}" for found in running]
     processes.end_all_of(base)
     if (places.HOME / ".pm2").exists():
         left.append(f"{places.HOME / '.pm2'} exists: something ran pm2 without a PM2_HOME of its own")

@@ -20,7 +20,7 @@ import subprocess
 import time
 from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union, cast
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _aftermath, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils import _aftermath, _group, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils._daemon import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
@@ -254,15 +254,15 @@ class _Run:
         """End all that is left of the process group, and give back the command's exit status."""
         if process.returncode is None:
             # Not reaped yet: so its number cannot be anybody else's.
-            _signal_group(process.pid, first)
+            _group.send(process.pid, first)
             deadline = time.monotonic() + TERM_GRACE
             try:
                 while first != signal.SIGKILL and time.monotonic() < deadline and not _is_group_over(process):
                     time.sleep(0.02)
             finally:  # whatever interrupts the wait
-                _signal_group(process.pid, signal.SIGKILL)
+                _group.kill(process.pid)
                 process.wait()
-                _await_end(process.pid)
+                _group.await_end(process.pid)
         return cast(int, process.returncode)
 
     def _failure(self, reason: str, status: Optional[int]) -> Pm2Error:
@@ -303,50 +303,7 @@ def _has_ended(process: subprocess.Popen[bytes]) -> bool:
 
 def _is_group_over(process: subprocess.Popen[bytes]) -> bool:
     """Whether nobody of the command's process group runs any more; zombies do not."""
-    return _has_ended(process) and not any(_members(process.pid))
-
-
-def _await_end(group: int) -> None:
-    """After SIGKILL, when its leader is gone: until no other member runs, who may still write into the release.
-
-    One that hangs in the kernel (a dead network drive) is given up after TERM_GRACE seconds.
-    """
-    deadline = time.monotonic() + TERM_GRACE
-    while time.monotonic() < deadline and _exists(group) and any(_members(group)):
-        time.sleep(0.002)
-
-
-def _exists(group: int) -> bool:
-    """Whether a process group has members, zombies too: far cheaper than to look for them."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _members(group: int) -> Iterator[int]:
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            state, found = _state_and_group(name)
-            if found == group and state not in (b"Z", b"X"):
-                yield int(name)
-
-
-def _state_and_group(pid: str) -> Tuple[bytes, int]:
-    try:
-        with open("/proc/%s/stat" % pid, "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
-        return fields[0], int(fields[2])
-    except (OSError, IndexError):
-        return b"", 0
-
-
-def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+    return _has_ended(process) and not any(_group.members(process.pid))
 
 
 def _ended_by(number: int) -> str:

@@ -82,8 +82,7 @@ def run(params: Dict[str, Any], check_mode: bool, warn: Warn) -> Dict[str, Any]:
     _env_files.check_paths(params["files"], params["dest"])
     _age.check_recipients(params["age_recipients"])
     rules = _keep.parse(params)
-    create = state == "present" and not check_mode
-    store = _store.Store(params["dest"], params["key_file"], create)
+    store = _store.Store(params["dest"], params["key_file"], state == "present", check_mode)
     call = _Call(params, check_mode, warn, home, rules, store)
     return {"present": _present, "verified": _verified, "restored": _restored, "pruned": _pruned}[state](call)
 
@@ -262,7 +261,7 @@ def _verified(call: _Call) -> Dict[str, Any]:
             call.warn("%s in the store is no backup that can be trusted: %s." % (name, why))
         how, problems = _verification(call, backup)
         if not call.check_mode:
-            backup = call.store.note_verified(backup, how, problems)
+            backup = call.store.note_verified(backup, _noted(backup, how, problems), problems)
         result = {"changed": False, "backup": described(backup), "problems": problems, "how": how}
         if problems:
             good = _newest_good(call)
@@ -287,6 +286,12 @@ def _verification(call: _Call, backup: _store.Backup) -> Tuple[str, List[str]]:
     return "bytes", list(former["problems"]) if former and former["how"] != "bytes" else []
 
 
+def _noted(backup: _store.Backup, how: str, problems: List[str]) -> str:
+    """How it was verified, or formerly, where that has found what reading its bytes cannot find."""
+    former = backup.verification
+    return former["how"] if former and how == "bytes" and problems == former["problems"] else how
+
+
 def _chosen(call: _Call, only_good: bool, but: AbstractSet[str] = frozenset()) -> _store.Backup:
     """The backup that the options name. For one namespace also one of all may be taken, if it has that namespace."""
     wanted, scope = call.params["backup"], call.scope
@@ -305,17 +310,11 @@ def _chosen(call: _Call, only_good: bool, but: AbstractSet[str] = frozenset()) -
 
 
 def _latest(call: _Call, only_good: bool, but: AbstractSet[str]) -> _store.Backup:
-    found = [each for each in call.store.backups(_store.PM2) if _fits(each, call.scope)] if call.store.exists else []
-    good = [each for each in found if each.good and each.id not in but]
+    found = [each for each in call.store.backups(_store.PM2) if _fits(each, call.scope)]
     if found and not only_good:
         return found[-1]
-    if found and not good:
-        raise Pm2Error(
-            "None of the %d backups of %s in %s is verified as good. Nothing was changed. Verify the newest (%s) with "
-            "state: verified, or name one by its id."
-            % (len(found), _store.described(call.scope), call.store.dest, found[-1].id)
-        )
-    return good[-1] if good else call.store.find(_store.LATEST, _store.PM2, call.scope)
+    found = [each._replace(verification=None) if each.id in but else each for each in found]
+    return call.store.newest_good(found, _store.described(call.scope))
 
 
 def _fits(backup: _store.Backup, scope: _store.Scope) -> bool:

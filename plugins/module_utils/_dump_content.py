@@ -93,11 +93,14 @@ def load(store: _store.Store, backup: _store.Backup, identity_file: Optional[str
     """The content of a backup whose files are intact. Raises Pm2Error."""
     entries: List[_dump.Entry] = []
     files = []
-    with _workplace(store) as directory:
+    with _workplace(store, backup) as directory:
         for recorded in backup.manifest["files"]:
             path = _age.readable(backup, recorded, identity_file or "", directory)
-            with open(path, "rb") as stream:
-                data = stream.read()
+            try:
+                with open(path, "rb") as stream:
+                    data = stream.read()
+            except OSError as error:
+                raise Pm2Error("%s cannot be read: %s. Nothing was changed." % (path, error.strerror)) from error
             if recorded["part"] == "file":
                 facts = {key: recorded[key] for key in ("path", "mode", "owner", "group")}
                 files.append(EnvFile(data=data, **facts))
@@ -107,9 +110,17 @@ def load(store: _store.Store, backup: _store.Backup, identity_file: Optional[str
 
 
 @contextlib.contextmanager
-def _workplace(store: _store.Store) -> Iterator[str]:
+def _workplace(store: _store.Store, backup: _store.Backup) -> Iterator[str]:
     """A directory for what is decrypted; what a killed run leaves of it is swept as a draft is."""
-    directory = tempfile.mkdtemp(prefix=".partial-read-", dir=store.dest)
+    if not any(map(_age.is_encrypted, backup.manifest["files"])):
+        yield ""
+        return
+    try:
+        directory = tempfile.mkdtemp(prefix=".partial-read-", dir=store.dest)
+    except OSError as error:
+        raise Pm2Error(
+            "Backup %s cannot be decrypted in %s: %s. Nothing was changed." % (backup.id, store.dest, _files.why(error))
+        ) from error
     try:
         yield directory
     finally:

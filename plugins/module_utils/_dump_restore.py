@@ -8,7 +8,8 @@
 
 Each namespace is a transaction of its own. Where files change under processes that run, all of it is one: when one
 namespace fails, the files and every namespace are put back. ``_unfinished`` remembers across a kill -9 what was there
-before, so that the next restore knows both what to renew and what to go back to.
+before, so that the next restore knows both what to renew and what to go back to. Restores into one PM2 wait for each
+other, from whichever store they come.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _dotenv,
     _dump,
     _env_files,
+    _files,
     _points,
     _resurrectable,
     _saved,
@@ -75,6 +77,7 @@ class Restore:
         self._files = self._chosen_files(content.files, is_whole) if "files" in parts else []
         self._formers: Dict[str, _Former] = {}
         self._former_files: Dict[str, Optional[EnvFile]] = {}
+        self._dump_before: List[str] = []
 
     def _chosen_files(self, files: List[EnvFile], is_whole: bool) -> List[EnvFile]:
         """Those that the option ``files`` names; without it all, unless the backup is of other namespaces too."""
@@ -106,12 +109,16 @@ class Restore:
         _checks.parse(self._params["ready"])
         for each in self._files:
             _env_files.check(each)
-        unfinished = _unfinished.read(self._home)
+        if self._check_mode:
+            return self._run()
+        os.makedirs(self._home, mode=0o700, exist_ok=True)
+        with _unfinished.lock(self._home, self._params["lock_timeout"]):
+            return self._run()
+
+    def _run(self) -> Dict[str, Any]:
         changed = [each for each in self._files if _env_files.differs(each)]
-        again = bool(changed or unfinished)
-        if self._params["apply"]:
-            return self._bring(changed, again, unfinished)
-        return self._put(changed)
+        self._dump_before = _lines(_dump.read(self._home).entries, self._namespaces)
+        return self._bring(changed) if self._params["apply"] else self._put(changed)
 
     # -- without the processes ---------------------------------------------------------------------------------------
 
@@ -122,7 +129,6 @@ class Restore:
             self._warn("A resurrect could not bring back all of it on this host: %s." % "; ".join(problems))
         writes = self._with_dump and _dump.would_replace(self._home, self._namespaces, self._entries)
         if not self._check_mode and (changed or writes):
-            os.makedirs(self._home, mode=0o700, exist_ok=True)
             former = {each.path: _env_files.look(each.path) for each in changed}
             try:
                 self._put_files(changed)
@@ -150,21 +156,23 @@ class Restore:
 
     # -- with the processes ------------------------------------------------------------------------------------------
 
-    def _bring(self, changed: List[EnvFile], again: bool, unfinished: Optional[Unfinished]) -> Dict[str, Any]:
+    def _bring(self, changed: List[EnvFile]) -> Dict[str, Any]:
+        unfinished = _unfinished.find(self._home, self._namespaces)
+        again = bool(changed or unfinished)
         if self._check_mode:
             return self._brought(changed, {each: self._bring_one(each, again, None) for each in self._namespaces})
-        self._remember(_daemon.find_unless_deaf(self._home), unfinished)
         self._former_files = {each.path: _env_files.look(each.path) for each in changed}
-        if unfinished:
-            self._former_files.update(unfinished.files)
+        self._remember(_daemon.find_unless_deaf(self._home))
+        for note in unfinished.values():
+            self._take_over(note)
         files = _Once(lambda: _put_back_files(self._former_files))
         is_one = again and any(former.runs for former in self._formers.values())
         if self._with_dump:
             self._tell_put_aside()
-            os.makedirs(self._home, mode=0o700, exist_ok=True)
             _dump.put_aside(self._home)
         if changed:
-            _unfinished.write(self._home, Unfinished(self._backup, self._former_files, self._formers_as_json()))
+            note = Unfinished(self._backup, self._former_files, self._formers_as_json())
+            _unfinished.write(self._home, self._params["namespace"], note)
             _points.reached("restore noted")
         results: Dict[str, Dict[str, Any]] = {}
         failures: Dict[str, Pm2Error] = {}
@@ -181,15 +189,16 @@ class Restore:
             if failures and not results:
                 files.run()
         except BaseException as error:
-            self._put_back(error, files, results if is_one else {})
+            self._put_back(error, files, results, again)
             raise
-        _unfinished.remove(self._home)
+        if _are_as_before(failures):
+            self._settle()
         if failures:
             raise self._failed(failures, results, changed)
         return self._brought(changed, results)
 
-    def _remember(self, daemon: Optional[Daemon], unfinished: Optional[Unfinished]) -> None:
-        """What each namespace was before; where a restore was killed, before that one."""
+    def _remember(self, daemon: Optional[Daemon]) -> None:
+        """What each namespace was before."""
         everything = daemon.read() if daemon else []
         dump = _dump.read(self._home).entries
         for namespace in self._namespaces:
@@ -197,16 +206,28 @@ class Restore:
             entries = _dump.entries_of(process.pm2_env for process in live)
             runs = any(process.running for process in live)
             self._formers[namespace] = _Former(entries, _dump.of_namespace(dump, namespace), runs)
-        others = []
-        for name, former in unfinished.namespaces.items() if unfinished else ():
+
+    def _take_over(self, note: Unfinished) -> None:
+        """What a killed restore has found is what was before; of its files only ours where it was of others too."""
+        others = [name for name in note.namespaces if name not in self._formers]
+        for name, former in note.namespaces.items():
             if name in self._formers:
                 self._formers[name] = _Former(**former)
-            else:
-                others.append(name)
-        if unfinished and others:
+        ours = set(_env_files.names(self._files))
+        self._former_files.update({path: each for path, each in note.files.items() if path in ours or not others})
+        if others:
             self._warn(
                 "An interrupted restore of backup %s was also of namespace %s: restore that too."
-                % (unfinished.backup, ", ".join(others))
+                % (note.backup, ", ".join(others))
+            )
+
+    def _settle(self) -> None:
+        try:
+            _unfinished.settle(self._home, self._namespaces, set(self._former_files))
+        except OSError as error:
+            self._warn(
+                "That the restore is over could not be noted below %s: %s. The next one will renew all processes."
+                % (self._home, _files.why(error))
             )
 
     def _formers_as_json(self) -> Dict[str, Any]:
@@ -243,15 +264,18 @@ class Restore:
             redactor.add_environment(dict(_dotenv.parse(data.decode("utf-8", "replace"))))
         return redactor
 
-    def _put_back(self, error: BaseException, files: "_Once", brought: Dict[str, Dict[str, Any]]) -> None:
-        """Files first, then the namespaces that were brought already; the one that failed has put itself back."""
+    def _put_back(self, error: BaseException, files: "_Once", results: Dict[str, Dict[str, Any]], is_one: bool) -> None:
+        """Files first, then the namespaces that were brought already; the one that failed has put itself back.
+
+        Without files (not ``is_one``) those stay that were brought.
+        """
         problems = []
         try:
             files.run()
         except Pm2Error as second:
             problems.append(str(second))
         _points.reached("files put back")
-        for namespace in brought:
+        for namespace in results if is_one else ():
             former = self._formers[namespace]
             try:
                 _saved.bring(
@@ -268,22 +292,30 @@ class Restore:
                 _dump.save(self._home, namespace, former.saved)
             except (Pm2Error, OSError) as second:
                 problems.append("namespace %s: %s" % (namespace, second))
-        if not problems:
-            _unfinished.remove(self._home)
-        if isinstance(error, Pm2Error):
-            error.details["rolled_back"] = not problems and error.details.get("rolled_back") is not False
-            error.details["restored_namespaces"] = []
-            if problems:
-                error.details["rollback_error"] = "; ".join(problems)
+        details = error.details if isinstance(error, Pm2Error) else {}
+        is_as_before = not problems and details.get("rolled_back") is not False
+        if is_as_before:
+            self._settle()
+        stay = [] if is_one else list(results)
+        details.update(
+            rolled_back=is_as_before and not stay, changed=not is_as_before or bool(stay), restored_namespaces=stay
+        )
+        if problems:
+            details["rollback_error"] = "; ".join(problems)
+            error.args = (
+                "%s Not all could be put back: %s. What was there before is kept below %s: restore again."
+                % (error, details["rollback_error"].rstrip("."), self._home),
+            )
 
     def _failed(
         self, failures: Dict[str, Pm2Error], results: Dict[str, Dict[str, Any]], changed: List[EnvFile]
     ) -> Pm2Error:
-        done = self._brought(changed, results)
+        done = self._brought(changed if results else [], results)  # without any, the files were put back
         told = " ".join("Namespace %s was not brought back: %s" % each for each in failures.items())
         also = " Brought back: %s." % ", ".join(results) if results else ""
         details = {key: value for failure in failures.values() for key, value in failure.details.items()}
         details.update(restored_namespaces=list(results), actions=done["actions"], files=done["files"])
+        details["rolled_back"] = _are_as_before(failures) and not results
         return Pm2Error(told + also, dict(details, changed=done["changed"]))
 
     # -- the answer --------------------------------------------------------------------------------------------------
@@ -315,21 +347,33 @@ class Restore:
         }
 
     def _dump_difference(self) -> Dict[str, str]:
-        lines = sorted("%s %s\n" % (_dump.namespace_of(entry), entry.get("name")) for entry in self._entries)
+        after = _lines(self._entries, self._namespaces)
+        if after == self._dump_before:
+            after.append("(the same names, with other values)\n")
         path = _dump.path_of(self._home)
-        return {"before_header": path, "after_header": path, "before": "", "after": "".join(lines)}
+        before = "".join(self._dump_before)
+        return {"before_header": path, "after_header": path, "before": before, "after": "".join(after)}
+
+
+def _are_as_before(failures: Dict[str, Pm2Error]) -> bool:
+    return all(failure.details.get("rolled_back") is not False for failure in failures.values())
+
+
+def _lines(entries: List[_dump.Entry], namespaces: List[str]) -> List[str]:
+    named = [(_dump.namespace_of(entry), entry.get("name")) for entry in entries]
+    return sorted("%s %s\n" % each for each in named if each[0] in namespaces)
 
 
 class _Once:
-    """Something that is done when it is first asked for."""
+    """Something that is done when it is first asked for; where that failed, again at the next time."""
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._action: Optional[Callable[[], None]] = action
 
     def run(self) -> None:
-        action, self._action = self._action, None
-        if action:
-            action()
+        if self._action:
+            self._action()
+            self._action = None
 
 
 def _put_back_files(former: Dict[str, Optional[EnvFile]]) -> None:

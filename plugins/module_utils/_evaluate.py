@@ -8,16 +8,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import selectors
-import signal
 import struct
 import subprocess
 import time
 from typing import IO, Any, Dict, NamedTuple, Optional, cast
 
+from ansible_collections.nodeops.pm2.plugins.module_utils import _group
 from ansible_collections.nodeops.pm2.plugins.module_utils._context import Context
 from ansible_collections.nodeops.pm2.plugins.module_utils._ecosystem_js import PROGRAM
 
@@ -123,9 +122,9 @@ class _Run:
 
     def _end(self) -> None:
         """Whatever the file started ends with it."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        _group.kill(self.process.pid)
         self.process.wait()
+        _group.await_end(self.process.pid)
         if self.process.stderr is not None:
             self.process.stderr.close()
 

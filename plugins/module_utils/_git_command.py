@@ -18,7 +18,7 @@ import signal
 import subprocess
 from typing import Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils import _group, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils._address import (
     Credentials,
     hide,
@@ -279,12 +279,13 @@ class Git:
                 output, said = process.communicate(timeout=timeout)
                 code = process.returncode
             except subprocess.TimeoutExpired:
-                _kill(process)
+                _group.kill(process.pid)
                 output, said = process.communicate()
         finally:
             if process is not None:
-                _kill(process)
+                _group.kill(process.pid)
                 process.wait()
+                _group.await_end(process.pid)
         return code, output, said.decode("utf-8", "replace")
 
 
@@ -341,13 +342,6 @@ def _prepare_child() -> None:
     """If this process is killed, git is too: it must not go on writing while another run begins."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.umask(0o022)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def fields(output: bytes) -> List[str]:

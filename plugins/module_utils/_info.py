@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _daemon, _dump, _files
@@ -20,6 +21,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._report import process
 
 Problem = Dict[str, Any]
 
+_TRIES = 5  # for PM2 to hear of the end of a process
+_PAUSE = 0.05  # seconds between two of them
 # What the pm2 program puts into a daemon's environment itself.
 _DAEMON_OWN = frozenset(
     "SILENT PM2_HOME PM2_USAGE PM2_DISCRETE_MODE PM2_PROGRAMMATIC PM2_JSON_PROCESSING NODE_CHANNEL_FD "
@@ -31,7 +34,7 @@ def gather(pm2_home: str, executable: Optional[str], namespace: Optional[str]) -
     """The result of pm2_info. Starts nothing, locks nothing, writes nothing."""
     _daemon.check_home(pm2_home)
     daemon = _daemon.find(pm2_home)
-    everything = [Process(item) for item in daemon.processes] if daemon else []
+    everything = _processes(daemon) if daemon else []
     apps = [process for process in everything if not process.is_module]
     chosen = [process for process in apps if namespace in (None, process.namespace)]
     dump = _dump.read(pm2_home)
@@ -52,6 +55,17 @@ def gather(pm2_home: str, executable: Optional[str], namespace: Optional[str]) -
         "drift": _drift(chosen, dump, namespace) if daemon else [],
         "problems": problems,
     }
+
+
+def _processes(daemon: Daemon) -> List[Process]:
+    """All of them. One that has ended just now is still online in PM2's list: then it is read again."""
+    found = [Process(item) for item in daemon.processes]
+    for _try in range(_TRIES):
+        if all(process.running for process in found if process.status == "online"):
+            break
+        time.sleep(_PAUSE)
+        found = [Process(item) for item in daemon.read()]
+    return found
 
 
 def _installed(executable: Optional[str]) -> Optional[_daemon.Version]:

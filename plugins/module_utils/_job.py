@@ -63,6 +63,8 @@ def perform(config: Config, job: Job, check_mode: bool, warn: Callable[[str], No
     os.environ["PATH"] = config.path
     os.environ.setdefault("HOME", pwd.getpwuid(os.geteuid()).pw_dir)  # systemd sets none for root
     os.environ.setdefault("USER", pwd.getpwuid(os.geteuid()).pw_name)
+    for step in job.steps:  # all its code at once: the version that it runs may be replaced meanwhile
+        _job_kinds.library(step.module)
     if check_mode:
         return [_attempt(step, 0.0, True, warn) for step in job.steps]
     os.makedirs(config.directory, mode=0o700, exist_ok=True)
@@ -135,8 +137,16 @@ def _unexpected(error: Exception, step: Step) -> str:
 def main(arguments: Sequence[str]) -> int:
     """``<configuration> <job> [--quiet]``: run the job. Returns the exit code; what failed goes to standard error.
 
-    With ``--quiet`` a job that ends well says nothing, so that cron sends no mail.
+    With ``--quiet`` a job that ends well says nothing, so that cron sends no mail; its warnings are in the log.
     """
+    warnings: List[str] = []
+
+    def warn(text: str) -> None:
+        if quiet:
+            warnings.append(text)
+        else:
+            _tell(sys.stderr, text)
+
     quiet = "--quiet" in arguments
     words = [argument for argument in arguments if argument != "--quiet"]
     if len(words) != 2:
@@ -145,16 +155,19 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = _job_config.read(words[0])
         job = config.job(words[1])
-        outcomes = perform(config, job, False, lambda text: _tell(sys.stderr, text))
+        outcomes = perform(config, job, False, warn)
     except (Pm2Error, OSError) as error:
         _tell(sys.stderr, "%s: %s" % (words[1], error))
         return UNUSABLE
+    code = code_of(job, outcomes)
+    for text in warnings if code else ():
+        _tell(sys.stderr, text)
     for outcome in outcomes:
         if outcome.failed or not quiet:
             _tell(
                 sys.stderr if outcome.failed else sys.stdout, "%s of %s: %s" % (job.name, config.name, outcome.told())
             )
-    return code_of(job, outcomes)
+    return code
 
 
 def _tell(stream: TextIO, text: str) -> None:

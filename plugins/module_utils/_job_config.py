@@ -18,7 +18,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Erro
 from ansible_collections.nodeops.pm2.plugins.module_utils._job_kinds import KINDS
 
 FORMAT = 1
-JOBS = ("backup", "drill", "recover")
+MAKING = "backup"
+"""The job that makes backups; the others look at them or restore them."""
+JOBS = (MAKING, "drill", "recover")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")  # becomes part of file names and of systemd's units
 
 

@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Set
 
@@ -28,6 +29,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Erro
 from ansible_collections.nodeops.pm2.plugins.module_utils._job_config import Config
 
 PACKAGE = "ansible_collections.nodeops.pm2.plugins.module_utils"
+SYSTEM_PYTHON = "/usr/bin/python3"
+OLDEST = (3, 8)
 _FIRST = _job.__name__.rpartition(".")[2]
 _RUN = '''\
 """Run a job of this directory: run.py <job> [--quiet]. Written by nodeops.pm2; changes are lost."""
@@ -60,16 +63,19 @@ def install(document: Dict[str, Any], check_mode: bool) -> Installed:
     files = {"config.json": (json.dumps(document, indent=1, sort_keys=True) + "\n").encode(), "run.py": _RUN.encode()}
     for name, source in sources().items():
         files["%s/%s.py" % (PACKAGE.replace(".", "/"), name)] = source
+    levels = PACKAGE.split(".")
+    for depth in range(len(levels)):  # else a package of this name that the host has would be taken instead
+        files["/".join([*levels[: depth + 1], "__init__.py"])] = b""
     version = _hash(files)
-    commands = {
-        job: [sys.executable, "-I", os.path.join(path, "current", "run.py"), job, "--quiet"] for job in config.jobs
-    }
+    run = [_python(), "-I", os.path.join(path, "current", "run.py")]
+    commands = {job: [*run, job, "--quiet"] for job in config.jobs}
     changed = _current(path) != version
     if changed and not check_mode:
         try:
             with _private(), _files.lock_file(os.path.join(path, "lock"), "The job was not installed", 60.0):
                 former = _named(path)
                 _write_version(path, version, files)
+                _forget_metrics(path, config)
                 _switch(path, version)
                 _clean(path, version, former)
         except OSError as error:
@@ -142,6 +148,15 @@ def _hash(files: Dict[str, bytes]) -> str:
     return digest.hexdigest()[:16]
 
 
+def _python() -> str:
+    """The system's, because the one that runs this may be of a virtual environment, which goes one day."""
+    fits = "import sys; sys.exit(sys.version_info < %r)" % (OLDEST,)
+    with contextlib.suppress(OSError):
+        if subprocess.run([SYSTEM_PYTHON, "-I", "-c", fits], check=False, stderr=subprocess.DEVNULL).returncode == 0:
+            return SYSTEM_PYTHON
+    return sys.executable
+
+
 def _check(config: Config) -> None:
     """What would only show when the job runs, or would let somebody else decide what it runs."""
     path = config.directory
@@ -153,6 +168,13 @@ def _check(config: Config) -> None:
             )
     _trust.check_way(os.path.join(path, "current"), "The directory of the job")
     _trust.check_way(config.log, "The log of the job")
+    for what, place in (("directory of the job", path), ("log of the job", config.log)):
+        for dest in {str(step.params.get("dest") or "") for job in config.jobs.values() for step in job.steps} - {""}:
+            if os.path.commonpath([os.path.realpath(place), os.path.realpath(dest)]) == os.path.realpath(dest):
+                raise Pm2Error(
+                    "The %s, %s, is in the backup store %s. Nothing was changed. A store holds backups only: give the "
+                    "job a place beside it." % (what, place, dest)
+                )
     directory = config.metrics_dir
     if directory and not (os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK)):
         raise Pm2Error(
@@ -234,6 +256,18 @@ def _switch(path: str, version: str) -> None:
     os.symlink(os.path.join("lib", version), new)
     os.rename(new, link)
     _files.sync_directory(path)
+
+
+def _forget_metrics(path: str, config: Config) -> None:
+    """Those that the job so far has left elsewhere or under another name: they would stand there as if it still ran."""
+    try:
+        former = _job_config.read(os.path.join(path, "current", "config.json"))
+    except Pm2Error:  # there is none
+        return
+    if former.metrics_dir and (former.metrics_dir, former.name) != (config.metrics_dir, config.name):
+        for job in _job_config.JOBS:
+            with contextlib.suppress(OSError):
+                _job_metrics.remove(former.metrics_dir, former.name, job)
 
 
 def _clean(path: str, version: str, former: str) -> None:

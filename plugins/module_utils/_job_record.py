@@ -16,7 +16,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _files, _job_log, _job_metrics, _job_ping
-from ansible_collections.nodeops.pm2.plugins.module_utils._job_config import Config, Job
+from ansible_collections.nodeops.pm2.plugins.module_utils._job_config import MAKING, Config, Job
 from ansible_collections.nodeops.pm2.plugins.module_utils._job_metrics import Backup, Numbers
 
 
@@ -44,9 +44,9 @@ class Record:
             self._trouble("The log %s cannot be written: %s." % (self._config.log, _files.why(error)))
 
     def backup(self, module: str, result: Dict[str, Any]) -> None:
-        """Take the numbers of a step's result."""
+        """Take the numbers of a step's result, where it is of a backup that the job has made."""
         found = result.get("backup")
-        if isinstance(found, dict):
+        if isinstance(found, dict) and self._job.name == MAKING:
             self._backups[module] = Backup(found.get("size"), _seconds(found.get("created")))
 
     def end(self, code: int) -> None:

@@ -201,8 +201,8 @@ class Lease:
         fields = {name: said.get(name, "") for name in Owner._fields}
         fields.update(pid=int(said.get("pid") or 0), start=int(said.get("start") or 0))
         raise Pm2Error(
-            "%s in namespace %s is locked: %s. Nothing was changed. Wait for it to end, or give lock_timeout to wait "
-            "here. The lock frees itself when that run ends, however it ends."
+            "%s in namespace %s is locked: %s. Nothing was changed. Wait for it to end, or give lock_timeout (of the "
+            "roles: deploy_lock_timeout) to wait here. The lock frees itself when that run ends, however it ends."
             % (self._owner.app, self._owner.namespace, Owner(**fields).text()),
             {"locked_by": fields},
         )

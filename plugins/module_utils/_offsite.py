@@ -18,12 +18,12 @@ import os
 import re
 import socket
 import tempfile
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _commands, _keep, _trust
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils._store import MANIFEST, VERIFIED, Backup, Store
 
 ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "dest": {"type": "path", "required": True},
@@ -70,6 +70,8 @@ def run(params: Dict[str, Any], check_mode: bool, warn: Callable[[str], None]) -
     _check_options(params)
     store = Store(params["dest"], params.get("key_file"))
     good = [backup for backup in store.backups() if backup.good]
+    if not good and check_mode:  # the steps before this one may be about to make the first
+        return {"tool": tool, "backups": [], "changed": True, "files": 0, "bytes": 0}
     if not good:
         raise Pm2Error(
             "There is no good backup in %s. Nothing was copied, and what is at the other place is as it was. Make one, "
@@ -157,9 +159,11 @@ def _with_restic(job: _Job) -> Dict[str, Any]:
     latest = _latest(restic, ["--tag", TAG, *mine], job)
     current = latest[-1] if latest else {}
     is_changed = state not in (current.get("tags") or ())
+    if not is_changed:  # one that restic could not complete has its tags too
+        is_changed = not _is_complete(restic("ls", "--json", current["id"]), job)
     result: Dict[str, Any] = {"changed": is_changed, "files": 0, "bytes": 0, "snapshot": current.get("short_id")}
     if is_changed and not job.check_mode:
-        with _file_of([".nodeops", ".partial-*", ".removed-*", *_others(job)]) as excluded:
+        with _file_of(_excluded(job)) as excluded:
             argv = [*base, "backup", "--json", "--host", socket.gethostname(), "--tag", "%s,%s" % (TAG, state)]
             summary = _summary(job.copy([*argv, "--exclude-file", excluded, "."], environment))
         result["snapshot"] = summary.get("snapshot_id", "")[:8]
@@ -190,6 +194,31 @@ def _latest(restic: Callable[..., str], which: List[str], job: _Job) -> Any:
             except Pm2Error:
                 raise error from None
         return []
+
+
+def _excluded(job: _Job) -> List[str]:
+    """For restic, which takes a name without a directory for one anywhere, and expands ``$``."""
+    dest = _escaped(os.path.realpath(job.store.dest))
+    patterns = ["%s/%s" % (dest, name) for name in (".partial-*", ".removed-*", *_others(job))]
+    return [pattern.replace("$", "$$") for pattern in patterns]
+
+
+def _is_complete(listing: str, job: _Job) -> bool:
+    """Whether a snapshot has every file of the backups, of the right size."""
+    there = {}
+    for line in listing.splitlines():
+        with contextlib.suppress(ValueError):
+            node = json.loads(line)
+            if isinstance(node, dict) and node.get("type") == "file":
+                there[node["path"]] = node.get("size", 0)
+    for backup in job.backups:
+        names = {MANIFEST, VERIFIED} | {each["name"] for each in backup.manifest["files"]}
+        sizes = {each["name"]: each["size"] for each in backup.manifest["files"]}
+        for name in names:
+            size = there.get("/%s/%s" % (backup.id, name))
+            if size is None or size != sizes.get(name, size):
+                return False
+    return True
 
 
 def _json(text: str) -> Any:
@@ -226,9 +255,10 @@ def _with_rsync(job: _Job) -> Dict[str, Any]:
     base += ["--password-file=" + params["password_file"]] if params.get("password_file") else []
     base += ["--delete", "--delete-excluded"] if params["delete"] else []
     places = ["--", job.store.dest + "/", params["target"].rstrip("/") + "/"]
-    rules = ["+ /%s/" % backup.id for backup in job.backups]
-    rules += ["P /%s" % name for name in _others(job)] + ["- /*"]  # there it may still be good
-    with _file_of(rules) as chosen:
+    # What is there and was not removed by this store may be all that is left of it, or be somebody else's.
+    gone = sorted(job.store.removed() - set(os.listdir(job.store.dest)))
+    rules = ["R /%s/" % name for name in gone] + ["+ /%s/" % name for name in sorted(_ids(job))]
+    with _file_of([*rules, "P /*", "- /*"]) as chosen:
         base.append("--filter=merge " + chosen)
         dry = ["--dry-run"] if job.check_mode else []
         done = _statistics(job.copy([*base, *dry, *places]))
@@ -284,9 +314,15 @@ def _statistics(text: str) -> Tuple[int, int, int]:
 
 def _others(job: _Job) -> List[str]:
     """Patterns for what stands in the store and is not copied."""
-    good = {backup.id for backup in job.backups}
-    others = sorted(name for name in os.listdir(job.store.dest) if name not in good and not name.startswith("."))
-    return [re.sub(r"([*?\[\\])", r"\\\1", name) for name in others]
+    return [_escaped(name) for name in sorted(set(os.listdir(job.store.dest)) - _ids(job))]
+
+
+def _ids(job: _Job) -> Set[str]:
+    return {backup.id for backup in job.backups}
+
+
+def _escaped(name: str) -> str:
+    return re.sub(r"([*?\[\\])", r"\\\1", name)
 
 
 @contextlib.contextmanager

@@ -17,9 +17,9 @@ import json
 import os
 import signal
 import time
-from typing import Dict, Iterable, List, NamedTuple, Optional, Set
+from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils import _files, _group
 
 DEFAULT_KILL_TIMEOUT = 1600  # ms, KILL_TIMEOUT (constants.js)
 
@@ -53,7 +53,7 @@ def find(pm2_home: str, namespace: str, names: Set[str], live_ids: Iterable[str]
                 and environment["unique_id"] not in known
                 and _is_the_app_itself(int(entry), environment)
             ):
-                parent, start_time = _stat(int(entry))
+                _state, parent, start_time = _stat(int(entry))
                 if parent != daemon_pid and _environment_id(parent) != environment["unique_id"]:
                     found.append(Orphan(int(entry), environment["name"], start_time))
     return found
@@ -72,7 +72,7 @@ def _is_the_app_itself(pid: int, environment: Dict[str, str]) -> bool:
 
 
 def end(orphans: Iterable[Orphan]) -> None:
-    """SIGINT, then after PM2's own kill timeout SIGKILL."""
+    """SIGINT, then after PM2's own kill timeout SIGKILL; and until they have ended, as long as that makes sense."""
     waiting = list(orphans)
     for orphan in waiting:
         _signal(orphan, signal.SIGINT)
@@ -82,6 +82,9 @@ def end(orphans: Iterable[Orphan]) -> None:
         waiting = [orphan for orphan in waiting if _is_alive(orphan)]
     for orphan in waiting:
         _signal(orphan, signal.SIGKILL)
+    deadline = time.monotonic() + _group.PATIENCE
+    while time.monotonic() < deadline and any(_is_alive(orphan) for orphan in waiting):
+        time.sleep(0.002)
 
 
 def _signal(orphan: Orphan, number: signal.Signals) -> None:
@@ -92,7 +95,8 @@ def _signal(orphan: Orphan, number: signal.Signals) -> None:
 
 def _is_alive(orphan: Orphan) -> bool:
     try:
-        return _stat(orphan.pid)[1] == orphan.start_time
+        state, _parent, start_time = _stat(orphan.pid)
+        return start_time == orphan.start_time and state not in "ZX"
     except (OSError, ValueError, IndexError):
         return False
 
@@ -120,7 +124,8 @@ def _command_line(pid: int) -> str:
         return os.fsdecode(stream.read())
 
 
-def _stat(pid: int) -> "tuple[int, str]":
+def _stat(pid: int) -> Tuple[str, int, str]:
+    """State, parent, start time."""
     with open("/proc/%d/stat" % pid, "rb") as stream:
         fields = stream.read().rpartition(b")")[2].split()
-    return int(fields[1]), fields[19].decode()
+    return fields[0].decode(), int(fields[1]), fields[19].decode()

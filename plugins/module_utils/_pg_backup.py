@@ -78,7 +78,7 @@ def run(params: Mapping[str, Any], check_mode: bool, warn: Warn) -> Dict[str, An
     rules = _keep.parse(dict(params))
     _age.check_recipients(params["age_recipients"])
     makes = params["state"] in ("present", "imported")
-    store = Store(params["dest"], params["key_file"], create=makes and not check_mode)
+    store = Store(params["dest"], params["key_file"], create=makes, check_mode=check_mode)
     call = Call(params, check_mode, warn, store, databases, rules)
     if params["state"] == "verified":
         return verify(call)

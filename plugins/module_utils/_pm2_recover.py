@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _daemon, _dump, _dump_backup, _saved
+from ansible_collections.nodeops.pm2.plugins.module_utils import _daemon, _dump, _dump_backup, _saved, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process
 
 ARGUMENTS: Dict[str, Dict[str, Any]] = dict(_dump_backup.ARGUMENTS, backup={"type": "str"})
@@ -46,12 +47,23 @@ def _live(home: str, namespace: Any) -> bool:
 def _bring(
     params: Dict[str, Any], home: str, entries: List[_dump.Entry], check_mode: bool, warn: Callable[[str], None]
 ) -> Dict[str, Any]:
-    """Each namespace is a transaction of its own."""
+    """Each namespace is a transaction of its own: one that cannot be brought back keeps no other from it."""
     actions: List[Dict[str, Any]] = []
+    failures: Dict[str, Pm2Error] = {}
     for namespace in sorted({_dump.namespace_of(entry) for entry in entries}):
         own = [entry for entry in entries if _dump.namespace_of(entry) == namespace]
-        done = _saved.bring(
-            home, params["pm2_executable"], namespace, own, params["ready"], check_mode, True, warn=warn
-        )
-        actions.extend(done.get("actions", []))
+        try:
+            done = _saved.bring(
+                home, params["pm2_executable"], namespace, own, params["ready"], check_mode, True, warn=warn
+            )
+        except _signals.Interrupted:
+            raise
+        except Pm2Error as error:
+            failures[namespace] = error
+        else:
+            actions.extend(dict(action, namespace=namespace) for action in done["actions"])
+    if failures:
+        told = " ".join("Namespace %s was not brought back: %s" % each for each in failures.items())
+        details = {key: value for failure in failures.values() for key, value in failure.details.items()}
+        raise Pm2Error(told, dict(details, changed=bool(actions), actions=actions))
     return {"changed": bool(actions), "actions": actions}

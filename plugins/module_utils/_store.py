@@ -8,7 +8,7 @@
 
 ::
 
-    <dest>/.nodeops/      lock, sequence and what restores note
+    <dest>/.nodeops/      lock, sequence, ids of removed backups and what restores note
     <dest>/.partial-<id>/ being written, or left by a killed run
     <dest>/.removed-<id>/ being removed, or left by a killed run
     <dest>/<id>/          manifest.json (signed), verified.json (signed), and the files the manifest names
@@ -26,7 +26,7 @@ import secrets
 import shutil
 import socket
 import stat
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _files, _points, _seal, _trust
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
@@ -40,6 +40,8 @@ LATEST = "latest"
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 NOTHING_CHANGED = "Nothing was changed."
 
+_TYPES = {MANIFEST: "manifest", VERIFIED: "verification"}
+"""What a document says of itself, so that the signature of one is none of another."""
 _STATE = ".nodeops"
 _PARTIAL, _REMOVED = ".partial-", ".removed-"
 _UNFINISHED = ".%s.new" % VERIFIED
@@ -51,6 +53,8 @@ _CHUNK = 1 << 20
 _LARGEST_DOCUMENT = 256 << 20
 """Bytes; what is larger is no manifest."""
 _SHOWN = 5
+_REMEMBERED = 10000
+"""Ids of backups that were removed."""
 
 
 def now() -> datetime.datetime:
@@ -98,11 +102,14 @@ class Backup(NamedTuple):
 class Store:
     """The backups below ``dest``, an absolute path. ``key_file``: its key, by default ``<dest>.key``, beside it.
 
-    ``create`` makes the directory and the key where they are missing. Without it a store may be missing: then
-    ``exists`` is false and it has no backups. Raises Pm2Error when others could put something in the place of either.
+    ``create`` makes the directory and the key where they are missing; in check mode it only finds out whether it could.
+    Without it a store may be missing: then ``exists`` is false and it has no backups. Raises Pm2Error when others could
+    put something in the place of either.
     """
 
-    def __init__(self, dest: str, key_file: Optional[str] = None, create: bool = False) -> None:
+    def __init__(
+        self, dest: str, key_file: Optional[str] = None, create: bool = False, check_mode: bool = False
+    ) -> None:
         self.dest = dest.rstrip("/") or "/"
         self.key_file = key_file or self.dest + ".key"
         self._held = 0
@@ -114,8 +121,29 @@ class Store:
                 "change a copy of the store can sign it too." % (dest, self.key_file, NOTHING_CHANGED)
             )
         if create:
+            self._check_creation()
+        if create and not check_mode:
             self._create()
         self.exists = self._check_directory()
+
+    def _check_creation(self) -> None:
+        """Raises Pm2Error for what is no store and cannot become one."""
+        if self._check_directory():
+            names = os.listdir(self.dest)
+            others = sorted(set(names) - {_OF_THE_DISK, _STATE})
+            if others and _STATE not in names:
+                raise Pm2Error(
+                    "The directory %s is no backup store and not empty (%s). Nothing was backed up. Give the store a "
+                    "directory of its own." % (self.dest, ", ".join(others[:_SHOWN]))
+                )
+            if not os.path.lexists(self.key_file) and any(_ID.match(name) for name in names):
+                raise Pm2Error(
+                    "The backup store %s has backups, but its key %s is missing. Nothing was backed up. Put the key "
+                    "back: with a new one no backup of this store could be told from a forged one. If it is lost for "
+                    "good, move the store away and begin a new one." % (self.dest, self.key_file)
+                )
+        if os.path.lexists(self.key_file):
+            self._key = _seal.load(self.key_file)
 
     def _create(self) -> None:
         try:
@@ -124,33 +152,17 @@ class Store:
                 with contextlib.suppress(FileExistsError):  # another run makes it too
                     os.mkdir(self.dest, 0o700)
                 _files.sync_directory(os.path.dirname(self.dest))
-            if self._check_directory() and not os.path.isdir(self._state("")):
-                self._take_over()
+            self._check_directory()
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self._state(""), 0o700)
+                _files.sync_directory(self.dest)
             if stat.S_IMODE(os.stat(self.dest).st_mode) != 0o700:
                 os.chmod(self.dest, 0o700)
         except OSError as error:
             raise Pm2Error(
                 "The backup store %s cannot be made: %s. Nothing was backed up." % (self.dest, _files.why(error))
             ) from error
-        if not os.path.lexists(self.key_file) and any(_ID.match(name) for name in os.listdir(self.dest)):
-            raise Pm2Error(
-                "The backup store %s has backups, but its key %s is missing. Nothing was backed up. Put the key back: "
-                "with a new one no backup of this store could be told from a forged one. If it is lost for good, move "
-                "the store away and begin a new one." % (self.dest, self.key_file)
-            )
         self._key = _seal.ensure(self.key_file)
-
-    def _take_over(self) -> None:
-        """Make a store of an empty directory."""
-        others = sorted(set(os.listdir(self.dest)) - {_OF_THE_DISK, _STATE})
-        if others:
-            raise Pm2Error(
-                "The directory %s is no backup store and not empty (%s). Nothing was backed up. Give the store a "
-                "directory of its own." % (self.dest, ", ".join(others[:_SHOWN]))
-            )
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(self._state(""), 0o700)
-        _files.sync_directory(self.dest)
 
     def _check_directory(self) -> bool:
         try:
@@ -289,14 +301,15 @@ class Store:
                 name,
                 self.key_file,
             )
+        if document.get("type") != _TYPES[name]:
+            return None, "its %s is no %s" % (name, _TYPES[name])
         return document, ""
 
     def find(self, wanted: str, kind: str, scope: Optional[Scope] = None) -> Backup:
         """The backup with this id, or for "latest" the newest that is verified as good. Raises Pm2Error."""
-        if not self.exists:
-            raise Pm2Error("There is no backup store at %s. %s" % (self.dest, NOTHING_CHANGED))
         if wanted == LATEST:
-            return self._latest(kind, scope)
+            return self.newest_good(self.backups(kind, scope), described(scope) if scope else "kind %s" % kind)
+        self._must_be_there()
         if not _ID.match(wanted):
             raise Pm2Error(
                 "%r is no id of a backup. %s Give one, such as 20261124T105400Z-%s-0a1b2c, or %s. %s"
@@ -323,12 +336,12 @@ class Store:
             )
         return backup
 
-    def _latest(self, kind: str, scope: Optional[Scope]) -> Backup:
-        backups = self.backups(kind, scope)
+    def newest_good(self, backups: List[Backup], of: str) -> Backup:
+        """Of some in the order they were made; ``of`` says in the error what they are of. Raises Pm2Error."""
+        self._must_be_there()
         good = [backup for backup in backups if backup.good]
         if good:
             return good[-1]
-        of = described(scope) if scope else "kind %s" % kind
         if backups:
             raise Pm2Error(
                 "None of the %d backups of %s in %s is verified as good. %s Verify the newest (%s) with state: "
@@ -337,6 +350,10 @@ class Store:
         broken = self.broken()
         also = "" if not broken else " What is there cannot be trusted: %s." % _listed(broken)
         raise Pm2Error("There is no backup of %s in %s.%s %s" % (of, self.dest, also, NOTHING_CHANGED))
+
+    def _must_be_there(self) -> None:
+        if not self.exists:
+            raise Pm2Error("There is no backup store at %s. %s" % (self.dest, NOTHING_CHANGED))
 
     def _there_are(self, kind: str, scope: Optional[Scope]) -> str:
         newest = [backup.id for backup in self.backups(kind, scope) if backup.good][-_SHOWN:]
@@ -395,6 +412,7 @@ class Store:
         """Remember a verification. ``how``: bytes, resurrectable or restored. Raises Pm2Error."""
         self._must_be_held()
         document: Dict[str, Any] = {
+            "type": _TYPES[VERIFIED],
             "id": backup.id,
             "at": now().strftime(_TIME),
             "how": how,
@@ -422,6 +440,20 @@ class Store:
         except OSError as error:
             raise Pm2Error("Backup %s could not be removed: %s." % (backup.id, error.strerror)) from error
         _points.reached("store backup removed")
+        with contextlib.suppress(OSError):  # of a full disk: then it goes here and stays elsewhere
+            noted = [*self._removed(), backup.id][-_REMEMBERED:]
+            _files.write_atomically(self._state("removed"), "".join("%s\n" % name for name in noted).encode())
+
+    def removed(self) -> Set[str]:
+        """The ids of the backups that ``remove`` has removed; copies of them elsewhere may go too."""
+        return set(self._removed())
+
+    def _removed(self) -> List[str]:
+        try:
+            with open(_open(self._state("removed")), encoding="ascii") as stream:
+                return [name for name in stream.read().split("\n") if _ID.match(name)]
+        except (OSError, ValueError):
+            return []
 
     def sweep(self) -> List[str]:
         """Remove what killed runs have left; what was removed. Call it with the lock held."""
@@ -493,6 +525,7 @@ class Draft:
         path = os.path.join(self._store.dest, self.id)
         try:
             manifest: Dict[str, Any] = {
+                "type": _TYPES[MANIFEST],
                 "format": FORMAT,
                 "id": self.id,
                 "sequence": self._store.next_sequence(),
@@ -511,7 +544,11 @@ class Draft:
             _files.write_atomically(os.path.join(self.directory, MANIFEST), _written(manifest))
             _points.reached("store manifest written")
             os.rename(self.directory, path)
-            _files.sync_directory(self._store.dest)
+            try:
+                _files.sync_directory(self._store.dest)
+            except OSError:
+                os.rename(path, self.directory)
+                raise
         except OSError as error:
             raise _not_written(error) from error
         _points.reached("store backup committed")

@@ -4,18 +4,25 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""A restore under way that changes files: what was there before it, kept until it is over."""
+"""A restore under way that changes files: what was there before it, kept until it is over.
+
+One note for each namespace that is restored alone, and one for the restore of all: the dead restore of one namespace
+says nothing of another. Whoever reads or writes them holds ``lock``, so what is found is of a restore that was killed.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Collection, ContextManager, Dict, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _env_files, _files
 from ansible_collections.nodeops.pm2.plugins.module_utils._env_files import EnvFile
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+
+_OF_ALL, _OF_ONE = "restore-of-all", "restore-of-namespace-"
+"""Names that no journal of a namespace can have."""
 
 
 class Unfinished(NamedTuple):
@@ -26,14 +33,24 @@ class Unfinished(NamedTuple):
     namespaces: Dict[str, Any]
 
 
-def path_of(pm2_home: str) -> str:
-    """Where it is kept (0600): under a name that no journal of a namespace can have."""
-    return _files.state_path(pm2_home, "restore-of-files")
+def lock(pm2_home: str, timeout: float) -> ContextManager[None]:
+    """For all that restores into this PM2, from whichever store. Raises Pm2Error naming the holder."""
+    return _files.lock(pm2_home, "restore", "Nothing was restored", timeout)
 
 
-def read(pm2_home: str) -> Optional[Unfinished]:
-    """What a killed restore has left, or None. Raises Pm2Error when it is there and unreadable."""
-    path = path_of(pm2_home)
+def path_of(pm2_home: str, namespace: Optional[str]) -> str:
+    """Where it is kept (0600); None: of all namespaces."""
+    return _files.state_path(pm2_home, _OF_ALL if namespace is None else _OF_ONE + namespace)
+
+
+def find(pm2_home: str, namespaces: Collection[str]) -> Dict[str, Unfinished]:
+    """What killed restores of any of ``namespaces`` have left, by path. Raises Pm2Error where it is unreadable."""
+    paths = [path_of(pm2_home, namespace) for namespace in (None, *sorted(namespaces))]
+    found = {path: note for path in paths for note in [_read(path)] if note}
+    return {path: note for path, note in found.items() if set(namespaces) & set(note.namespaces)}
+
+
+def _read(path: str) -> Optional[Unfinished]:
     try:
         with open(path, encoding="utf-8") as stream:
             document = json.load(stream)
@@ -48,20 +65,37 @@ def read(pm2_home: str) -> Optional[Unfinished]:
         ) from error
 
 
-def write(pm2_home: str, unfinished: Unfinished) -> None:
-    """Raises Pm2Error when it cannot be made durable."""
-    path = path_of(pm2_home)
-    files = {name: each.as_json() if each else None for name, each in unfinished.files.items()}
+def write(pm2_home: str, namespace: Optional[str], unfinished: Unfinished) -> None:
+    """Before anything is changed. What is noted there of other namespaces stays noted. Raises Pm2Error."""
+    path = path_of(pm2_home, namespace)
+    former = _read(path)
+    if former:
+        files, namespaces = {**former.files, **unfinished.files}, {**former.namespaces, **unfinished.namespaces}
+        unfinished = unfinished._replace(files=files, namespaces=namespaces)
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        _files.write_atomically(path, json.dumps(dict(unfinished._asdict(), files=files)).encode())
+        _write(path, unfinished)
     except OSError as error:
         raise Pm2Error("%s could not be written: %s. Nothing was restored." % (path, _files.why(error))) from error
 
 
-def remove(pm2_home: str) -> None:
-    """The restore is over."""
-    path = path_of(pm2_home)
+def _write(path: str, unfinished: Unfinished) -> None:
+    files = {name: each.as_json() if each else None for name, each in unfinished.files.items()}
+    _files.write_atomically(path, json.dumps(dict(unfinished._asdict(), files=files)).encode())
+
+
+def settle(pm2_home: str, namespaces: Collection[str], files: Collection[str]) -> None:
+    """These are as they should be. What is noted of others stays noted. Raises OSError."""
+    for path, note in find(pm2_home, namespaces).items():
+        left = {name: each for name, each in note.namespaces.items() if name not in namespaces}
+        if left:
+            others = {name: each for name, each in note.files.items() if name not in files}
+            _write(path, note._replace(files=others, namespaces=left))
+        else:
+            _remove(path)
+
+
+def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         _files.discard_unfinished(path)
         os.unlink(path)

@@ -38,7 +38,8 @@ options:
   path:
     description:
       - The directory of the job. It is made where it is missing.
-      - Neither it nor a directory above it may be one that another user than root and this one can write to.
+      - Neither it nor a directory above it may be one that another user than root and this one can write to, and it may
+        not be in a backup store.
     type: path
     required: true
   name:
@@ -150,7 +151,9 @@ version:
   type: str
   sample: 3f1c0a6c9b2e4d58
 commands:
-  description: For each job the command that runs it, a list of arguments.
+  description:
+    - For each job the command that runs it, a list of arguments.
+    - It is run by C(/usr/bin/python3), and where that is missing or older than 3.8 by the Python that ran this module.
   returned: with O(state=installed), empty with O(state=absent)
   type: dict
   sample:

@@ -16,7 +16,7 @@ import pytest
 from support import faults
 from support.faults import Before, Expected, Faulty, World, small_disk
 
-pytestmark = pytest.mark.timeout(600)  # seconds; a run of ansible-playbook for each, and other tests beside them
+pytestmark = pytest.mark.timeout(900)  # seconds; a run of ansible-playbook for each, and other tests beside them
 
 ROOT_SIZE, HOME_SIZE = 3000, 3000  # KiB
 LARGE = 4 << 20  # bytes

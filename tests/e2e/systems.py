@@ -10,16 +10,16 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from typing import Any, Callable, ClassVar, Dict, List, NamedTuple, Sequence, Set, Tuple
 from urllib.parse import urlencode
 
 from support import observe, places, playbooks
-from support.apps import free_port, http_app
+from support.apps import free_port, free_ports, http_app
 from support.load import get
 from support.playbooks import Run
 from support.pm2 import Pm2Home
@@ -48,6 +48,10 @@ class StockAlert:
         self.pm2 = pm2
         http_app(directory, "stock")
         pm2.cli("start", "app.js", "--name", "stock-alert", cwd=str(directory), env={"PORT": str(free_port())})
+        deadline = time.monotonic() + 60
+        while not self._processes()[0]["pm2_env"].get("node_version"):  # PM2 fills it in when it knows it
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         pm2.cli("save")
         self._seen = observe.look(self._processes())
         self._saved = self._entries()
@@ -166,7 +170,7 @@ class System:
 
     def refused(self, *arguments: str, playbook: str = "deploy") -> Run:
         """A deploy, or another playbook, that has to fail on the host."""
-        done = self.play(playbook, *arguments)
+        done = self.play(playbook, *playbooks.SHORT_GATE, *arguments)
         assert done.code == 2, done.output
         return done
 
@@ -243,7 +247,7 @@ class FlyerCrawler(System):
             "flyer_crawler_port": self.port,
             "flyer_crawler_vite_port": self.vite,
             "flyer_crawler_min_uptime": 0.5,
-            "flyer_crawler_timeout": 12,
+            "flyer_crawler_timeout": playbooks.GATE,
         }
 
     def served(self) -> Set[str]:
@@ -273,7 +277,7 @@ class BankimOnline(System):
             "deploy_source": str(self.source),
             "bankim_port": self.port,
             "bankim_min_uptime": 0.5,
-            "bankim_timeout": 12,
+            "bankim_timeout": playbooks.GATE,
         }
 
     def served(self) -> Set[str]:
@@ -309,8 +313,7 @@ class AiAdmin(System):
     def prepare(self) -> None:
         self.authority = self.directory / "ca.pem"
         self.authority.write_text("an invented certificate\n")
-        while not all(_is_free(self.port + number) for number in range(7)):
-            self.port = free_port()
+        self.port = free_ports(7)
 
     def hand_over(self, version: str) -> None:
         self.archive = self.directory / f"ai-admin-{version}.tar.gz"
@@ -324,7 +327,7 @@ class AiAdmin(System):
             "ai_admin_first_port": self.port,
             "ai_admin_ca_file": str(self.authority),
             "ai_admin_min_uptime": 0.5,
-            "ai_admin_timeout": 20,
+            "ai_admin_timeout": playbooks.GATE,
         }
 
     def served(self) -> Set[str]:
@@ -358,7 +361,7 @@ class SalesOperator(System):
             "sales_operator_port": self.port,
             "sales_operator_ai_port": self.service,
             "sales_operator_min_uptime": 0.5,
-            "sales_operator_timeout": 20,
+            "sales_operator_timeout": playbooks.GATE,
         }
 
     def served(self) -> Set[str]:
@@ -429,7 +432,7 @@ class PrimeCloudPro(System):
             "deploy_git_key_file": str(self.key),
             "prime_port": self.port,
             "prime_min_uptime": 0.5,
-            "prime_timeout": 12,
+            "prime_timeout": playbooks.GATE,
             "prime_tests": "passed",
             "prime_change": "CHG-1",
             "prime_database": self.database,
@@ -467,11 +470,6 @@ class PrimeCloudPro(System):
             Bad(type_error, "build", "src/server.js is no JavaScript"),
             Bad(not_healthy, "publish", "answered 500"),
         ]
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 SYSTEMS: Sequence[type[System]] = (FlyerCrawler, BankimOnline, AiAdmin, SalesOperator, PrimeCloudPro)

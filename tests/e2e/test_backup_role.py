@@ -21,7 +21,7 @@ from support.namespaces import home_in
 from support.postgres import Server
 
 KEYGEN, RSYNC = debian.program("age-keygen", "age"), debian.program("rsync", "rsync")
-pytestmark = pytest.mark.timeout(600)  # seconds; several runs of ansible-playbook, and other tests beside them
+pytestmark = pytest.mark.timeout(900)  # seconds; several runs of ansible-playbook, and other tests beside them
 
 
 @pytest.fixture(name="site", scope="module")
@@ -136,6 +136,17 @@ def test_a_drill_of_encrypted_backups_goes_as_far_as_the_keys_of_the_host(
     environment.world.check(before)
 
 
+def test_every_playbook_looks_at_its_variables_first(environment: Environment) -> None:
+    for playbook in ("restore_drill", "db_undo"):
+        environment.unset = {"backup_dest"}
+        run = environment.play(playbook)
+        assert run.code == 2, run.output
+        assert "missing required arguments: backup_dest" in run.output
+        environment.unset.clear()
+        run = environment.fails(playbook, "-e", f"backup_databases={environment.world.shop}")
+        assert "backup_databases has to be a list" in run.message
+
+
 @pytest.mark.skipif(not RSYNC, reason=debian.why_not("rsync", "rsync"))
 def test_what_fails_is_told_and_the_rest_is_done(environment: Environment, tmp_path: Path) -> None:
     world = environment.world
@@ -151,9 +162,12 @@ def test_what_fails_is_told_and_the_rest_is_done(environment: Environment, tmp_p
     assert environment.log[-1].startswith("backup: FAILED with exit code 1")
 
     environment.variables.update(backup_databases=[], backup_processes=False)
+    assert f"{environment.file} would be in no backup" in environment.fails("backup").message
+    environment.variables["backup_files"] = []
     assert "there is nothing to do" in environment.fails("backup").message
 
     environment.variables.update(backup_processes=True, backup_keep_within="often")
+    del environment.variables["backup_files"]
     lost = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_ssh_common_args": "-o ConnectTimeout=2"}
     environment.others["lost"] = {**environment.describe(), "ansible_connection": "ssh", **lost}
     run = environment.play("backup")

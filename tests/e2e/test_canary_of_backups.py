@@ -22,7 +22,7 @@ from support.monitor import Monitor
 from support.namespaces import home_in
 from support.postgres import Server
 
-pytestmark = pytest.mark.timeout(600)  # seconds; several runs of ansible-playbook, and other tests beside them
+pytestmark = pytest.mark.timeout(900)  # seconds; several runs of ansible-playbook, and other tests beside them
 
 SECRETS = {
     "env of a process": "canary-process-71c0aa",

@@ -18,7 +18,7 @@ from support.cancel import Cancelled, Silence, Stage, Way
 from support.load import Load
 from support.pm2 import Pm2Home
 
-pytestmark = pytest.mark.timeout(900)  # seconds; many runs of ansible-playbook, and other tests beside them
+pytestmark = pytest.mark.timeout(1800)  # seconds; many runs of ansible-playbook, and other tests beside them
 
 DEPLOY = [
     cancel.WORKER,
@@ -44,6 +44,8 @@ WITH_ALL = (cancel.BUILD, cancel.GATE, cancel.SWITCH)
 UNHARMED: List[Way] = [cancel.kill, cancel.terminate, cancel.terminate_group, cancel.interrupt_group]
 """Those that leave the module the time to put everything back."""
 TIMES = 30
+TRIES = 5
+"""A short stage may be over before it is seen, or before the run is cancelled."""
 KEPT = 5 + 2  # deploy_keep, the one that failed last, and one that a cancelled run has left for the next
 
 
@@ -58,7 +60,7 @@ def site(pm2_7: Pm2Home, tmp_path: Path) -> Iterator[Cancelled]:
 @pytest.fixture
 def load(site: Cancelled) -> Iterator[Load]:
     """Not one request fails in the whole test."""
-    with Load(site.ports["production"], clients=2, pause=0.02, limit=900) as made:
+    with Load(site.ports["production"], clients=2, pause=0.02, limit=1800) as made:
         yield made
     assert made.failed == 0, made.errors
     assert made.ok > 100
@@ -66,14 +68,17 @@ def load(site: Cancelled) -> Iterator[Load]:
 
 def check_cancelled_at(site: Cancelled, stage: Stage, way: Way, playbook: str) -> None:
     """What is left of a run that is cancelled there, without another one."""
-    former = site.live_release
-    process = cancel.reach(site, stage, playbook)
-    run = site.cancel(process, way)
-    assert run.code != 0, run.output
-    site.go.touch()
-    check_left(site, way)
-    if way is not cancel.kill_all:
-        assert (site.live_release != former) is stage.goes_on
+    for number in range(1, TRIES + 1):
+        former = site.live_release
+        process = cancel.reach(site, stage, playbook)
+        run = site.cancel(process, way) if process else None
+        site.go.touch()
+        check_left(site, way)
+        if run is not None and run.code != 0:
+            if way is cancel.kill_all or (site.live_release != former) is stage.goes_on:
+                return
+            assert stage.is_short, f"{playbook} cancelled {stage.name}: live is {site.live_release}"
+        assert number < TRIES, f"{playbook} was {TRIES} times over when it was to be cancelled {stage.name}"
 
 
 def check_left(site: Cancelled, way: Way) -> None:
@@ -108,6 +113,7 @@ def test_a_migration_is_not_cut_short(site: Cancelled, load: Load) -> None:
     for way in (cancel.kill, cancel.terminate):
         former = site.live_release
         process = cancel.reach(site, cancel.MIGRATE, "deploy")
+        assert process
         site.cancel(process, way)
         time.sleep(1)  # several times as long as it takes to be told
         assert site.is_locked()
@@ -120,26 +126,28 @@ def test_a_migration_is_not_cut_short(site: Cancelled, load: Load) -> None:
 
 
 def test_at_random(site: Cancelled, load: Load) -> None:
-    """Thirty times, at any moment of a deploy or a rollback."""
+    """Thirty times, at any moment of a deploy or a rollback; a run that was over before does not count."""
     chance = random.Random(3)
     start = time.monotonic()
     site.next_deploy_works()
     whole = time.monotonic() - start
     cancelled = 0
-    for number in range(1, TIMES + 1):
+    for number in range(1, 3 * TIMES + 1):
+        if cancelled == TIMES:
+            break
         way = cancel.kill_all if number % 5 == 0 else chance.choice(UNHARMED)
         playbook, length = ("deploy", whole) if chance.random() < 0.6 else ("rollback", 0.7 * whole)
         process = site.begin(playbook)
         try:
             process.wait(chance.uniform(0.2, 1.0) * length)
         except subprocess.TimeoutExpired:
-            site.cancel(process, way)
-            cancelled += 1
+            cancelled += site.cancel(process, way).code != 0
         else:
             run = playbooks.finish(process)
             assert run.code == 0, run.output
+            whole *= 0.8  # the machine is less busy than it was
         check_left(site, way)
         if number % 5 == 0:
             site.next_deploy_works()
-    assert cancelled > TIMES / 2
+    assert cancelled == TIMES
     assert len(site.releases()) <= KEPT

@@ -28,9 +28,8 @@ def site(pm2_7: Pm2Home, tmp_path: Path) -> Site:
     return Site(pm2_7, tmp_path)
 
 
-def test_the_life_of_an_application(pm2: Pm2Home, tmp_path: Path) -> None:
-    """First deploy, the same again, a new version, broken ones: on every PM2."""
-    site = Site(pm2, tmp_path)
+def test_the_life_of_an_application(site: Site) -> None:
+    """First deploy, the same again, a new version, broken ones. (On every PM2: test_systems.py, test_releases.py.)"""
     site.deployed()
     first = site.root() / site.current()
     assert first.parent == site.root() / "releases"
@@ -300,10 +299,14 @@ def test_what_is_refused_changes_nothing(site: Site) -> None:
         "without sha256": {"deploy_source_type": "archive", "deploy_source": str(site.inventory)},
         "at least 1 release": {"deploy_keep": 0},
         "is no http(s) URL": {"deploy_ready": {"http": [{"url": "localhost:3000"}]}},
+        "needs backup_dest and backup_databases": {"deploy_backup_before_migrate": True},
+        "needs backup_databases, as": {"deploy_backup_before_migrate": True, "backup_dest": "/srv/backups/app"},
     }
     for message, variables in refused.items():
-        run = site.refused("-e", json.dumps(variables))
-        assert message in run.output
+        for check in ([], ["--check"]) if "needs" in message else ([],):
+            run = site.refused("-e", json.dumps(variables), *check)
+            assert message in run.output
+            assert run.results["production"]["stage"] == "prepare"
     assert not site.root().exists()
     assert site.pm2.daemon_pids() == []
 

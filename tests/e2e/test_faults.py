@@ -24,7 +24,7 @@ from support import faults, playbooks
 from support.apps import free_port
 from support.faults import Before, Expected, Faulty, World
 
-pytestmark = pytest.mark.timeout(600)  # seconds; a run of ansible-playbook for each, and other tests beside them
+pytestmark = pytest.mark.timeout(900)  # seconds; a run of ansible-playbook for each, and other tests beside them
 
 DIRECT = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "")
 
@@ -66,7 +66,7 @@ class Case(NamedTuple):
 def health(site: Faulty, **check: Any) -> Variables:
     """The usual gate with another check, and the seconds it takes to give up."""
     url = f"http://127.0.0.1:{site.ports['production']}/health"
-    return {"deploy_ready": {"timeout": 5, "min_uptime": 0.3, "http": [{"url": url, **check}]}}
+    return {"deploy_ready": {"timeout": 10, "min_uptime": 0.3, "http": [{"url": url, **check}]}}
 
 
 def patch(site: Faulty, old: str, new: str) -> None:
@@ -137,7 +137,7 @@ def no_json(site: Faulty) -> Variables:
 
 def crashes_later(site: Faulty) -> Variables:
     site.renew(crash=5)
-    return {"deploy_ready": {**site.describe("production")["deploy_ready"], "min_uptime": 6, "timeout": 12}}
+    return {"deploy_ready": {**site.describe("production")["deploy_ready"], "min_uptime": 30, "timeout": 60}}
 
 
 def log_directory(site: Faulty) -> Variables:
@@ -338,19 +338,19 @@ def test_disks_that_are_full_or_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_two_deploys_of_one_environment_at_once(site: Faulty, before: Before) -> None:
-    """The second is refused and told by whom; the first knows nothing of it."""
-    go = site.directory / "go"
+    """The second is refused and told by whom; a rollback may wait. The first knows nothing of them."""
+    go, begun_file = site.directory / "go", site.directory / "begun"
     go.unlink(missing_ok=True)
-    wait = f"const t = setInterval(() => require('fs').existsSync({str(go)!r}) && clearInterval(t), 20)"
+    begun_file.unlink(missing_ok=True)
+    wait = f"require('fs').writeFileSync({str(begun_file)!r}, '');"
+    wait += f"const t = setInterval(() => require('fs').existsSync({str(go)!r}) && clearInterval(t), 20)"
     site.write_inventory(deploy_build=[["node", "-e", wait]])
     first = playbooks.start("deploy", site.inventory)
-    deadline = time.monotonic() + 60
-    while faults.is_free(site.root()) or site.releases() == before.releases:
+    deadline = time.monotonic() + 120
+    while not begun_file.exists():
         assert time.monotonic() < deadline, "the first deploy does not come to its build"
         time.sleep(0.05)
-    begun = time.monotonic()
     second = site.deploy("-e", "deploy_force=true")
-    waited = time.monotonic() - begun
     try:
         owner = json.loads((site.root() / ".nodeops" / "deploy.lock").read_bytes())
         assert owner["pid"] == first.pid
@@ -359,16 +359,26 @@ def test_two_deploys_of_one_environment_at_once(site: Faulty, before: Before) ->
         for word in ("app in namespace production is locked: a deploy", where, owner["since"], owner["run"]):
             assert word in second.message
         assert "Nothing was changed. Wait for it to end, or give lock_timeout" in second.message
+        assert "deploy_lock_timeout" in second.message
         assert f"current still names {before.release}" in second.message
         assert second.results["production"]["stage"] == "prepare"
-        assert waited < 30
         before.check_processes()
+        third = playbooks.start("rollback", site.inventory, "-e", "deploy_lock_timeout=300")
+        assert third.stdout
+        assert any("Bring the processes and current to the earlier release" in line for line in third.stdout)
+        time.sleep(2)
+        assert third.poll() is None
     finally:
         go.write_text("")
         done = playbooks.finish(first)
     assert done.code == 0, done.output
-    assert site.served() == {site.version}
-    assert [(line["result"], line["run"]) for line in faults.history(site.root())][-1] == ("deployed", owner["run"])
+    back = playbooks.finish(third)
+    assert back.code == 0, back.output
+    assert site.current().name == before.release
+    assert faults.served(site) == before.version
+    told = [(line["result"], line["run"]) for line in faults.history(site.root())]
+    assert told[-2] == ("deployed", owner["run"])
+    assert told[-1][0] == "rolled back"
     before.check_left()
 
 

@@ -19,7 +19,7 @@ from support.playbooks import Run
 from support.pm2 import Pm2Home
 from support.readers import flip
 
-pytestmark = pytest.mark.timeout(600)  # seconds; several runs of ansible-playbook, and other tests beside them
+pytestmark = pytest.mark.timeout(900)  # seconds; several runs of ansible-playbook, and other tests beside them
 
 MAY_BE_DOWN = 120.0
 MAY_TAKE = 300.0

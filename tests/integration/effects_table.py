@@ -304,7 +304,8 @@ def exits(_version: str) -> List[Case]:
             base={**SLEEP, "max_restarts": 1},
         ),
         _one("restart_delay", 2000, 4000, effects.restart_gap(0, 2, 4), (2, 4, 0), base=SLEEP),
-        _one("exp_backoff_restart_delay", 2000, 4000, effects.restart_gap(0, 2, 4), (2, 4, 0), base=SLEEP),
+        # Measured once: it is half as long again after the next crash.
+        _one("exp_backoff_restart_delay", 4000, 10000, effects.restart_gap(0, 4, 10), (4, 10, 0), base=SLEEP),
         _one(
             "max_memory_restart",
             "2G",
@@ -318,6 +319,7 @@ def exits(_version: str) -> List[Case]:
 
 def stops(_version: str) -> List[Case]:
     """How the app is stopped, and what PM2 waits for when it starts."""
+    waits = {"env": {"READY_AFTER": 2000}, "listen_timeout": 20000}
     late = {"wait_ready": True, "env": {"SILENT": "1"}}
     return [
         _one(
@@ -345,7 +347,7 @@ def stops(_version: str) -> List[Case]:
             base={"env": {"PROBE": "noting"}},
         ),
         _one("treekill", None, False, effects.child_survives, (False, True, False), base={"env": {"PROBE": "parent"}}),
-        _one("wait_ready", None, True, effects.time_to_online(0, 2), (0, 2, 0), base={"env": {"READY_AFTER": 2000}}),
+        _one("wait_ready", None, True, effects.time_to_online(0, 2), (0, 2, 0), base=waits),
         _one("listen_timeout", 5000, 7000, effects.time_to_online(3, 5, 7), (5, 7, 3), base=late),
     ]
 

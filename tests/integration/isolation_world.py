@@ -28,7 +28,7 @@ CLI = "shop.cli"
 VARIABLES = ("ALPHA", "BETA", "API_TOKEN")
 SETTLED = 1.2  # seconds after which PM2 changes nothing in the list by itself
 PROGRESS = 500  # operations
-GOOD_TIMEOUT, BAD_TIMEOUT = 20.0, 0.6
+GOOD_TIMEOUT, BAD_TIMEOUT = 60.0, 0.6
 
 
 class Violation(AssertionError):
@@ -77,6 +77,7 @@ class World:
         self._start_cli()
         self._module("pm2_process", **self._options(Call(apps=(Definition("jobs"),)), OWN))
         self._module("pm2_process", **self._options(Call(apps=_twin_apps(str(apps.free_port()))), TWIN))
+        eventually(self._check_settled, 60.0)
         time.sleep(SETTLED)
         self._first_dump = self.pm2.dump.read_bytes()
         self._module("pm2_process", namespace=OWN, state="absent")
@@ -88,6 +89,14 @@ class World:
         assert [restarts for _label, restarts in found] == [0] * 7, found
         assert len(self._neighbour_entries) == 7, _names(self._neighbour_entries)
         self._is_broken = False
+
+    def _check_settled(self) -> None:
+        """PM2 knows all that it finds out about a process after its start."""
+        for item in self.pm2.jlist():
+            env = item["pm2_env"]
+            expect(not env.get("vizion_running"), f"{item['name']}: its repository is looked at")
+            is_node = env["exec_interpreter"] == "node" or env["exec_mode"] == "cluster_mode"
+            expect(not is_node or bool(env.get("node_version")), f"{item['name']}: its node is looked at")
 
     def _write_apps(self) -> None:
         for release in ("one", "two", "crashes", "silent", "sick"):
@@ -427,7 +436,7 @@ def expect(holds: bool, problem: str) -> None:
         raise Violation(problem)
 
 
-def eventually(check: Callable[[], None], timeout: float = 20.0) -> None:
+def eventually(check: Callable[[], None], timeout: float = 30.0) -> None:
     """Until `check` raises no more; for what PM2 does after it has answered."""
     deadline = time.monotonic() + timeout
     while True:

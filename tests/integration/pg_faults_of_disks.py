@@ -16,8 +16,6 @@ from support.killer import Outcome, Runner
 from support.pm2 import Pm2Home
 from support.postgres import Server
 
-pytestmark = pytest.mark.timeout(300)  # seconds
-
 SIZES = {"data": 200_000, "wal": 100_000, "store": 30_000, "pm2": 20_000}  # KiB
 SETTINGS = {"min_wal_size": "2MB", "max_wal_size": "2MB", "fsync": "on", "full_page_writes": "on"}
 PHOTOS = """\

@@ -22,7 +22,7 @@ from support.pm2 import Pm2Home
 Json = Dict[str, Any]
 Result = TypeVar("Result")
 
-READY = {"min_uptime": 0.2, "timeout": 30}
+READY = {"min_uptime": 0.2, "timeout": 60}
 
 PROBE = """\
 // Writes down what it was given, and then does what PROBE (words) and signals say.
@@ -69,7 +69,7 @@ class Seen(NamedTuple):
     status: str
 
 
-def eventually(look: Callable[[], Result], timeout: float = 10.0) -> Result:
+def eventually(look: Callable[[], Result], timeout: float = 60.0) -> Result:
     """What `look` returns as soon as that is true, else what it returned last."""
     deadline = time.monotonic() + timeout
     while True:
@@ -132,11 +132,15 @@ class Site:
             finally:
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, f"it never came to {point}"
-        deadline = time.monotonic() + 30  # PM2 goes on with what it was told: a snapshot comes after that
-        while any(item["pm2_env"]["status"] == "launching" for item in self.home.jlist()):
+        deadline = time.monotonic() + 60  # PM2 goes on with what it was told: a snapshot comes after that
+        before, now = None, self._statuses()
+        while now != before or {"launching", "stopping"} & set(now.values()):
             assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(0.2)
+            time.sleep(0.2)
+            before, now = now, self._statuses()
+
+    def _statuses(self) -> Dict[Any, str]:
+        return {(item["pm_id"], item.get("pid")): item["pm2_env"]["status"] for item in self.home.jlist()}
 
     def app(self, name: str, **more: Any) -> Json:
         """A definition that runs the probe in the directory of this site."""

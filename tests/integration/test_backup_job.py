@@ -113,7 +113,7 @@ def test_it_is_installed_once_and_runs_without_ansible(host: Host) -> None:
     result = host.well()
     assert result["changed"] is True
     current = str(host.path / "current" / "run.py")
-    assert result["commands"] == {"backup": [sys.executable, "-I", current, "backup", "--quiet"]}
+    assert result["commands"] == {"backup": ["/usr/bin/python3", "-I", current, "backup", "--quiet"]}
     assert result["user"]["uid"] == os.geteuid()
     assert host.version == result["version"]
     for path in host.path.rglob("*"):
@@ -207,10 +207,85 @@ def test_one_that_was_killed_while_it_was_installed_is_whole(host: Host) -> None
         ({"log": "/nowhere/at/all/log"}, "The directory of the log"),
         ({"path": "/tmp/with space/job"}, "path must consist of"),
         ({"path": "/tmp/100%/job"}, "path must consist of"),
+        ({"path": "{dest}/.job"}, "The directory of the job"),
+        ({"path": "{dest}"}, "is in the backup store"),
+        ({"log": "{dest}/log"}, "The log of the job"),
     ],
 )
 def test_what_would_only_show_at_night_is_refused(host: Host, changes: Dict[str, Any], says: str) -> None:
-    assert says in host.refused(**changes)
+    host.dest.mkdir()
+    assert says in host.refused(**{name: value.format(dest=host.dest) for name, value in changes.items()})
+
+
+def test_it_is_run_by_the_systems_python_where_that_will_do(host: Host, tmp_path: Path) -> None:
+    """Not by that of a virtual environment; and not by one that is too old."""
+    old = tmp_path / "python3"
+    old.write_text('#!/bin/sh\nexec /usr/bin/python3 -c "import sys; sys.version_info = (3, 7); $3"\n')
+    old.chmod(0o755)
+    for python, taken in (
+        ("/usr/bin/python3", "/usr/bin/python3"),
+        (str(old), sys.executable),
+        ("/no", sys.executable),
+    ):
+        with mock.patch.object(_job_install, "SYSTEM_PYTHON", python):
+            assert host.well()["commands"]["backup"][0] == taken
+
+
+def test_its_code_is_found_before_that_of_the_host(host: Host, tmp_path: Path) -> None:
+    """Also where the packages of the host's Ansible are regular ones, which come before those without __init__.py."""
+    host.well()
+    package = tmp_path / "packages" / "ansible_collections"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    done = subprocess.run(
+        ["/usr/bin/python3", str(host.path / "current" / "run.py"), "backup"],
+        env={"PYTHONPATH": str(package.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_job_that_is_replaced_while_it_runs_goes_on(host: Host) -> None:
+    """Also when the code that it began with is no longer there."""
+    bad = {"module": "offsite", "params": {"dest": str(host.dest), "tool": "rsync", "target": "/no/such/place"}}
+    host.params["jobs"][0]["steps"] = [host.step(), bad]
+    host.well()
+    code = host.path / "current" / "run.py"
+    hook = (
+        "import shutil, runpy, sys; sys.argv = [%r, 'backup'];"
+        "sys.addaudithook(lambda event, _given: shutil.rmtree(%r, True) if event == 'fcntl.flock' else None);"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    done = subprocess.run(
+        ["/usr/bin/python3", "-c", hook % (str(code), str(host.path / "lib"))],
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not (host.path / "lib").exists()
+    assert done.stdout.startswith("backup of shop: pm2_dump_backup: changed")
+    assert "/no/such/place" in done.stderr
+
+
+def test_a_quiet_job_that_ends_well_says_nothing(host: Host) -> None:
+    """Its warnings are in the log; with --quiet they are told where it fails."""
+    host.well()
+    assert host.run("backup", "--quiet").returncode == 0
+    (host.dest / "stray").touch()
+    host.params["jobs"][0]["steps"] = [host.step(state="verified")]
+    host.well()
+    done = host.run("backup", "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "stray in the store is no backup" in (host.path / "log").read_text()
+    assert "stray in the store is no backup" in host.run("backup").stderr
+    for path in host.dest.glob("*-pm2-*/dump.pm2"):
+        path.write_text("[]")
+    done = host.run("backup", "--quiet")
+    assert done.returncode == 1
+    assert "stray in the store is no backup" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -261,6 +336,22 @@ def test_it_is_removed_and_its_log_stays(host: Host, tmp_path: Path) -> None:
     assert not list(metrics.iterdir())
     assert (host.path / "log").exists()
     assert host.well(state="absent")["changed"] is False
+
+
+def test_metrics_do_not_stay_where_they_are_no_longer_written(host: Host, tmp_path: Path) -> None:
+    for changes in ({"metrics_dir": "other"}, {"name": "other"}, {"metrics_dir": None}):
+        for name in ("metrics", "other"):
+            shutil.rmtree(tmp_path / name, ignore_errors=True)
+            (tmp_path / name).mkdir()
+        host.params.update(metrics_dir=str(tmp_path / "metrics"), name="shop")
+        host.well()
+        host.run("backup")
+        assert len(list((tmp_path / "metrics").iterdir())) == 1
+        host.params.update(changes)
+        if changes.get("metrics_dir"):
+            host.params["metrics_dir"] = str(tmp_path / "other")
+        assert host.well()["changed"] is True
+        assert not list((tmp_path / "metrics").iterdir())
 
 
 def test_a_job_runs_now_and_tells_each_step(host: Host) -> None:

@@ -23,7 +23,7 @@ from support import modules, processes
 from support.apps import worker_app
 from support.killer import Runner
 from support.modules import call
-from support.pm2 import Pm2Home
+from support.pm2 import VERSIONS, Pm2Home
 
 READY = {"min_uptime": 0.05, "timeout": 30}
 NOTHING = "Nothing was changed"
@@ -243,7 +243,7 @@ def test_a_daemon_that_hangs_is_a_clear_error_in_bounded_time(pm2, monkeypatch):
     try:
         start = time.monotonic()
         refused(options(pm2), "did not answer", str(daemon), "pm2.log")
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 60
     finally:
         os.kill(daemon, signal.SIGCONT)
     assert {path: state for path, state in tree(pm2.home).items() if not path.endswith(".log")} == {
@@ -263,7 +263,7 @@ def test_a_daemon_that_hangs_in_the_middle_of_a_change_ends_the_run_in_bounded_t
     start = time.monotonic()
     outcome = runner.run("pm2_process", changed, at="beside_started", shell=f"kill -STOP {daemon}")
     os.kill(daemon, signal.SIGCONT)
-    assert time.monotonic() - start < 90
+    assert time.monotonic() - start < 180
     assert outcome.result
     assert outcome.result["failed"]
     assert outcome.result["rolled_back"] is False
@@ -501,7 +501,11 @@ def test_a_program_that_is_no_pm2_is_refused(pm2_7, tmp_path):
 # -- signals -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("pm2", "number"),
+    [*((version, signal.SIGTERM) for version in VERSIONS), ("7.0", signal.SIGHUP), ("7.0", signal.SIGINT)],
+    indirect=["pm2"],
+)
 def test_a_signal_puts_everything_back_and_says_so(pm2, tmp_path, number):
     """In the middle of the gate of a change of a cluster app and a fork app."""
     worker_app(tmp_path / "1")

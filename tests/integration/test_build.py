@@ -166,7 +166,7 @@ def test_too_long_ends_the_whole_group(tmp_path: Path, monkeypatch: pytest.Monke
         started = time.monotonic()
         stubborn = "trap '' TERM; sleep 60 & echo started; while :; do sleep 60; done"
         error = failure(tmp_path, ["sh", "-c", stubborn], timeout=0.5)
-        assert 0.9 < time.monotonic() - started < 10
+        assert 0.9 < time.monotonic() - started < 50
     assert "it took longer than 0.5 s and was ended" in str(error)
     assert error.details["output"] == ["started"]
     assert error.details["rc"] is None
@@ -180,7 +180,7 @@ def test_a_child_that_holds_the_output_is_not_waited_for(tmp_path: Path) -> None
     )
     started = time.monotonic()
     run(tmp_path, ["sh", "-c", command])
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 50
     left = [found.cmdline for found in processes.belonging_to(tmp_path)]
     assert left == ["sleep 62"]
     processes.end([int(daemon.read_text())])

@@ -48,7 +48,7 @@ SECRETS: Json = {
     "CONFIG": {"nested": ["own-canary-nested"]},
     "PIN": 4815162342,
 }
-PATIENT = {"min_uptime": 3, "timeout": 20}
+PATIENT = {"min_uptime": 15, "timeout": 60}
 """Longer than a bad release needs to break on a busy machine."""
 SHOWN = re.compile("canary|4815162342", re.IGNORECASE)
 """No output may match it."""

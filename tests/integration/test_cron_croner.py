@@ -29,12 +29,12 @@ const dates = ['2026-01-01', '2026-03-28T23:59:59', '2027-10-30', '2028-02-28', 
 const results = JSON.parse(fs.readFileSync(input)).map((pattern) => {
   const result = {next: []};
   try {
-    const started = Date.now();
+    const started = process.cpuUsage();
     const job = Cron(pattern, () => {});
     job.stop();
     const finder = Cron(pattern);
     result.next = dates.map((date) => finder.next(date));
-    result.ms = Date.now() - started;
+    result.ms = process.cpuUsage(started).user / 1000;
   } catch (error) {
     result.error = error.message;
   }
@@ -122,7 +122,7 @@ def test_what_hurts_the_daemon_is_refused(tmp_path: Path, pattern: str, symptom:
     assert _cron.problem(pattern)
 
     try:
-        (result,) = croner(VERSIONS[-1], [pattern], tmp_path, timeout=3)
+        (result,) = croner(VERSIONS[-1], [pattern], tmp_path, timeout=3 if symptom == "hangs" else 60)
     except subprocess.TimeoutExpired:
         result = {"error": "hangs"}
     assert symptom in result.get("error", "")

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
@@ -132,6 +133,10 @@ def test_check_mode_makes_neither_store_nor_key(place):
     before = sorted(place.directory.iterdir())
     assert place.done(check=True)["changed"] is True
     assert sorted(place.directory.iterdir()) == before
+    place.store.mkdir()
+    (place.store / "letter").touch()
+    for check in (True, False):
+        place.refused("is no backup store and not empty (letter)", check=check)
 
 
 def test_one_namespace_has_a_row_of_backups_of_its_own(place):
@@ -294,6 +299,41 @@ def test_encrypted_backups(place):
     assert place.done(files=options["files"])["changed"], "no longer encrypted"
     other = subprocess.run([keygen], capture_output=True, text=True, check=True).stderr.split()[-1]
     assert place.done(**{**options, "age_recipients": [other]})["changed"], "for somebody else"
+
+
+def test_an_encrypted_backup_does_not_get_good_by_looking_at_its_bytes(place):
+    keygen = debian.program("age-keygen", "age")
+    if keygen is None:
+        pytest.skip(debian.why_not("age-keygen", "age"))
+    recipient = subprocess.run([keygen], capture_output=True, text=True, check=True).stderr.split()[-1]
+    left = readers(place)
+    left.directory.rename(place.directory / "moved")
+    assert place.done(age_recipients=[recipient])["problems"]
+    for _time in range(3):
+        assert place.refused("does not exist", state="verified")["how"] == "bytes"
+
+
+def test_where_nothing_can_be_decrypted_nothing_is_restored(place, monkeypatch):
+    """The disk of the store is full. What is not encrypted needs no room there."""
+    identity = place.directory / "identity"
+    keygen = debian.program("age-keygen", "age")
+    if keygen is None:
+        pytest.skip(debian.why_not("age-keygen", "age"))
+    made = subprocess.run([keygen, "-o", str(identity)], capture_output=True, text=True, check=True)
+    left = readers(place)
+
+    def full(**_options):
+        raise OSError(28, "No space left on device")
+
+    options = {"files": [str(left.env_file)]}
+    place.done(**options)
+    left.write("red")
+    monkeypatch.setattr(tempfile, "mkdtemp", full)
+    assert place.done(state="restored")["changed"]
+    place.done(**options, age_recipients=[made.stderr.split()[-1]])
+    left.write("red")
+    place.refused("No space left", "Nothing was changed", state="restored", age_identity_file=str(identity))
+    assert "red" in left.env_file.read_text()
 
 
 def test_old_ones_go_after_a_good_one_was_made(place):

@@ -93,8 +93,8 @@ def _online_without_a_process(site: Site) -> List[str]:
 
 
 def _crashing(site: Site) -> List[str]:
-    site.home.cli("start", "/bin/false", "--name", "app", "--namespace", "prod", "--restart-delay", "100")
-    assert eventually(lambda: [p for p in site.processes() if p["pm2_env"]["restart_time"] > 1])
+    site.home.cli("start", "/bin/false", "--name", "app", "--namespace", "prod", "--restart-delay", "30000")
+    assert eventually(lambda: [p for p in site.processes() if p["pm2_env"]["status"] == "waiting restart"])
     return ["crash_loop"]
 
 
@@ -264,7 +264,7 @@ def test_dump_without_a_daemon(pm2: Pm2Home, tmp_path: Path) -> None:
     """After the daemon has ended the dump is told, and is no drift: nothing is live to be compared."""
     Site(pm2, "prod", tmp_path / "site").run([sleeper("app")])
     pm2.cli("kill")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while pm2.daemon_pids():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -281,13 +281,13 @@ def test_while_a_run_is_under_way(site: Site) -> None:
         "pm2_home": site.home.home,
         "pm2_executable": site.home.executable,
         "apps": [site.app("slow", exec_mode="cluster", instances=2)],
-        "ready": {"min_uptime": 4},
+        "ready": {"min_uptime": 10, "timeout": 60},
     }
     process = spawn("pm2_process", params)
     assert eventually(lambda: len(site.processes("slow")) == 2), finish(process)
     start = time.monotonic()
     result = call("pm2_info", {"pm2_home": site.home.home, "pm2_executable": site.home.executable})
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 8
     assert process.poll() is None, "the run should still be under way"
     assert kinds(result) == ["open_transaction"]
     assert [p["name"] for p in result["processes"]].count("slow") == 2
@@ -312,7 +312,7 @@ def test_results_are_as_documented(site: Site) -> None:
         ("pm2_process", {"state": "reloaded"}, False),
         ("pm2_process", {"state": "stopped"}, False),
         ("pm2_process", {"apps": [web, sleeper("app", autostart=False)]}, False),
-        ("pm2_process", {"apps": [{**web, "script": str(crash)}], "ready": {"min_uptime": 2}}, True),
+        ("pm2_process", {"apps": [{**web, "script": str(crash)}], "ready": {"min_uptime": 20, "timeout": 60}}, True),
         ("pm2_process", {"apps": [{**web, "script": "/none"}]}, True),
         ("pm2_process", {"apps": [web], "names": ["none"]}, True),
         ("pm2_process", {"ecosystem": str(crash)}, True),

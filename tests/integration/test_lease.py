@@ -21,7 +21,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Erro
 from ansible_collections.nodeops.pm2.plugins.module_utils._lease import Lease, Owner
 from support import places
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 # One task of a run, as a child of the process that drives it: takes the lock, then works for some seconds.
 TASK = """
@@ -169,7 +169,7 @@ def test_a_task_whose_driver_is_gone_puts_everything_back_before_the_lock_is_fre
 def test_a_task_that_must_not_be_ended_keeps_the_lock_until_it_is_done(
     tmp_path: Path, drivers: List[subprocess.Popen[str]]
 ) -> None:
-    driver = drive(drivers, tmp_path, "first", seconds=1.5, may_be_ended=False)
+    driver = drive(drivers, tmp_path, "first", seconds=6, may_be_ended=False)
     eventually(lambda: bool(said(tmp_path).get("operation")))
     driver.kill()
     time.sleep(0.6)

@@ -178,6 +178,25 @@ def test_what_went_bad_here_stays_there(rsync: Site) -> None:
     assert (there / worse.id / "manifest.json").read_text() != "{}"
 
 
+def test_what_this_store_never_removed_stays_there(rsync: Site) -> None:
+    """Also with delete: files of others, and all that an earlier store of this host has sent there."""
+    lost, kept = rsync.backup(), rsync.backup()
+    rsync.copy(delete=True)
+    there = Path(rsync.options["target"])
+    (there / "of-another-host").mkdir()
+    (there / "of-another-host" / "letter").write_text("x")
+    shutil.rmtree(lost.path)
+    assert rsync.copy(delete=True)["changed"] is False
+    for key in (rsync.store.key_file, None):
+        rsync.lose()
+        if key is None:
+            os.unlink(rsync.store.key_file)
+        rsync.store = Store(str(rsync.dest), create=True)
+        new = rsync.backup()
+        assert rsync.copy(delete=True, check="data")["removed"] == 0
+        assert {"of-another-host", lost.id, kept.id, new.id} <= set(os.listdir(there))
+
+
 @pytest.mark.parametrize("check", ["structure", "data"])
 def test_damage_there_is_found(rsync: Site, check: str) -> None:
     made = rsync.backup()
@@ -221,6 +240,55 @@ def test_a_backup_that_goes_meanwhile(restic: Site, monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     brought_back(restic)
     assert Store(str(restic.dest)).backups() == [stays]
+
+
+def test_what_stands_beside_the_backups_stays_here(restic: Site) -> None:
+    """And keeps nothing of a backup from being copied, whatever it is called."""
+    strange = restic.place / "st[r]a*nge $HOME"
+    strange.mkdir()
+    options = {name: value for name, value in restic.options.items() if name not in ("dest", "tool")}
+    site = Site(strange, "restic", **options)
+    made = site.backup()
+    for name in ("manifest.json", "dump", ".hidden", "# a", "$HOME"):
+        (site.dest / name).write_text("x")
+    site.copy()
+    assert not site.copy()["changed"]
+    brought_back(site)
+    store = Store(str(site.dest))
+    assert store.backups() == [made]
+    assert store.check_files(made) == []
+    assert os.listdir(site.dest) == [made.id]
+
+
+def test_a_snapshot_that_is_not_complete_is_made_again(restic: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """restic makes one, with its tags, also where it could not read a file; its exit code is then 3."""
+    made = restic.backup()
+    dump = Path(made.path) / "dump"
+    copy = _offsite._Job.copy
+
+    def without_dump(job: Any, *given: Any) -> str:
+        dump.rename(restic.place / "away")
+        copy(job, *given)
+        (restic.place / "away").rename(dump)
+        raise Pm2Error("restic ended with exit code 3", {"rc": 3})
+
+    monkeypatch.setattr(_offsite._Job, "copy", without_dump)
+    restic.refused("exit code 3")
+    monkeypatch.undo()
+    assert restic.copy(check_mode=True)["changed"]
+    assert restic.copy()["files"] == 1
+    assert not restic.copy()["changed"]
+    brought_back(restic)
+    assert Store(str(restic.dest)).check_files(made) == []
+
+
+def test_before_the_first_backup_a_check_finds_nothing_wrong(rsync: Site, restic: Site) -> None:
+    for site in (rsync, restic):
+        shutil.rmtree(site.dest, ignore_errors=True)
+        assert site.copy(check_mode=True)["changed"]
+        with pytest.raises(Pm2Error, match="does not take"):
+            site.copy(check_mode=True, ssh_port=1, keep_last=1)
+        assert not site.dest.exists()
 
 
 def test_a_repository_that_is_not_there_is_not_made_unasked(restic: Site) -> None:

@@ -71,7 +71,7 @@ LEAKED = frozenset(
     )
 )
 
-SETTLE = 30.0
+SETTLE = 120.0
 
 
 class Twins(NamedTuple):

@@ -25,7 +25,7 @@ from support.pm2 import Pm2Home
 from support.postgres import Server, binaries
 
 ENVIRONMENT = "staging"
-READY = {"min_uptime": 0.1, "timeout": 15}
+READY = {"min_uptime": 0.1, "timeout": 60}
 _numbers = itertools.count(1)
 
 # Answers with the name of item 1, read anew by psql for each request; ends when it is that of $ENDS_AT.

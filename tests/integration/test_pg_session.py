@@ -261,7 +261,7 @@ def test_an_end_in_the_middle_cancels_the_statement(postgres: Server, database: 
             ask()
     finally:
         signal.signal(signal.SIGALRM, former)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 30
     assert not processes.alive(pids[0])
     wait_until_idle(postgres, database)
 
@@ -274,7 +274,7 @@ def test_psql_ends_with_us(postgres: Server, database: str):
         with connection(login) as reached, Session(_pg_tools.find(login["pg_bindir"]), reached, database) as session:
             session.query("SELECT pg_sleep(60)")
         os._exit(0)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "pg_sleep" not in postgres.psql(
         "postgres", "SELECT query FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
     ):
@@ -286,7 +286,7 @@ def test_psql_ends_with_us(postgres: Server, database: str):
 
 def wait_until_idle(postgres: Server, database: str) -> None:
     """Until nobody is connected to the database."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     count = f"SELECT count(*) FROM pg_stat_activity WHERE datname = {literal(database)}"
     while postgres.psql("postgres", count) != "0":
         assert time.monotonic() < deadline, postgres.psql("postgres", "SELECT * FROM pg_stat_activity")

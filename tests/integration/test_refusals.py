@@ -18,6 +18,7 @@ from support.namespaces import Namespace, home_in, snapshot
 from support.pm2 import VERSIONS, Pm2Home
 
 NOTHING = "nothing was changed"
+NEWEST = VERSIONS[-1]
 
 
 class Stage(NamedTuple):
@@ -276,23 +277,47 @@ def test_there_are_enough_cases() -> None:
     assert len(CASES) >= 100
 
 
-@pytest.mark.parametrize("check", [False, True], ids=["run", "check"])
-@pytest.mark.parametrize("name", CASES)
-def test_a_bad_call_is_refused_before_any_change(stage: Stage, name: str, check: bool) -> None:
+SOME = [
+    "an unknown key",
+    "a cron pattern with a minute 99",
+    "a million instances",
+    "exec_mode thread",
+    "args with a NUL",
+    "a variable named like a key of PM2",
+    "a variable of 1 MB",
+    "a name of all",
+    "two apps of one name",
+    "a namespace that leads elsewhere",
+    "names of nobody",
+    "a max_affected of nothing",
+    "an unknown check",
+    "a file that throws",
+    "a file of broken YAML",
+]
+"""What is refused does not depend on the version of PM2, but for how a file is read: there these."""
+
+
+@pytest.mark.parametrize(
+    ("stage", "name"),
+    [(version, name) for version in VERSIONS for name in (CASES if version == NEWEST else SOME)],
+    indirect=["stage"],
+)
+def test_a_bad_call_is_refused_before_any_change(stage: Stage, name: str) -> None:
+    """In check mode, and for real."""
     case = CASES[name]
     before = state_of(stage.home)
-    params = parameters(stage, case)
-    result = modules.call("pm2_process", params, check=check)
-    assert result["failed"], f"not refused: {result}"
-    message = result["msg"]
-    for word in case.says:
-        assert word in message
-    assert "Traceback" not in message
-    assert len(message) < 2000, "too long to be read"
-    if not case.by_ansible:
-        assert NOTHING in message.lower()
-    assert "rolled_back" not in result, "something had been started"
-    assert state_of(stage.home) == before
+    for check in (True, False):
+        result = modules.call("pm2_process", parameters(stage, case), check=check)
+        assert result["failed"], f"not refused: {result}"
+        message = result["msg"]
+        for word in case.says:
+            assert word in message
+        assert "Traceback" not in message
+        assert len(message) < 2000, "too long to be read"
+        if not case.by_ansible:
+            assert NOTHING in message.lower()
+        assert "rolled_back" not in result, "something had been started"
+        assert state_of(stage.home) == before
     assert serves(stage.home)
 
 
@@ -315,25 +340,26 @@ setInterval(() => {}, 1000);
 
 
 @pytest.mark.parametrize("mode", ["fork", "cluster"])
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_odd_texts_that_are_accepted_arrive_exactly(stage: Stage, tmp_path: Path, name: str, mode: str) -> None:
+def test_odd_texts_that_are_accepted_arrive_exactly(stage: Stage, tmp_path: Path, mode: str) -> None:
     """Names, arguments and variables reach the process as they were written, and nothing is run by a shell."""
     before = snapshot(stage.home)
     namespace = Namespace(stage.home, "odd")
     (tmp_path / "show.js").write_text(REPORT, encoding="utf-8")
     variables = {f"ODD_{number}": text for number, text in enumerate(ODD_TEXTS)}
-    env = {**variables, "REPORT": str(tmp_path / "report.json")}
-    definition = {"name": name, "script": "show.js", "cwd": str(tmp_path), "exec_mode": mode, "args": ODD_TEXTS}
+    usual = {"script": "show.js", "cwd": str(tmp_path), "exec_mode": mode, "instances": 1, "args": ODD_TEXTS}
+    reports = {name: tmp_path / f"report{number}.json" for number, name in enumerate(ODD_NAMES)}
+    apps = [{**usual, "name": name, "env": {**variables, "REPORT": str(reports[name])}} for name in ODD_NAMES]
     try:
-        namespace.bring([{**definition, "env": env}], ready={"min_uptime": 0.3})
-        (item,) = namespace.processes()
-        assert item["name"] == name
-        report = json.loads(wait_for(tmp_path / "report.json"))
-        assert report["args"] == ODD_TEXTS
-        assert {key: report["env"].get(key) for key in variables} == variables
-        assert namespace.bring([{**definition, "env": env}])["actions"] == [], "what arrived is not what is compared"
-        (entry,) = [entry for entry in json.loads(stage.home.dump.read_bytes()) if entry["namespace"] == "odd"]
-        assert (entry["name"], entry["args"]) == (name, ODD_TEXTS)
+        namespace.bring(apps, ready={"min_uptime": 0.3})
+        assert sorted(item["name"] for item in namespace.processes()) == sorted(ODD_NAMES)
+        for path in reports.values():
+            report = json.loads(wait_for(path))
+            assert report["args"] == ODD_TEXTS
+            assert {key: report["env"].get(key) for key in variables} == variables
+        assert namespace.bring(apps)["actions"] == [], "what arrived is not what is compared"
+        entries = [entry for entry in json.loads(stage.home.dump.read_bytes()) if entry["namespace"] == "odd"]
+        assert {entry["name"] for entry in entries} == set(ODD_NAMES)
+        assert all(entry["args"] == ODD_TEXTS for entry in entries)
     finally:
         namespace.remove()
     assert not (tmp_path / "pwned").exists()
@@ -342,7 +368,7 @@ def test_odd_texts_that_are_accepted_arrive_exactly(stage: Stage, tmp_path: Path
 
 def wait_for(path: Path) -> str:
     """The text of a file that is about to be written."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (path.exists() and path.stat().st_size):
         assert time.monotonic() < deadline, f"{path} was not written"
         time.sleep(0.02)
@@ -369,7 +395,7 @@ def test_a_file_that_takes_for_ever_is_ended(pm2_7: Pm2Home, tmp_path: Path) -> 
     file.write_text(f"{child}\nfor (;;) {{}}\n", encoding="utf-8")
     started = time.monotonic()
     result = Namespace(pm2_7, "ever").refuse(ecosystem=str(file))
-    assert 9 < time.monotonic() - started < 20
+    assert 9 < time.monotonic() - started < 60
     assert "ever.js" in result["msg"]
     assert "10 seconds" in result["msg"]
     assert NOTHING in result["msg"].lower()

@@ -651,7 +651,7 @@ def test_without_key_and_known_hosts_the_agent_is_used_and_a_new_host_is_remembe
     assert first["hosts"] == str(host.private / "known_hosts")
     assert not any(option.startswith("Identit") for option in first["options"])
     assert "SSH_AUTH_SOCK" in first["environment"]
-    assert (check["hosts"], check["known"]) != (first["hosts"], False)
+    assert check["hosts"] != first["hosts"]
     assert check["known"] == "known"
 
 
@@ -753,7 +753,7 @@ def test_a_server_that_says_nothing_is_given_up_with_all_that_waits_for_it(host:
     begun = time.monotonic()
     with pytest.raises(Pm2Error, match=r"did not finish within 0\.5 s"):
         host.look(git(silent.url, timeout=0.5))
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     assert not [pid for pid in ours(host.private) if processes.alive(pid)]
 
 
@@ -770,14 +770,14 @@ def test_a_killed_run_leaves_nothing_that_stops_the_next(origin: Repository, hos
     (leader,) = [pid for pid in ours(host.private) if processes.parent(pid) == process.pid]
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while processes.alive(leader):
         assert time.monotonic() < deadline, "git does not end with who started it"
     assert CANARY in all_text(host.private)
     begun = time.monotonic()
     commit = origin.commit(f="1")
     assert host.look(git(origin.path)).revision == commit
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 60
     assert not [pid for pid in ours(host.private) if processes.alive(pid)]
     assert CANARY not in all_text(host.private)
     assert not [name for name in os.listdir(host.private) if name.startswith("tmp-")]

@@ -19,8 +19,10 @@ Definition = Dict[str, Any]
 
 TIMES = int(os.environ.get("ZERO_DOWNTIME_TIMES", "1"))
 """How often each case is repeated; a rare loss shows only in many runs."""
+PAUSE = 0.01
+"""Seconds between two requests of each client: what is lost in a moment is to be seen."""
 AFTER = 0.15
-"""Seconds of load after the call: a loss may show when the call has returned."""
+"""Seconds of load after the call, at least."""
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -44,7 +46,8 @@ def port(request: pytest.FixtureRequest) -> int:
 def cluster(directory: Path, port: int, **changes: Any) -> Definition:
     """Two workers of the app in `directory`."""
     usual = {"name": "api", "script": "app.js", "cwd": str(directory), "exec_mode": "cluster", "instances": 2}
-    return {**usual, "env": {"PORT": port}, **changes}
+    # A busy machine must not make PM2 kill a worker in the middle of a request.
+    return {**usual, "kill_timeout": 20000, "env": {"PORT": port}, **changes}
 
 
 def fork(directory: Path, port: int, **changes: Any) -> Definition:
@@ -59,8 +62,16 @@ def begin(namespace: Namespace, definition: Definition) -> List[int]:
 
 def served(load: Load) -> List[Tuple[str, int]]:
     """Which version and pid answered."""
-    answers = [json.loads(body) for body in load.bodies]
+    answers = [json.loads(body) for body in list(load.bodies)]
     return [(answer["version"], answer["pid"]) for answer in answers]
+
+
+def go_on(load: Load) -> None:
+    """Some load after the call: a loss may show when it has returned, and every worker is to be asked."""
+    answered, deadline = load.ok, time.monotonic() + 60
+    time.sleep(AFTER)
+    while load.ok < answered + 40 and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def versions(load: Load) -> List[str]:
@@ -115,9 +126,9 @@ def test_no_request_is_lost_over_a_change(
     after["env"] = {**after["env"], "PORT": port}
     old = begin(namespace, before)
 
-    with Load(port) as load:
+    with Load(port, pause=PAUSE) as load:
         result = namespace.bring([after], state=change.state, ready={"tcp": [str(port)]} if change.check else None)
-        time.sleep(AFTER)
+        go_on(load)
 
     measure(record_property, what, load)
     assert load.failed == 0, dict(load.errors)
@@ -136,17 +147,18 @@ def test_no_request_is_lost_over_a_change(
 
 HEALTHY = {"http": [{"url": "http://127.0.0.1:{port}/health"}]}
 BAD: Dict[str, Tuple[Dict[str, Any], Dict[str, Any], str]] = {
-    "crashes at boot": ({"crash": "boot"}, {"min_uptime": 3}, "exited"),
-    "crashes after half a second": ({"crash": 0.5, "listen": False}, {"min_uptime": 3}, "exited"),
-    "never listens, no check": ({"listen": False}, {"timeout": 1.0}, "is served by"),
-    "never listens, http": ({"listen": False}, {"timeout": 1.0, **HEALTHY}, "is answered only by processes"),
-    "never listens, tcp": ({"listen": False}, {"timeout": 1.0, "tcp": ["{port}"]}, "is answered only by processes"),
-    "answers 500": ({"health": 500}, {"timeout": 3.0, **HEALTHY}, "answered 500"),
+    "crashes at boot": ({"crash": "boot"}, {"min_uptime": 15, "timeout": 60}, "exited"),
+    "crashes after half a second": ({"crash": 0.5, "listen": False}, {"min_uptime": 15, "timeout": 60}, "exited"),
+    "never listens, no check": ({"listen": False}, {"timeout": 5}, "is served by"),
+    "never listens, http": ({"listen": False}, {"timeout": 5, **HEALTHY}, "is answered only by processes"),
+    "never listens, tcp": ({"listen": False}, {"timeout": 5, "tcp": ["{port}"]}, "is answered only by processes"),
+    "answers 500": ({"health": 500}, {"timeout": 5, **HEALTHY}, "answered 500"),
 }
 
 
-@pytest.mark.parametrize("instances", [1, 2])
-@pytest.mark.parametrize("what", BAD)
+@pytest.mark.parametrize(
+    ("what", "instances"), [("crashes at boot", 1), *((what, 2) for what in BAD)], ids=lambda value: str(value)
+)
 def test_no_request_is_lost_over_a_bad_release(
     namespace: Namespace,
     port: int,
@@ -162,9 +174,9 @@ def test_no_request_is_lost_over_a_bad_release(
     begin(namespace, before)
     old = namespace.processes()
 
-    with Load(port) as load:
+    with Load(port, pause=PAUSE) as load:
         result = namespace.refuse([{**before, "cwd": str(tmp_path / "2")}], ready=with_port(ready, port))
-        time.sleep(AFTER)
+        go_on(load)
 
     measure(record_property, what, load)
     assert load.failed == 0, dict(load.errors)
@@ -189,9 +201,9 @@ def test_the_old_wait_for_new_ones_that_are_long_in_starting(namespace: Namespac
     http_app(tmp_path / "2", "2", handback=True)
     (tmp_path / "2" / "slow.js").write_text("setTimeout(() => require('./app.js'), 1000);\n", encoding="utf-8")
     begin(namespace, cluster(tmp_path / "1", port))
-    with Load(port) as load:
+    with Load(port, pause=PAUSE) as load:
         namespace.bring([cluster(tmp_path / "2", port, script="slow.js")], ready={"min_uptime": 0.1})
-        time.sleep(AFTER)
+        go_on(load)
     assert load.failed == 0, dict(load.errors)
     assert versions(load) == ["1", "2"]
 
@@ -203,11 +215,12 @@ def test_a_release_that_crashes_while_it_serves_loses_what_it_has_in_hand(
     http_app(tmp_path / "1")
     http_app(tmp_path / "2", "2", crash=0.5)
     old = begin(namespace, cluster(tmp_path / "1", port))
-    with Load(port) as load:
-        result = namespace.refuse([cluster(tmp_path / "2", port)], ready={"min_uptime": 4})
-        time.sleep(AFTER)
+    with Load(port, pause=PAUSE) as load:
+        result = namespace.refuse([cluster(tmp_path / "2", port)], ready={"min_uptime": 15, "timeout": 60})
+        go_on(load)
     measure(record_property, "crashes while it serves", load)
-    assert load.failed <= 2 * 4
+    assert load.failed <= 10 * 4, "more than the clients have under way when each of the new workers crashes"
+    assert load.ok > load.failed
     assert "exited" in result["msg"]
     assert namespace.pids() == old
 
@@ -219,11 +232,12 @@ def test_without_a_sigint_handler_few_requests_are_lost(
     http_app(tmp_path / "1", sigint=False)
     http_app(tmp_path / "2", "2", sigint=False)
     begin(namespace, cluster(tmp_path / "1", port))
-    with Load(port) as load:
+    with Load(port, pause=PAUSE) as load:
         namespace.bring([cluster(tmp_path / "2", port)])
-        time.sleep(AFTER)
+        go_on(load)
     measure(record_property, "no SIGINT handler", load)
-    assert load.failed <= 2 * 4, "more than the clients have under way when one worker after the other is ended"
+    assert load.failed <= 10 * 4, "more than the clients have under way when one worker after the other is ended"
+    assert load.ok > load.failed
     assert versions(load) == ["1", "2"]
 
 
@@ -233,10 +247,10 @@ def test_the_gap_of_a_fork_app_ends(
     http_app(tmp_path / "1")
     http_app(tmp_path / "2", "2")
     begin(namespace, fork(tmp_path / "1", port))
-    with Load(port) as load:
+    with Load(port, pause=PAUSE) as load:
         namespace.bring([fork(tmp_path / "2", port)], ready=with_port(HEALTHY, port))
         answered = load.ok
-        time.sleep(AFTER)
+        go_on(load)
     measure(record_property, "fork app", load)
     assert load.ok > answered, "no answer after the call had returned"
     assert versions(load) == ["1", "2"]
@@ -254,13 +268,9 @@ def test_after_a_bad_release_of_a_fork_app_the_old_one_is_back(
     (old,) = namespace.processes()
     changed = fork(tmp_path / "2", port, env={"PORT": port, "COLOUR": "red"})
 
-    with Load(port) as load:
+    with Load(port, pause=PAUSE) as load:
         result = namespace.refuse([changed], ready=with_port(ready, port))
-        returned = time.monotonic()
-        answered = load.ok
-        while load.ok == answered and time.monotonic() < returned + 5:
-            time.sleep(0.005)
-        time.sleep(AFTER)
+        go_on(load)
 
     measure(record_property, f"fork app, {what}", load)
     assert result["rolled_back"] is True

@@ -8,7 +8,7 @@ import os
 import random
 import socket
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Iterator, List, Union
 
 # Below the range from which Linux takes the ports of outgoing connections (32768 to 60999): a load generator that
 # opens thousands of those must not find itself on a port that an application is about to listen on.
@@ -17,12 +17,13 @@ _SHARES = 8
 
 
 def _share() -> Iterator[int]:
-    """The ports of this process of pytest-xdist, round and round.
+    """The ports of this process of pytest-xdist, one after the other, round and round.
 
     What one test may listen on is never offered to a test beside it, nor soon again to the next one.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
-    ports = _PORTS[int(worker[2:]) % _SHARES :: _SHARES]
+    size = len(_PORTS) // _SHARES
+    ports = _PORTS[int(worker[2:]) % _SHARES * size :][:size]
     return itertools.islice(itertools.cycle(ports), random.randrange(len(ports)), None)
 
 
@@ -31,14 +32,27 @@ _share_of_ports = _share()
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 nobody listens on."""
-    while True:
+    return free_ports(1)
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` such ports, one after the other."""
+    found: List[int] = []
+    while len(found) < count:
         port = next(_share_of_ports)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+        if found and port != found[-1] + 1:
+            found = []
+        found = [*found, port] if _is_free(port) else []
+    return found[0]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def http_app(

@@ -25,8 +25,8 @@ from support.pm2 import Pm2Home
 
 NAMESPACE = "production"
 MANIFEST = ".nodeops-release.json"
-PATIENCE = 60.0  # seconds until a stage is reached
-SETTLED = 20.0  # seconds within which a cancelled run leaves everything in order; 1 to 3 where nothing else runs
+PATIENCE = 120.0  # seconds until a stage is reached
+SETTLED = 90.0  # seconds within which a cancelled run leaves everything in order; 1 to 3 where nothing else runs
 
 # Says that it is reached, and stays: a build for good, a hook and a migration until they may go on.
 ENDLESS_BUILD = """\
@@ -151,7 +151,7 @@ class Cancelled(Site):
     def describe(self, name: str) -> Dict[str, Any]:
         """Small commands, a short gate."""
         found = super().describe(name)
-        ready = {**found["deploy_ready"], "min_uptime": 0.3, "timeout": 20}
+        ready = {**found["deploy_ready"], "min_uptime": 0.3}
         return {**found, "deploy_build": [["node", "--version"]], "deploy_ready": ready}
 
     def slow_gate(self) -> Dict[str, Any]:
@@ -285,10 +285,12 @@ class Stage(NamedTuple):
     """Whether the new release is live in the end."""
     pause: float = 0.02
     """Seconds between two looks."""
+    is_short: bool = False
+    """Whether a run may be further when it is cancelled than when it was seen there."""
 
 
-def reach(site: Cancelled, stage: Stage, playbook: str) -> subprocess.Popen[str]:
-    """Start a run; it is returned when it has reached the stage."""
+def reach(site: Cancelled, stage: Stage, playbook: str) -> Optional[subprocess.Popen[str]]:
+    """Start a run; it is returned when it has reached the stage. None if it went well before that was seen."""
     former = site.live_release
     process = site.begin(playbook, **stage.variables(site))
     until(
@@ -297,8 +299,12 @@ def reach(site: Cancelled, stage: Stage, playbook: str) -> subprocess.Popen[str]
         PATIENCE,
         stage.pause,
     )
-    assert process.poll() is None, f"{playbook} ended before it was {stage.name}: {playbooks.finish(process).output}"
-    return process
+    if process.poll() is None:
+        return process
+    run = playbooks.finish(process)
+    assert stage.is_short, f"{playbook} ended before it was {stage.name}: {run.output}"
+    assert run.code == 0, run.output
+    return None
 
 
 def _is_marked(site: Cancelled, _process: subprocess.Popen[str], _former: str) -> bool:
@@ -348,13 +354,13 @@ def _migration(site: Cancelled) -> Dict[str, Any]:
     return {"deploy_migrate": [["node", "migration.js", *map(str, (site.marker, site.go, site.done))]]}
 
 
-WORKER = Stage("at the start of a worker", _nothing, _has_worker, pause=0.002)
-MODULE = Stage("at the start of a module", _nothing, _has_module)
+WORKER = Stage("at the start of a worker", _nothing, _has_worker, pause=0.002, is_short=True)
+MODULE = Stage("at the start of a module", _nothing, _has_module, is_short=True)
 FETCH = Stage("in the fetch", _deaf_git, _is_asked)
 BUILD = Stage("in the build", _endless_build, _is_marked)
 MIGRATE = Stage("in the migration", _migration, _is_marked)
 GATE = Stage("at the gate", Cancelled.slow_gate, _is_at_the_gate)
-SWITCH = Stage("at the switch", _nothing, _is_switching, goes_on=True, pause=0.001)
+SWITCH = Stage("at the switch", _nothing, _is_switching, goes_on=True, pause=0.001, is_short=True)
 
 
 def between(hook: str, goes_on: bool = False) -> Stage:

@@ -54,7 +54,7 @@ class World:
         if apps is None:
             return {**base, **options}
         ports = [app["env"]["PORT"] for app in apps if "PORT" in app["env"]]
-        ready = {"min_uptime": 0.1, "timeout": 20, "http": [{"url": f"http://127.0.0.1:{port}/"} for port in ports]}
+        ready = {"min_uptime": 0.1, "timeout": 60, "http": [{"url": f"http://127.0.0.1:{port}/"} for port in ports]}
         return {**base, "apps": apps, "ready": ready, **options}
 
     def api(self, release: str, instances: int = 2) -> Dict[str, Any]:
@@ -133,7 +133,7 @@ class World:
         state = Path(self.pm2.home, "nodeops")
         files = [path.name for path in [*state.iterdir(), *Path(self.pm2.home).iterdir()]]
         assert not [name for name in files if name.endswith((".journal", ".new"))]
-        deadline = time.monotonic() + 2  # the daemon's own helpers (ps) come and go
+        deadline = time.monotonic() + 30  # the daemon's own helpers (ps) come and go
         while True:
             known = {item["pid"] for item in self.pm2.jlist()} | set(self.pm2.daemon_pids())
             left = [pid for pid in processes.all_pids() if processes.environ(pid).get("PM2_HOME") == self.pm2.home]
@@ -153,7 +153,7 @@ class World:
 
     def serve(self) -> None:
         """From now on no request to `api` may fail."""
-        self.load = Load(self.port, clients=2, pause=0.01, timeout=20, limit=850).start()
+        self.load = Load(self.port, clients=2, limit=850).start()
 
     def __enter__(self) -> World:
         self.reader.start()
@@ -172,7 +172,7 @@ class World:
 class DumpReader:
     """Reads the dump again and again: a bad read at any moment is a defect."""
 
-    def __init__(self, pm2: Pm2Home, pause: float = 0.003) -> None:
+    def __init__(self, pm2: Pm2Home, pause: float = 0.01) -> None:
         self.reads = 0
         self.bad: List[str] = []
         self._path = pm2.dump

@@ -40,7 +40,7 @@ HELPERS = ("pg_dump", "pg_restore", "psql")
 _numbers = itertools.count(1)
 
 
-def until(condition: Callable[[], Any], what: str, timeout: float = 30.0, pause: float = 0.02) -> None:
+def until(condition: Callable[[], Any], what: str, timeout: float = 60.0, pause: float = 0.02) -> None:
     """Wait until `condition` holds. AssertionError after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -110,7 +110,7 @@ class World:
     def options(self, state: str = "restored", *databases: str, **options: Any) -> Dict[str, Any]:
         """Of a call of pg_restore, of `shop` unless there are others."""
         names = list(databases or [self.shop])
-        ready = {"min_uptime": 0.2, "timeout": 15, "http": [{"url": f"http://127.0.0.1:{self.port}/health"}]}
+        ready = {"min_uptime": 0.2, "timeout": 60, "http": [{"url": f"http://127.0.0.1:{self.port}/health"}]}
         usual: Dict[str, Any] = {
             "state": state,
             "databases": names,

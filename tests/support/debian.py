@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -47,5 +48,9 @@ def _install(package: str) -> bool:
 
 def _apt_get(*arguments: str) -> bool:
     environment = {**os.environ, **_ENVIRONMENT}
-    done = subprocess.run(["apt-get", *arguments], env=environment, check=False, capture_output=True, timeout=240)
-    return done.returncode == 0
+    for _try in range(3):  # the mirror may say nothing for minutes
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            command = ["apt-get", *arguments]
+            done = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=240)
+            return done.returncode == 0
+    return False

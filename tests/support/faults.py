@@ -44,7 +44,7 @@ class Neighbour:
         path = http_app(directory, "neighbour")
         env = {"PORT": free_port()}
         self._namespace.bring([{"name": "api", "script": path, "cwd": str(directory), "env": env}])
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self._namespace.processes()[0]["pm2_env"].get("node_version"):  # PM2 fills it in when it knows it
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -223,7 +223,10 @@ def run_in_own_mounts(path: Path, basetemp: Path) -> Optional[str]:
     probe = subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
     if probe.returncode != 0:
         raise OSError(probe.stderr.decode().strip())
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
+    worker = "PYTEST_XDIST_WORKER"  # which ports are ours
+    environment = {
+        name: value for name, value in os.environ.items() if name == worker or not name.startswith(("PYTEST_", "COV_"))
+    }
     pytest = [sys.executable, "-m", "pytest", f"--basetemp={basetemp}"]
     done = subprocess.run(
         [*unshare, *pytest, str(path)],

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence
 from support import processes
 from support.apps import free_port, http_app
 from support.load import get
+from support.playbooks import GATE, SHORT_GATE
 from support.pm2 import VERSIONS, Pm2Home
 
 NAMESPACE = "shop"
@@ -67,7 +68,7 @@ class Host:
             "deploy_dependencies": [],
             "deploy_processes": [{"name": "api", "script": "app.js", "env": {"PORT": str(self.port)}}],
             "deploy_ready": {
-                "timeout": 8,
+                "timeout": GATE,
                 "min_uptime": 0.3,
                 "http": [{"url": f"http://127.0.0.1:{self.port}/health"}],
             },
@@ -153,7 +154,7 @@ class Fleet:
 
     def failed(self, *arguments: str, playbook: str = "deploy") -> Run:
         """Run a playbook, which has to fail on a host."""
-        run = self.run(playbook, *arguments)
+        run = self.run(playbook, *SHORT_GATE, *arguments)
         assert run.code == 2, run.output
         return run
 

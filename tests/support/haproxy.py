@@ -20,9 +20,10 @@ global
   stats socket {socket} mode 600 level admin
 defaults
   mode http
-  timeout connect 2s
-  timeout client 10s
-  timeout server 10s
+  timeout connect 10s
+  timeout check 5s
+  timeout client 60s
+  timeout server 60s
 frontend shop
   bind 127.0.0.1:{port}
   default_backend {backend}
@@ -31,7 +32,7 @@ backend {backend}
   option httpchk GET /health
   # A connection that is refused counts: nothing but leaving in time saves a request.
   retries 0
-  default-server check inter 200ms fall 2 rise 1
+  default-server check inter 200ms fall 3 rise 1
 """
 
 
@@ -64,7 +65,7 @@ class HAProxy:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"HAProxy does not start: {self.check()}")
@@ -104,7 +105,7 @@ class HAProxy:
             row["svname"] for row in rows if row["pxname"] == BACKEND and row["type"] == "2" and "UP" in row["status"]
         ]
 
-    def wait_for(self, *servers: str, timeout: float = 20.0) -> None:
+    def wait_for(self, *servers: str, timeout: float = 60.0) -> None:
         """Until exactly these take part."""
         deadline = time.monotonic() + timeout
         while self.up() != list(servers):

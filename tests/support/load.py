@@ -24,9 +24,9 @@ class Load:
         port: int,
         path: str = "/",
         clients: int = 4,
-        pause: float = 0.005,
-        timeout: float = 5.0,
-        limit: float = 120.0,
+        pause: float = 0.02,
+        timeout: float = 20.0,
+        limit: float = 600.0,
     ) -> None:
         self.port = port
         self.path = path
@@ -95,7 +95,7 @@ class Load:
             self._stop.wait(self.pause)
 
 
-def get(port: int, path: str = "/", timeout: float = 5.0) -> str:
+def get(port: int, path: str = "/", timeout: float = 20.0) -> str:
     """The body of a GET; OSError if the connection fails, ValueError for anything but a complete answer 200."""
     with socket.create_connection(("127.0.0.1", port), timeout) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())

@@ -29,7 +29,7 @@ def home_in(directory: Path, version: str) -> Iterator[Pm2Home]:
 class Namespace:
     """Calls of pm2_process on one namespace, quick to be ready unless a test says otherwise."""
 
-    READY: Mapping[str, Any] = {"min_uptime": 0.2, "timeout": 10}
+    READY: Mapping[str, Any] = {"min_uptime": 0.2, "timeout": 60}
 
     def __init__(self, home: Pm2Home, name: str) -> None:
         self.home = home

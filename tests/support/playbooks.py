@@ -14,6 +14,10 @@ from support.apps import free_port, http_app, worker_app
 from support.load import get
 from support.pm2 import Pm2Home
 
+GATE = "{{ test_gate | default(60) }}"
+"""Seconds a release has to prove itself in, on a machine that is busy."""
+SHORT_GATE = ("-e", "test_gate=10")
+"""Of a run that is to fail."""
 WRITE_PATH = "require('fs').writeFileSync('path.txt', process.env.PATH)"
 
 Live = Dict[Tuple[str, int], Tuple[int, int, str, str]]
@@ -107,6 +111,7 @@ class Site:
         """The variables of an environment."""
         port = self.ports[name]
         api = {"name": "api", "script": "app.js", "exec_mode": "cluster", "instances": 2, "env": {"PORT": str(port)}}
+        api["kill_timeout"] = 20000  # a busy machine must not make PM2 kill it in the middle of a request
         return {
             "ansible_connection": "local",
             "ansible_python_interpreter": "{{ ansible_playbook_python }}",
@@ -120,7 +125,7 @@ class Site:
             "deploy_build": [["node", "-e", WRITE_PATH], "node --version"],
             "deploy_processes": [api, {"name": "worker", "script": "worker.js"}],
             "deploy_ready": {
-                "timeout": 6,
+                "timeout": GATE,
                 "min_uptime": 0.5,
                 "http": [{"url": f"http://127.0.0.1:{port}/health"}],
             },
@@ -146,7 +151,7 @@ class Site:
 
     def refused(self, *arguments: str) -> Run:
         """Run the deploy, which has to fail on the host."""
-        done = self.deploy(*arguments)
+        done = self.deploy(*SHORT_GATE, *arguments)
         assert done.code == 2, done.output
         return done
 

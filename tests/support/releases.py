@@ -36,6 +36,7 @@ class Application:
     def release(self, version: str, **options: Any) -> None:
         """Make `source` a new version of the application."""
         http_app(self.source, version, handback=True, **options)
+        self._timeout = 60 if options.get("health", 200) == 200 else 8  # one that cannot pass need not be waited for
         worker_app(self.source, version)
 
     def run(self) -> str:
@@ -73,7 +74,7 @@ class Application:
     def ready(self) -> Dict[str, Any]:
         """The gate."""
         http = [{"url": f"http://127.0.0.1:{self.port}/health"}]
-        return {"timeout": 4, "min_uptime": 0.2, "http": http}
+        return {"timeout": self._timeout, "min_uptime": 0.2, "http": http}
 
     def deploy(self, **more: Any) -> Dict[str, Any]:
         """All calls of a deploy; the result of the one that failed, or of the last."""

@@ -127,7 +127,7 @@ def test_an_error_of_the_daemon(tmp_path: Path) -> None:
 
 def test_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
     with (
-        peer(tmp_path / "s", lambda connection: time.sleep(0.5)) as client,
+        peer(tmp_path / "s", lambda connection: time.sleep(3)) as client,
         pytest.raises(_axon.RpcTimeout, match=rf"pid {os.getpid()}\) did not answer 'ping' within 0\.1 s"),
     ):
         client.call("ping", timeout=0.1)

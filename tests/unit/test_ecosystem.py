@@ -140,12 +140,12 @@ def test_a_file_that_takes_for_ever(tmp_path: Path, text: str) -> None:
     with pytest.raises(Pm2Error, match=r"longer than 0\.5 seconds"):
         _ecosystem.load(str(path), None, context(tmp_path), timeout=0.5)
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     wait_for_nothing(tmp_path)
 
 
 def wait_for_nothing(directory: Path) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while processes.belonging_to(directory):
         assert time.monotonic() < deadline, processes.belonging_to(directory)
         time.sleep(0.02)

@@ -215,6 +215,19 @@ def test_a_failed_run_keeps_when_the_last_good_one_was(tmp_path: Path) -> None:
     assert len(re.findall("FAILED with exit code 1", log)) == 2
 
 
+def test_only_the_job_that_makes_backups_has_their_numbers(tmp_path: Path) -> None:
+    """A series that stands in two files is an error for the collector, and what a drill looks at may be an old one."""
+    for name in _job_config.JOBS:
+        this = Job(name, [], None, 0.0)
+        config = Config("shop", "shop", str(tmp_path), str(tmp_path / "log"), str(tmp_path), "/bin", {})
+        run = Record(config, this, print)
+        run.backup("pm2_dump_backup", {"backup": {"size": 10, "created": "2026-11-24T10:54:00Z"}})
+        run.end(0)
+    lines = "".join(path.read_text() for path in tmp_path.glob("*.prom")).splitlines()
+    series = [line.rpartition(" ")[0] for line in lines if not line.startswith("#")]
+    assert len(series) == len(set(series)) == 3 * 4 + 2
+
+
 def test_trouble_with_what_is_told_ends_no_job(tmp_path: Path) -> None:
     warnings: List[str] = []
     record(

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any, Dict, Set
+from pathlib import Path, PurePosixPath
+from typing import Any, Dict, List, Set, Tuple
 
 import pytest
 import yaml
@@ -16,6 +16,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_restore_arg
 from support import places
 
 ROLES = sorted(path.name for path in (places.ROOT / "roles").iterdir())
+INVENTORIES = sorted(path.name for path in (places.ROOT / "inventories").iterdir())
 # Their defaults are made of other variables.
 COMPUTED = {
     "deploy_database",
@@ -28,10 +29,22 @@ COMPUTED = {
 WITH_HOOKS = [role for role in ROLES if role in ("deploy", "rollback")]
 
 
-def specification(role: str) -> Dict[str, Any]:
-    """The options of the role's main entry point."""
+def specification(role: str, entry_point: str = "main") -> Dict[str, Any]:
+    """The options of one of the role's entry points."""
+    return dict(entry_points(role)[entry_point]["options"])
+
+
+def entry_points(role: str) -> Dict[str, Any]:
+    """All that the role specifies: what of its tasks can be called, and with what."""
     text = (places.ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text()
-    return dict(yaml.safe_load(text)["argument_specs"]["main"]["options"])
+    return dict(yaml.safe_load(text)["argument_specs"])
+
+
+def ways_in() -> List[Tuple[Path, str, str]]:
+    """Each `tasks_from` of a playbook or a role: the file that says it, the role and the tasks that it leads to."""
+    files = [*(places.ROOT / "playbooks").glob("*.yml"), *(places.ROOT / "roles").glob("*/tasks/*.yml")]
+    said = re.compile(r"name: nodeops\.pm2\.(\w+)\n +tasks_from: (\w+)")
+    return [(file, role, tasks) for file in sorted(files) for role, tasks in said.findall(file.read_text())]
 
 
 def defaults(role: str) -> Dict[str, Any]:
@@ -57,6 +70,25 @@ def test_a_variable_is_the_same_in_every_role_that_reads_it(role: str) -> None:
     shared = {name: option for name, option in specification(role).items() if name in backup}
     assert shared
     assert shared == {name: backup[name] for name in shared}
+
+
+@pytest.mark.parametrize(("file", "role", "tasks"), ways_in(), ids=str)
+def test_no_way_into_a_role_goes_round_the_validation_of_its_variables(file: Path, role: str, tasks: str) -> None:
+    """Either these tasks are an entry point of their role, or they are called by an entry point of another role."""
+    calls = file.parent.parent.name
+    assert tasks in entry_points(role) or (calls in ROLES and file.stem in entry_points(calls))
+
+
+def test_every_way_into_a_role_is_found() -> None:
+    texts = [file.read_text() for folder in ("playbooks", "roles") for file in (places.ROOT / folder).rglob("*.yml")]
+    assert sum(text.count("tasks_from:") for text in texts) == len(list(ways_in())) > 0
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_variable_is_the_same_for_every_entry_point(role: str) -> None:
+    for entry_point in entry_points(role):
+        for name, option in specification(role, entry_point).items():
+            assert option == specification(role)[name], (entry_point, name)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -92,6 +124,19 @@ def test_every_hook_that_runs_can_be_given(role: str) -> None:
         for name in re.findall(r"\w+", names)
     }
     assert run == set(specification(role)["deploy_hooks"]["options"])
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES)
+def test_the_user_of_an_inventory_may_make_what_lies_beside_its_store(inventory: str) -> None:
+    """The key and the job are made beside `backup_dest`, so the directory above it has to be the user's own."""
+    found = (places.ROOT / "inventories" / inventory / "group_vars").glob("**/*.yml")
+    variables = {name: value for file in found for name, value in (yaml.safe_load(file.read_text()) or {}).items()}
+    user, above = variables.get("ansible_user"), PurePosixPath(variables["backup_dest"]).parent
+    if user != "root":
+        assert above != PurePosixPath("/var/backups")
+    if user not in (None, "root"):
+        readme = (places.ROOT / "inventories" / inventory / "README.md").read_text()
+        assert f"`install -d -o {user} -g {user} -m 0700 {above}`" in readme
 
 
 @pytest.mark.parametrize("file", sorted((places.ROOT / "inventories").glob("*/group_vars/**/*.yml")), ids=str)

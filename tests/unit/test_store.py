@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _keep, _points, _seal, _store
+from ansible_collections.nodeops.pm2.plugins.module_utils import _files, _keep, _points, _seal, _store
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup, Store
 
@@ -196,6 +196,26 @@ def test_a_directory_with_something_else_does_not(dest: Path) -> None:
     assert not os.path.exists(str(dest) + ".key")
 
 
+def test_in_check_mode_what_could_not_be_made_is_refused_too(dest: Path, tmp_path: Path) -> None:
+    def foreseen() -> Store:
+        return Store(str(dest), create=True, check_mode=True)
+
+    assert not foreseen().exists
+    assert names(tmp_path) == []
+    dest.mkdir()
+    (dest / "mail").write_text("x")
+    refused("not empty (mail)", foreseen)
+    (dest / "mail").unlink()
+    assert foreseen().exists
+    assert names(dest) == []
+    Path(f"{dest}.key").write_text("short")
+    refused("mode 0644", foreseen)
+    Path(f"{dest}.key").unlink()
+    make(Store(str(dest), create=True))
+    Path(f"{dest}.key").unlink()
+    refused("its key", foreseen)
+
+
 @pytest.mark.parametrize("given", ["store", "/a/../b", "", "/", "//"])
 def test_odd_paths(given: str) -> None:
     refused("backup store", Store, given, create=True)
@@ -324,6 +344,15 @@ def rewrite(path: Path, **changes: Any) -> Dict[str, Any]:
     return document
 
 
+def test_a_manifest_is_no_verification(store: Store) -> None:
+    """Though it is signed, and names the backup."""
+    made = make(store, problems=["damaged"])
+    shutil.copy(Path(made.path, "manifest.json"), Path(made.path, "verified.json"))
+    (found,) = store.backups()
+    assert (found.verification, found.good) == (None, False)
+    assert store.check_files(found) == ["its verified.json is no verification"]
+
+
 def test_forged_manifests_are_not_believed(store: Store, dest: Path, tmp_path: Path) -> None:
     made, other = make(store), make(store)
     manifest = Path(made.path, "manifest.json")
@@ -339,6 +368,8 @@ def test_forged_manifests_are_not_believed(store: Store, dest: Path, tmp_path: P
     document = rewrite(manifest, **{**json.loads(before), "format": 2})
     rewrite(manifest, hmac=store.key.sign(document))
     refused("it has format 2", store.find, made.id, "pm2")
+    manifest.write_bytes(Path(made.path, "verified.json").read_bytes())
+    refused("its manifest.json is no manifest", store.find, made.id, "pm2")
     manifest.write_bytes(json.dumps(json.loads(before)).encode())  # the same in other words
     refused("is damaged", store.find, made.id, "pm2")
     manifest.unlink()
@@ -498,7 +529,7 @@ def test_who_waits_in_vain_is_told_for_whom(store: Store, dest: Path) -> None:
             other.lock("Nothing was restored", 0.2),
         ):
             pass
-        assert 0.15 < time.monotonic() - start < 5
+        assert 0.15 < time.monotonic() - start < 60
     with other.lock("Nothing was restored", 0):
         pass
 
@@ -645,6 +676,22 @@ def test_a_full_disk(dest: Path, size: int) -> None:
     assert in_a_child(run) == 0
     a_run(dest)
     assert len(Store(str(dest)).backups()) == 2
+
+
+def test_one_that_may_not_last_is_none(store: Store, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has its name already, and the disk fails when the name is made durable."""
+    make(store)
+    before = names(dest)
+    sync = _files.sync_directory
+
+    def failing(directory: str) -> None:
+        if directory == str(dest):
+            raise OSError(5, "Input/output error", directory)
+        sync(directory)
+
+    monkeypatch.setattr(_files, "sync_directory", failing)
+    assert "Nothing is left of it" in refused("Input/output error", make, store)
+    assert names(dest) == before
 
 
 def test_a_full_disk_for_the_manifest_or_the_verification(dest: Path) -> None:

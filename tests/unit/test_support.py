@@ -58,12 +58,12 @@ def test_load_knows_the_longest_gap(port: int) -> None:
     time.sleep(0.5)
     running.port = port
     time.sleep(0.2)
-    assert 0.4 < running.stop().gap < 5
+    assert 0.4 < running.stop().gap < 60
 
 
 def test_load_without_any_answer_is_an_error() -> None:
     with pytest.raises(AssertionError, match="ConnectionRefusedError"):
-        load.Load(apps.free_port(), timeout=0.1).start()
+        load.Load(apps.free_port(), timeout=1).start()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_what_belongs_to_a_directory_is_found_and_ended_with_its_children(tmp_pa
     finally:
         processes.end([started.pid])
         started.communicate()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(processes.alive(pid) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not [pid for pid in children if processes.alive(pid)]
