@@ -52,9 +52,9 @@ options:
     description:
       - Whether a connection over TCP has to be encrypted, and to whom. Only V(verify-full) makes sure that it is the
         server that is meant.
+      - Without it the mode is what O(service) says, else V(prefer), which takes a connection without TLS too.
     type: str
     choices: [disable, allow, prefer, require, verify-ca, verify-full]
-    default: prefer
   ca_cert:
     description:
       - The file with the authority that has signed the server's certificate, on the target.

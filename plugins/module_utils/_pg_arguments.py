@@ -21,7 +21,7 @@ CONNECTION: Dict[str, Dict[str, Any]] = {
     "passfile": {"type": "path", "no_log": False},
     "service": {"type": "str"},
     "service_file": {"type": "path"},
-    "ssl_mode": {"type": "str", "choices": SSL_MODES, "default": "prefer"},
+    "ssl_mode": {"type": "str", "choices": SSL_MODES},
     "ca_cert": {"type": "path"},
     "maintenance_db": {"type": "str", "default": "postgres"},
     "pg_bindir": {"type": "path"},

@@ -121,6 +121,9 @@ def checked_tools(call: Call, reached: Connection) -> "tuple[Tools, Version]":
             "PostgreSQL's client programs to %s or newer."
             % (tools.pg_restore, _pg_tools.shown(tools.version), _pg_tools.CVE, _pg_tools.safe_versions())
         )
+    problem = _pg_tools.restorer_problem(tools, version)
+    if problem:
+        call.warn("%s: it makes backups, but pg_restore will refuse to restore with it." % problem)
     return tools, version
 
 
@@ -163,9 +166,11 @@ def dump(
             snapshot = _pg_facts.begin(session)
             _points.reached("backup snapshot taken")
             _pg_facts.lock(session, LOCK_WAIT)
+            # Before pg_dump reads them, which it does at its beginning: what it finds is the same or further.
+            sequences = _pg_facts.read_sequences(session)
             with _pg_tools.Program(_command(tools, reached, database, snapshot, path), reached, database) as program:
                 _points.reached("backup dump started")
-                found = _pg_facts.read(session)
+                found = _pg_facts.read(session, sequences)
                 _points.reached("backup facts read")
                 program.wait()
             _points.reached("backup dumped")

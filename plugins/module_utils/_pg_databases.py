@@ -13,8 +13,10 @@ from typing import List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_facts
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_facts import Facts
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_server import Server
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_server import Server, is_lost
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_tools import Version
 from ansible_collections.nodeops.pm2.plugins.module_utils._psql import identifier, literal
 
 # Their values are lists of names: written as one text they would be one name (pg_dump's variable_is_guc_list_quote).
@@ -22,7 +24,7 @@ _LISTS = frozenset(
     """local_preload_libraries search_path session_preload_libraries shared_preload_libraries temp_tablespaces
     unix_socket_directories""".split()
 )
-_DEFAULT_TABLESPACE = "pg_default"
+DEFAULT_TABLESPACE = "pg_default"
 
 
 def names(server: Server) -> List[str]:
@@ -42,10 +44,14 @@ def read(server: Server, name: str) -> Optional[Facts]:
     return {**properties, "oid": int(oid or 0), "open": is_open == "1", "template": is_template == "1"}
 
 
-def creation(name: str, facts: Facts) -> str:
-    """The statement that makes an empty database with the same encoding, locale, owner and place."""
+def creation(name: str, facts: Facts, version: Version) -> str:
+    """The statement that makes an empty database with the same encoding, locale, owner and place.
+
+    ``version`` is that of the server: since 15 it has a provider of its own, which may be another one.
+    """
     parts = ["CREATE DATABASE %s WITH TEMPLATE template0" % identifier(name)]
-    parts.append("OWNER %s" % identifier(facts["owner"]))
+    if facts.get("owner"):
+        parts.append("OWNER %s" % identifier(facts["owner"]))
     parts.append("ENCODING %s" % literal(facts["encoding"]))
     parts.append("LC_COLLATE %s LC_CTYPE %s" % (literal(facts["collate"]), literal(facts["ctype"])))
     if facts["provider"] == "icu":
@@ -54,21 +60,54 @@ def creation(name: str, facts: Facts) -> str:
             parts.append("ICU_RULES %s" % literal(facts["icu_rules"]))
     elif facts["provider"] == "builtin":
         parts.append("LOCALE_PROVIDER builtin BUILTIN_LOCALE %s" % literal(facts["icu_locale"] or ""))
-    if facts["tablespace"] != _DEFAULT_TABLESPACE:
+    elif version >= (15, 0):
+        parts.append("LOCALE_PROVIDER libc")
+    if facts["tablespace"] != DEFAULT_TABLESPACE:
         parts.append("TABLESPACE %s" % identifier(facts["tablespace"]))
     return " ".join(parts)
 
 
 def dress(server: Server, name: str, facts: Facts) -> None:
-    """Give the database the comment, connection limit, privileges and settings that ``facts`` tell."""
+    """Give the database the comment, connection limit, privileges and settings that ``facts`` tell. Raises Pm2Error."""
+    _put_on(server, name, facts)
+
+
+def try_on(server: Server, name: str, facts: Facts) -> None:
+    """Raises Pm2Error where ``dress`` would not work. The database gets nothing: loading it may need it plain."""
+    _put_on(server, name, facts, "ROLLBACK")
+
+
+def _put_on(server: Server, name: str, facts: Facts, *then: str) -> None:
+    statements = _clothes(server, name, facts)
+    try:
+        server.transaction([*statements, *then])
+    except PgError as error:
+        if is_lost(error):
+            raise
+        others = sorted({role for role, _text in facts["settings"] if role})
+        raise PgError(
+            "Database %s cannot get the settings, privileges and comment of the one that it is to replace: %s. The "
+            "live database was not touched. Connect as a superuser%s."
+            % (
+                name,
+                str(error).rstrip("."),
+                ", or as a role that may alter %s: there are settings of theirs (ALTER ROLE … IN DATABASE)"
+                % ", ".join(others)
+                if others
+                else "",
+            ),
+            error.sqlstate,
+        ) from error
+
+
+def _clothes(server: Server, name: str, facts: Facts) -> List[str]:
     statements = privileges(name, facts, _exploded(server, facts["acl"]))
     statements += [setting(name, role, text) for role, text in facts["settings"]]
     if facts["comment"] is not None:
         statements.append("COMMENT ON DATABASE %s IS %s" % (identifier(name), literal(facts["comment"])))
     if facts["connection_limit"] != -1:
         statements.append("ALTER DATABASE %s CONNECTION LIMIT %d" % (identifier(name), facts["connection_limit"]))
-    if statements:
-        server.transaction(statements)
+    return statements
 
 
 class Grant(NamedTuple):

@@ -39,6 +39,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._steps import Steps
 OLD, NEW = "old", "new"
 RESTORE, UNDO, VERIFY = "restore", "undo", "verify"
 
+_ANSWER = 20.0  # seconds beside fence_timeout in which a server answers that is not frozen
+
 Warn = Callable[[str], None]
 
 
@@ -128,11 +130,15 @@ class Exchange:
             self._clear_away(outcome)
             return outcome
         with self._pause.locked():
-            if self._is_swapped() and self._journal.phase == SWAPPING:
-                outcome = self._prove_or_go_back()
-            else:
-                self._go_back()
-            self._clear_away(outcome)
+            try:
+                if self._is_swapped() and self._journal.phase == SWAPPING:
+                    outcome = self._prove_or_go_back()
+                else:
+                    self._go_back()
+                self._clear_away(outcome)
+            except (Pm2Error, OSError):
+                self._let_in()
+                raise
         return outcome
 
     @property
@@ -155,11 +161,14 @@ class Exchange:
         self._reached("stopped")
 
     def _swap(self, moves: List[Any], opened: Sequence[str]) -> None:
-        _pg_swap.fence(self._server, [before for before, _after in moves])
-        self._reached("fenced")
-        _pg_swap.clear(self._server, [before for before, _after in moves], self._fence_timeout)
-        self._reached("cleared")
-        _pg_swap.exchange(self._server, moves, opened, self._fence_timeout, self._reached)
+        names = [before for before, _after in moves]
+        deadline = time.monotonic() + self._fence_timeout
+        with self._server.impatient(self._fence_timeout + _ANSWER):
+            _pg_swap.fence(self._server, names, self._fence_timeout)
+            self._reached("fenced")
+            _pg_swap.clear(self._server, names, max(0.0, deadline - time.monotonic()))
+            self._reached("cleared")
+            _pg_swap.exchange(self._server, moves, opened, max(0.0, deadline - time.monotonic()), self._reached)
 
     def _start_and_prove(self) -> None:
         sizes = _pause.log_sizes(self._pause.read())
@@ -214,13 +223,20 @@ class Exchange:
             self._go_back()
             self._clear_away(OLD)
         except (Pm2Error, OSError) as second:
-            with contextlib.suppress(Pm2Error, OSError):  # whatever is live: better an application that tries
-                self._pause.start(self._journal.processes)
+            self._let_in()
             details.update(rolled_back=False, rollback_error=self._redactor.text(str(second)))
             return
         details["rolled_back"] = True
         if self._well_since is not None:
             details["downtime"] = round(self._well_since - start, 3)
+
+    def _let_in(self) -> None:
+        """There was no way back. Whatever is live: better an application that tries than one that is down."""
+        with contextlib.suppress(Pm2Error, OSError):
+            names = [swap.name for swap in self._journal.swaps]
+            self.opened += _pg_swap.lift(self._server, names, self._fence_timeout)
+        with contextlib.suppress(Pm2Error, OSError):
+            self._pause.start(self._journal.processes)
 
     def _prove_or_go_back(self) -> str:
         try:
@@ -245,7 +261,7 @@ class Exchange:
             moves = _pg_swap.back(self._journal.swaps)
             self._swap(moves, names)
             self._reached("back swapped")
-        self.opened += _pg_swap.lift(self._server, names)
+        self.opened += _pg_swap.lift(self._server, names, self._fence_timeout)
         self._reached("back open")
         try:
             self._start_and_prove()

@@ -42,13 +42,17 @@ _SEQUENCES = (
     "WHERE c.relpersistence <> 't' AND %s AND %s ORDER BY 1"
 ) % (_OURS, _no_extension("pg_class", "c.oid"))
 
+_NOT_INTERNAL = (
+    "NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = 'pg_catalog.pg_proc'::regclass AND i.objid = x.oid "
+    "AND i.deptype = 'i')"
+)
 _IN_SCHEMA = {  # what is counted: catalog, alias of its rows, its namespace, which of them
     "views": ("pg_class", "relnamespace", "x.relkind = 'v' AND x.relpersistence <> 't'"),
     "materialized views": ("pg_class", "relnamespace", "x.relkind = 'm'"),
     "partitioned tables": ("pg_class", "relnamespace", "x.relkind = 'p'"),
     "foreign tables": ("pg_class", "relnamespace", "x.relkind = 'f'"),
     "composite types": ("pg_class", "relnamespace", "x.relkind = 'c'"),
-    "functions": ("pg_proc", "pronamespace", "true"),
+    "functions": ("pg_proc", "pronamespace", _NOT_INTERNAL),  # a range type's constructors go and come with it
     "types": ("pg_type", "typnamespace", "x.typtype IN ('e', 'd', 'r')"),
     "constraints": ("pg_constraint", "connamespace", "x.contype IN ('p', 'u', 'f', 'c', 'x')"),
     "operators": ("pg_operator", "oprnamespace", "true"),
@@ -107,8 +111,8 @@ def facts(session: Session) -> Facts:
         end(session)
 
 
-def read(session: Session) -> Facts:
-    """The same from the snapshot of ``begin``. Reads every row.
+def read(session: Session, sequences: Optional[Facts] = None) -> Facts:
+    """The same from the snapshot of ``begin``. Reads every row. ``sequences``: as they were found before.
 
     Raises PgError, also when row-level security would hide some of them.
     """
@@ -117,8 +121,9 @@ def read(session: Session) -> Facts:
         "size": int(session.value("SELECT pg_database_size(current_database())") or 0),
         "extensions": dict(_pairs(session, "SELECT extname, extversion FROM pg_extension ORDER BY 1")),
         "roles": _roles(session),
+        "public": session.value("SELECT count(*) FROM pg_namespace WHERE nspname = 'public'") == "1",
         "tables": _tables(session),
-        "sequences": _sequences(session),
+        "sequences": read_sequences(session) if sequences is None else sequences,
         "large_objects": _large_objects(session),
         "objects": _objects(session),
     }
@@ -164,13 +169,26 @@ def _settings(session: Session, name: str) -> List[List[str]]:
 
 
 def _roles(session: Session) -> List[str]:
-    """Who owns something in the database or may do something with it; roles that restoring it needs."""
+    """Who owns something in the database or may do something with it; roles that restoring it needs.
+
+    What the superuser of initdb owns is in no pg_shdepend. The schema public is there without being restored.
+    """
+    owned = [("pg_namespace", "x.nspowner", "x.oid"), ("pg_class", "x.relowner", "x.relnamespace")]
+    owned.append(("pg_proc", "x.proowner", "x.pronamespace"))
+    owners = [
+        "SELECT %s FROM %s x JOIN pg_namespace n ON n.oid = %s WHERE %s AND %s%s"
+        % (
+            *(owner, catalog, namespace, _OURS, _no_extension(catalog, "x.oid")),
+            " AND n.nspname <> 'public'" if catalog == "pg_namespace" else "",
+        )
+        for catalog, owner, namespace in owned
+    ]
     sql = (
         "SELECT DISTINCT rolname FROM pg_roles WHERE oid IN (SELECT s.refobjid FROM pg_shdepend s "
         "JOIN pg_database d ON d.datname = current_database() "
         "WHERE s.refclassid = 'pg_authid'::regclass AND (s.dbid = d.oid "
-        "OR s.dbid = 0 AND s.classid = 'pg_database'::regclass AND s.objid = d.oid)) ORDER BY 1"
-    )
+        "OR s.dbid = 0 AND s.classid = 'pg_database'::regclass AND s.objid = d.oid) UNION %s) ORDER BY 1"
+    ) % " UNION ".join(owners)
     return [str(row[0]) for row in session.query(sql)]
 
 
@@ -187,7 +205,8 @@ def _tables(session: Session) -> Dict[str, Dict[str, Any]]:
     return found
 
 
-def _sequences(session: Session) -> Dict[str, Dict[str, Any]]:
+def read_sequences(session: Session) -> Facts:
+    """Where each sequence stands now: that is of no snapshot."""
     found = {}
     for name, increment, cycle in session.query(_SEQUENCES):
         last, called = session.query("SELECT last_value, is_called FROM %s" % name)[0]

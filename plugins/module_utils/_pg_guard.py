@@ -12,9 +12,8 @@ that take part connect to the same one (``maintenance_db``).
 
 from __future__ import annotations
 
-import contextlib
 import time
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_names
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
@@ -23,13 +22,8 @@ _PAUSE = 0.05  # seconds between two tries
 
 
 def try_lock(session: Any, name: str) -> bool:
-    """Whether the lock could be had at once; ``session`` holds it until ``unlock`` or its end."""
+    """Whether the lock could be had at once; ``session`` holds it until its end."""
     return bool(session.value("SELECT pg_try_advisory_lock(%d)::int" % _pg_names.lock_key(name)) == "1")
-
-
-def unlock(session: Any, name: str) -> None:
-    """Free what one ``try_lock`` got."""
-    session.execute("SELECT pg_advisory_unlock(%d)" % _pg_names.lock_key(name))
 
 
 def lock(session: Any, names: Iterable[str], timeout: float) -> None:
@@ -43,19 +37,6 @@ def lock(session: Any, names: Iterable[str], timeout: float) -> None:
                     "changed. Wait for it to end, then run again." % (name, _holder(session, name), timeout)
                 )
             time.sleep(_PAUSE)
-
-
-@contextlib.contextmanager
-def held(session: Any, names: Iterable[str], timeout: float) -> Iterator[None]:
-    """The locks of ``names`` while the block runs."""
-    wanted = sorted(set(names))
-    lock(session, wanted, timeout)
-    try:
-        yield
-    finally:
-        for name in wanted:
-            with contextlib.suppress(Pm2Error):  # the session is gone, and the locks with it
-                unlock(session, name)
 
 
 def _holder(session: Any, name: str) -> str:

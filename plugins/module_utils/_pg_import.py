@@ -23,9 +23,11 @@ from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _pg_backup,
+    _pg_databases,
     _pg_facts,
-    _pg_guard,
     _pg_names,
+    _pg_preflight,
+    _pg_space,
     _pg_tools,
     _points,
     _psql,
@@ -39,8 +41,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import 
     connection,
     last_lines,
 )
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_server import Server
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_tools import Tools
-from ansible_collections.nodeops.pm2.plugins.module_utils._psql import Session, identifier, literal
+from ansible_collections.nodeops.pm2.plugins.module_utils._psql import Session, identifier
 from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
@@ -53,6 +56,7 @@ _HEAD = 20  # lines in which a dump has to begin
 _GZIP, _ARCHIVE = b"\x1f\x8b", b"PGDMP"
 _RESTRICTING = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}  # major: minor; psql knows \\restrict from there on
 _CHUNK = 1 << 20
+_LOOK_EVERY = 1 << 20  # bytes between two looks at the disks of the server
 
 
 class Content(NamedTuple):
@@ -60,6 +64,7 @@ class Content(NamedTuple):
 
     sha256: str
     end: int  # the line of the completion trailer, from 0
+    size: int  # bytes, unpacked
 
 
 def run(call: Call) -> Dict[str, Any]:
@@ -69,7 +74,9 @@ def run(call: Call) -> Dict[str, Any]:
         content = _look(stream, call.params["source"], sha256)
         known = _imported_before(call, sha256)
         if known:
-            return {"changed": False, "backup": _pg_backup.shown(known), **_pg_backup.pruned(call, {})}
+            with call.store.lock("Nothing was removed", call.params["lock_timeout"]):
+                result = _pg_backup.pruned(call, {"backup": _pg_backup.shown(known)})
+            return {"changed": bool(result.get("removed")), **result}
         with connection(call.params) as reached:
             tools, version = _psql.tools_for(call.params, reached)
             _pg_tools.check_client(tools, version, call.params["accept_vulnerable_client"])
@@ -77,8 +84,8 @@ def run(call: Call) -> Dict[str, Any]:
             if call.check_mode:
                 return {"changed": True, "backup": None}
             with call.store.lock("%s was not imported" % call.params["source"], call.params["lock_timeout"]):
-                with _scratch(call, tools, reached, name) as scratch:
-                    _load(tools, reached, scratch, stream, content)
+                with _scratch(call, tools, reached, name, content) as (scratch, room):
+                    _load(tools, reached, scratch, stream, content, room)
                     _points.reached("import loaded")
                     outside = _outside(tools, reached, name)
                     with call.store.draft(_store.POSTGRESQL) as draft:
@@ -148,9 +155,10 @@ def _look(stream: IO[bytes], path: str, sha256: str) -> Content:
             "source %s has the SHA-256 %s, not %s: it is damaged, or another file. Nothing was imported."
             % (path, found, sha256)
         )
-    begins, end, copying = False, -1, False
+    begins, end, copying, size = False, -1, False, 0
     try:
         for number, line in enumerate(_lines(stream)):
+            size += len(line)
             if number < _HEAD:
                 begins = begins or line.rstrip() == _BEGIN
                 _check_kind(line, path)
@@ -181,7 +189,7 @@ def _look(stream: IO[bytes], path: str, sha256: str) -> Content:
             "source %s is not complete: it does not end with '%s'. Nothing was imported. Make the dump again: what is "
             "missing is lost." % (path, _END.decode())
         )
-    return Content(found, end)
+    return Content(found, end, size)
 
 
 def _check_kind(line: bytes, path: str) -> None:
@@ -216,51 +224,34 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _scratch(call: Call, tools: Tools, reached: Connection, name: str) -> Iterator[str]:
-    """A new, empty database, dropped at the end. Those that killed imports have left are dropped first."""
-    with Session(tools, reached) as session:
-        with _pg_guard.held(session, [name], call.params["lock_timeout"]):
-            rows = session.query("SELECT datname FROM pg_database")
-            parsed = [(str(row[0]), _pg_names.parse(str(row[0]))) for row in rows]
-            ours = [(database, found) for database, found in parsed if found and found.name == name]
-            for database, found in ours:
-                if found.kind == "new":
-                    _drop(session, database)
-            scratch = _pg_names.scratch(name, _pg_names.new_id(found.id for _database, found in ours))
-            try:
-                session.execute("CREATE DATABASE %s TEMPLATE template0%s" % (identifier(scratch), _like(session, name)))
-                _points.reached("import scratch made")
-                yield scratch
-            finally:
-                try:
-                    _drop(session, scratch)
-                except PgError:  # the connection was lost: the guard too
-                    with Session(tools, reached) as other:
-                        _drop(other, scratch)
-
-
-def _drop(session: Session, database: str) -> None:
-    session.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
-        % literal(database)
-    )
-    force = " WITH (FORCE)" if session.version >= (13, 0) else ""
-    session.execute("DROP DATABASE IF EXISTS %s%s" % (identifier(database), force))
-
-
-def _like(session: Session, name: str) -> str:
-    """The encoding and locale of the live database, as options of CREATE DATABASE; nothing when there is none."""
-    try:
-        live = _pg_facts.properties(session, name)
-    except PgError as error:
-        if error.sqlstate != "3D000":
-            raise
-        return ""
-    options = {"ENCODING": live["encoding"], "LC_COLLATE": live["collate"], "LC_CTYPE": live["ctype"]}
-    if live["provider"] != "libc":
-        options["LOCALE_PROVIDER"] = live["provider"]
-        options["ICU_LOCALE" if live["provider"] == "icu" else "BUILTIN_LOCALE"] = live["icu_locale"]
-    return "".join(" %s %s" % (option, literal(value)) for option, value in options.items() if value)
+def _scratch(
+    call: Call, tools: Tools, reached: Connection, name: str, content: Content
+) -> "Iterator[tuple[str, Optional[_pg_space.Room]]]":
+    """A new, empty database, dropped at the end, and the disks it is on. What killed imports left is dropped first."""
+    with Server(tools, reached) as server:
+        _pg_preflight.check_server(server)
+        server.guard([name], call.params["lock_timeout"])
+        parsed = [(database, _pg_names.parse(database)) for database in _pg_databases.names(server)]
+        ours = [(database, found) for database, found in parsed if found and found.name == name]
+        for database, found in ours:
+            if found.kind == "new":
+                _pg_databases.drop(server, database)
+        scratch = _pg_names.scratch(name, _pg_names.new_id(found.id for _database, found in ours))
+        live = _pg_databases.read(server, name)
+        room = _pg_space.find(server, live["tablespace"] if live else _pg_databases.DEFAULT_TABLESPACE)
+        if room is None:
+            call.warn(_pg_space.unchecked(content.size))
+        else:
+            _pg_space.check([(room, content.size)])
+        try:
+            if live:
+                server.execute(_pg_databases.creation(scratch, {**live, "owner": None}, server.version))
+            else:
+                server.execute("CREATE DATABASE %s TEMPLATE template0" % identifier(scratch))
+            _points.reached("import scratch made")
+            yield scratch, room
+        finally:
+            _pg_databases.drop(server, scratch)
 
 
 def _outside(tools: Tools, reached: Connection, name: str) -> Dict[str, Any]:
@@ -274,7 +265,14 @@ def _outside(tools: Tools, reached: Connection, name: str) -> Dict[str, Any]:
             return {}
 
 
-def _load(tools: Tools, reached: Connection, database: str, stream: IO[bytes], content: Content) -> None:
+def _load(
+    tools: Tools,
+    reached: Connection,
+    database: str,
+    stream: IO[bytes],
+    content: Content,
+    room: Optional[_pg_space.Room],
+) -> None:
     """Run the dump in one transaction, in a psql that runs no command but SQL. Raises Pm2Error."""
     token = secrets.token_hex(16)
     arguments = [tools.psql, "--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--no-align"]
@@ -290,7 +288,7 @@ def _load(tools: Tools, reached: Connection, database: str, stream: IO[bytes], c
         try:
             if process.stdin:
                 with contextlib.suppress(BrokenPipeError):
-                    _feed(process.stdin, stream, content, token)
+                    _feed(process.stdin, stream, content, token, room)
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
             code = process.wait()
@@ -304,11 +302,24 @@ def _load(tools: Tools, reached: Connection, database: str, stream: IO[bytes], c
         raise Pm2Error("source was changed while it was loaded. Nothing was imported.")
 
 
-def _feed(psql: IO[bytes], stream: IO[bytes], content: Content, token: str) -> None:
-    """The dump, between commands of ours: from the first to the last, psql accepts no other. Its own are left out."""
+def _feed(psql: IO[bytes], stream: IO[bytes], content: Content, token: str, room: Optional[_pg_space.Room]) -> None:
+    """The dump, between commands of ours: from the first to the last, psql accepts no other. Its own are left out.
+
+    Raises Pm2Error when a disk of the server is about to be full.
+    """
     psql.write(b"\\restrict %s\n" % token.encode())
     in_head = True
+    fed = looked_at = 0
     for number, line in enumerate(_lines(stream)):
+        fed += len(line)
+        if room and fed >= looked_at:
+            looked_at = fed + _LOOK_EVERY
+            problem = _pg_space.problem(room)
+            if problem:
+                raise Pm2Error(
+                    "Loading the dump was given up: %s, and a disk that is full would end the whole server. Nothing "
+                    "was imported. Make room, then run again." % problem
+                )
         if (in_head or number > content.end) and _RESTRICT.match(line):
             continue
         if in_head and line.strip() and not line.startswith(b"--"):

@@ -77,7 +77,7 @@ def _or_none(value: Any) -> str:
 
 def check_server(server: Server) -> None:
     """Raises Pm2Error for a server on which no database can be made or renamed so."""
-    version = int(server.value("SELECT current_setting('server_version_num')") or 0) // 10000
+    version = server.version[0]
     if version < OLDEST:
         raise Pm2Error("The server is PostgreSQL %d, %d is the oldest. %s" % (version, OLDEST, _NOTHING))
     if server.value("SELECT pg_is_in_recovery()::int") == "1":
@@ -88,7 +88,7 @@ def check_server(server: Server) -> None:
 
 def check_version(server: Server, name: str, facts: Facts) -> None:
     """Raises Pm2Error when the server is older than the one that was dumped."""
-    version = int(server.value("SELECT current_setting('server_version_num')") or 0) // 10000
+    version = server.version[0]
     dumped = int(str(facts["server_version"]).partition(".")[0])
     if version < dumped:
         raise Pm2Error(
@@ -104,7 +104,12 @@ def login(server: Server) -> Login:
         " (rolsuper OR pg_has_role('pg_signal_backend', 'USAGE'))::int"
         " FROM pg_roles WHERE rolname = session_user"
     )[0]
-    roles = {each[0] or "" for each in server.query("SELECT rolname FROM pg_roles WHERE pg_has_role(oid, 'MEMBER')")}
+    # What a member may not inherit he may give away and not touch afterwards.
+    become = "SET" if server.version >= (16, 0) else "MEMBER"
+    rows = server.query(
+        "SELECT rolname FROM pg_roles WHERE pg_has_role(oid, '%s') AND pg_has_role(oid, 'USAGE')" % become
+    )
+    roles = {each[0] or "" for each in rows}
     return Login(row[0] or "", row[1] == "1", row[2] == "1", row[3] == "1", roles)
 
 
@@ -118,8 +123,9 @@ def check_login(who: Login, owners: Iterable[str]) -> None:
     foreign = sorted(set(owners) - who.roles)
     if foreign and not who.superuser:
         raise Pm2Error(
-            "The login %s is no member of %s, which own what is to be restored. %s Connect as a superuser, or grant it "
-            "those roles." % (who.name, ", ".join(foreign), _NOTHING)
+            "The login %s is no member of %s, which own what is to be restored, or does not inherit from them "
+            "(NOINHERIT). %s Connect as a superuser, or grant it those roles WITH INHERIT."
+            % (who.name, ", ".join(foreign), _NOTHING)
         )
 
 
@@ -162,7 +168,7 @@ def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
     if not live["open"]:
         raise Pm2Error(
             "Database %s is closed to connections (ALLOW_CONNECTIONS false), and by nobody that is known here. %s "
-            "Open it, or find out who closed it." % (name, _NOTHING)
+            "Find out who closed it. What a restore has closed, state recovered opens." % (name, _NOTHING)
         )
     check_login(who, [live["owner"]])
     check_prepared(server, name)
@@ -178,16 +184,18 @@ def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
             "Database %s has subscriptions (%s), which would stay with the old database. %s Drop them first, and make "
             "them anew afterwards." % (name, ", ".join(subscribed), _NOTHING)
         )
-    if not who.signals:
+    if not who.superuser:
         others = _column(
             server,
-            "SELECT DISTINCT a.usename FROM pg_stat_activity a JOIN pg_roles r ON r.rolname = a.usename"
-            " WHERE a.datname = %s AND NOT pg_has_role(r.oid, 'USAGE')" % literal(name),
+            "SELECT DISTINCT r.rolname FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid"
+            " WHERE a.datname = %s AND (r.rolsuper OR NOT (%s OR pg_has_role(r.oid, 'USAGE'))) ORDER BY 1"
+            % (literal(name), "true" if who.signals else "false"),
         )
         if others:
             raise Pm2Error(
                 "%s is connected to %s, and the login %s may not end its connections. %s Connect as a superuser, or "
-                "grant it pg_signal_backend." % (", ".join(others), name, who.name, _NOTHING)
+                "grant it pg_signal_backend, with which it may end those of all but superusers."
+                % (", ".join(others), name, who.name, _NOTHING)
             )
 
 

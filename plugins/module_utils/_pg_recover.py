@@ -17,6 +17,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _pg_preflight,
     _pg_swap,
     _points,
+    _signals,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_exchange import Exchange, Warn
@@ -28,7 +29,9 @@ Recovery = Dict[str, Any]
 
 
 class Recoverer:
-    """``databases``: those this call is about, None for all. Times in seconds."""
+    """``databases``: those this call is about, None for all. ``reopens``: also opens, without a journal, what an undo
+    may have closed; but it may be somebody else who did. Times in seconds.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Recoverer:
         databases: Optional[Sequence[str]],
         fence_timeout: float,
         lock_timeout: float,
+        reopens: bool,
         steps: Steps,
         warn: Warn,
     ) -> None:
@@ -45,6 +49,7 @@ class Recoverer:
         self._databases = databases
         self._fence_timeout = fence_timeout
         self._lock_timeout = lock_timeout
+        self._reopens = reopens
         self._steps = steps
         self._warn = warn
 
@@ -70,11 +75,13 @@ class Recoverer:
                 self._finish(journal, found)
         for scratch, name in self._leftovers().items():
             if self._server.try_guard(name):
-                found["opened"] += _pg_swap.lift(self._server, [name])
+                if self._reopens:
+                    found["opened"] += _pg_swap.lift(self._server, [name], self._fence_timeout)
                 _pg_databases.drop(self._server, scratch)
                 found["dropped"].append(scratch)
                 _points.reached("recover leftover dropped")
-        found["opened"] += self._forgotten()
+        if self._reopens:
+            found["opened"] += self._forgotten()
         _points.reached("recover done")
         return found if journal or found["dropped"] or found["opened"] else None
 
@@ -82,7 +89,12 @@ class Recoverer:
         self._check_server(journal)
         self._server.guard([swap.name for swap in journal.swaps], self._lock_timeout)
         exchange = Exchange(self._server, self._dest, journal, self._fence_timeout, self._steps, self._warn)
-        outcome = exchange.resume()
+        with _signals.mask_kept():  # what it holds back on its way may end what is done after it
+            try:
+                outcome = exchange.resume()
+            except Pm2Error as error:
+                error.details["unfinished"] = [swap.name for swap in journal.swaps]
+                raise
         _points.reached("recover finished")
         found["databases"] = {swap.name: outcome for swap in journal.swaps}
         found.update(dropped=exchange.dropped, opened=exchange.opened, started=exchange.processes)
@@ -103,12 +115,25 @@ class Recoverer:
             )
 
     def _leftovers(self) -> Dict[str, str]:
-        """Scratch databases, each with the database it was made for, of those that this call is about."""
-        found = {}
-        for name in _pg_databases.names(self._server):
-            parsed = _pg_names.parse(name)
-            if parsed and parsed.kind == "new" and (self._databases is None or parsed.name in self._databases):
-                found[name] = parsed.name
+        """Scratch databases, each with the database it was made for, of those that this call is about.
+
+        If it is about all, what the login may not drop is somebody else's: it stays, with a warning.
+        """
+        found, foreign = {}, []
+        rows = self._server.query("SELECT datname, pg_has_role(datdba, 'USAGE')::int FROM pg_database ORDER BY 1")
+        for name, owned in rows:
+            parsed = _pg_names.parse(name or "")
+            if not parsed or parsed.kind != "new" or parsed.name not in (self._databases or [parsed.name]):
+                continue
+            if self._databases is None and owned != "1":
+                foreign.append(str(name))
+            else:
+                found[str(name)] = parsed.name
+        if foreign:
+            self._warn(
+                "%s is left of a restore, and its owner is none that the login belongs to: it was left alone. Run "
+                "state recovered as its owner." % ", ".join(foreign)
+            )
         return found
 
     def _forgotten(self) -> List[str]:
@@ -117,4 +142,4 @@ class Recoverer:
         parsed = [_pg_names.parse(name) for name in existing]
         kept = {each.name for each in parsed if each and each.kind == "prev"}
         wanted = [name for name in self._databases or () if name in kept and name in existing]
-        return _pg_swap.lift(self._server, wanted)
+        return _pg_swap.lift(self._server, wanted, self._fence_timeout)

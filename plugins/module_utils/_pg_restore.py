@@ -25,6 +25,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _pg_scratch,
     _pg_space,
     _pg_status,
+    _pg_swap,
     _pg_tools,
     _points,
     _psql,
@@ -60,6 +61,7 @@ def run(params: Params, check_mode: bool, warn: Warn) -> Result:
         tools, version = _psql.tools_for(params, reached)
         if params["state"] in ("restored", "verified"):
             _pg_tools.check_client(tools, version, params["accept_vulnerable_client"])
+            _pg_tools.check_restorer(tools, version)
         with Server(tools, reached) as server:
             return _Call(params, check_mode, warn, store, server).run()
 
@@ -71,6 +73,11 @@ def check_options(params: Params) -> None:
         _pg_names.check_databases(params["databases"])
     elif state not in ("recovered", "status"):
         raise Pm2Error("state %s needs databases. Nothing was changed." % state)
+    if state != "status" and params["maintenance_db"] in (params["databases"] or ()):
+        raise Pm2Error(
+            "maintenance_db is %s, which is one of databases: it cannot be replaced over a connection to it. Nothing "
+            "was changed. Give another one, such as postgres." % params["maintenance_db"]
+        )
     if state in _CONFIRMED:
         _pg_preflight.check_confirmation(params["confirm"], params["databases"])
     for name, least in (("jobs", 1), ("keep_previous", 1), ("healthy", 1)):
@@ -119,7 +126,7 @@ class _Call:
                     error.details.setdefault("recovered", self._recovered)
                 if self._steps.taken:
                     error.details.setdefault("steps", self._steps.taken)
-                raise _told(error) from error
+                raise _told(error, untouched=not self._recovered) from error
 
     def _recoverer(self) -> Recoverer:
         params = self._params
@@ -129,6 +136,7 @@ class _Call:
             params["databases"],
             params["fence_timeout"],
             params["lock_timeout"],
+            params["state"] == "recovered",
             self._steps,
             self._warn,
         )
@@ -258,6 +266,7 @@ class _Call:
                 "Backup %s is damaged: %s. Nothing was changed. Choose another one." % (backup.id, "; ".join(problems)),
                 {"problems": problems, "backup": backup.id},
             )
+        _pg_tools.check_archive(self._server.tools, backup.manifest["tools"]["pg_dump"])
         for recorded in backup.manifest["files"]:
             if _age.is_encrypted(recorded) and not self._params["age_identity_file"]:
                 raise Pm2Error(
@@ -277,20 +286,16 @@ class _Call:
             _pg_preflight.check_login(who, [outside["owner"]])
             _pg_preflight.check_needs(server, who, name, facts[name], outside)
             if live and self._params["state"] != "verified":
-                _pg_preflight.check_live(server, who, name, live)
+                _pg_preflight.check_live(server, who, name, self._after_recovery(name, live))
             if live:
                 _pg_databases.check_same_encoding(name, live, facts[name])
             space = outside["tablespace"]
             size[space] = size.get(space, 0) + int(facts[name]["size"])
-        for space, needed in size.items():
-            room = _pg_space.find(server, space)
-            if room is None:
-                self._warn(
-                    "The free space of the database server was not checked: it is another host, or the login may not "
-                    "know where its files are. %s are needed beside the live database." % _pg_space.shown(needed)
-                )
-            else:
-                _pg_space.check(room, needed)
+        rooms = [(_pg_space.find(server, space), needed) for space, needed in size.items()]
+        known = [(room, needed) for room, needed in rooms if room is not None]
+        if len(known) < len(rooms):
+            self._warn(_pg_space.unchecked(sum(size.values())))
+        _pg_space.check(known)
         return lives
 
     @contextlib.contextmanager
@@ -382,7 +387,7 @@ class _Call:
 
     def _undo_swaps(self) -> List[Swap]:
         """Each live database makes way for the newest that was live before. Raises Pm2Error where there is none."""
-        existing = _pg_databases.names(self._server)
+        existing = self._names()
         who = _pg_preflight.login(self._server)
         lives = _pg_preflight.live_of(self._server, self._databases)
         identity = self._id or self._new_id()
@@ -395,10 +400,25 @@ class _Call:
                     "a backup, use state restored." % name
                 )
             if live:
-                _pg_preflight.check_live(self._server, who, name, live)
+                _pg_preflight.check_live(self._server, who, name, self._after_recovery(name, live))
             _pg_preflight.check_prepared(self._server, kept[0])
             swaps.append(Swap(name, kept[0], _pg_names.previous(name, identity) if live else None))
         return swaps
+
+    def _names(self) -> List[str]:
+        """The databases there are; in check mode as they will be named when the interrupted restore is undone."""
+        names = _pg_databases.names(self._server)
+        journal = _pg_journal.read(self._store.dest) if self._check_mode else None
+        if journal is None or journal.phase != _pg_journal.BACK or not _pg_swap.is_swapped(names, journal.swaps):
+            return names
+        renamed = dict(_pg_swap.back(journal.swaps))
+        return sorted(renamed.get(name, name) for name in names)
+
+    def _after_recovery(self, name: str, live: Facts) -> Facts:
+        """In check mode the interrupted restore has only been looked at: its end opens the database."""
+        if self._check_mode and self._recovered and name in self._recovered["databases"]:
+            return {**live, "open": True}
+        return live
 
     # -- both ----------------------------------------------------------------------------------------------------------
 
@@ -440,8 +460,8 @@ def _down(down: Any) -> Result:
     return {"downtime": down.seconds, "stopped": down.stopped, "started": down.started, "rolled_back": False}
 
 
-def _told(error: Pm2Error) -> Pm2Error:
-    """The same, which also says what became of everything."""
+def _told(error: Pm2Error, untouched: bool) -> Pm2Error:
+    """The same, which also says what became of everything. ``untouched``: before it nothing was finished or undone."""
     message, details = str(error).rstrip(".") + ".", error.details
     if details.get("rolled_back"):
         message += " Everything is as before: the old database is live, and what was stopped runs again."
@@ -450,7 +470,12 @@ def _told(error: Pm2Error) -> Pm2Error:
             " Putting everything back did not succeed (%s). Run again, or run state recovered: that finishes it."
             % str(details["rollback_error"]).rstrip(".")
         )
-    elif "Nothing was" not in message and "not touched" not in message:
+    elif "unfinished" in details:
+        message += (
+            " The restore of %s that was interrupted is not finished. Run again, or run state recovered: that "
+            "finishes it." % ", ".join(details["unfinished"])
+        )
+    elif untouched and "Nothing was" not in message and "not touched" not in message:
         message += " The live database was not touched."
     if "cleanup_error" in details:
         cause = str(details["cleanup_error"]).rstrip(".")

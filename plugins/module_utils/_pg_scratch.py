@@ -47,8 +47,12 @@ def build(
     Raises Pm2Error when it cannot be loaded. It is not dropped here.
     """
     with steps.step("create", source.name):
-        server.execute(_pg_databases.creation(source.scratch, source.outside))
+        server.execute(_pg_databases.creation(source.scratch, source.outside, server.version))
         reached("scratch created")
+        _pg_databases.try_on(server, source.scratch, source.outside)
+        if not source.facts.get("public", True):
+            with Session(server.tools, server.connection, source.scratch) as session:
+                session.execute("DROP SCHEMA public")
     with steps.step("load", source.name):
         _load(server, source, jobs, room, reached)
         reached("loaded")

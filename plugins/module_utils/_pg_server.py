@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import time
 from types import TracebackType
-from typing import Callable, List, Optional, Sequence, Set, Type, TypeVar
+from typing import Callable, Iterator, List, Optional, Sequence, Set, Type, TypeVar
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_guard, _psql
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import Connection, PgError
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_tools import Tools
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_tools import Tools, Version
 
 PATIENCE = 10.0  # seconds a server that is starting again, or an old session of ours, may take
 _PAUSE = 0.1
@@ -39,6 +40,7 @@ class Server:
         self._session: Optional[_psql.Session] = None
         self._guarded: Set[str] = set()
         self._was_open = False
+        self._patience: Optional[float] = None
 
     def __enter__(self) -> Server:
         self._opened()
@@ -56,6 +58,11 @@ class Server:
             with contextlib.suppress(Exception):
                 session.close()
 
+    @property
+    def version(self) -> Version:
+        """The server's."""
+        return self.ask(lambda session: session.version, again=True)
+
     def query(self, sql: str) -> List[Row]:
         """The rows; asked again when the connection was lost."""
         return self.ask(lambda session: session.query(sql), again=True)
@@ -64,9 +71,26 @@ class Server:
         """The first value of the first row, None without one; asked again when the connection was lost."""
         return self.ask(lambda session: session.value(sql), again=True)
 
-    def execute(self, sql: str, again: bool = False) -> None:
-        """``again``: doing it twice is the same as once, so it is done again when the connection was lost."""
-        self.ask(lambda session: session.execute(sql), again)
+    def execute(self, sql: str, again: bool = False, patience: Optional[float] = None) -> None:
+        """``again``: doing it twice is the same as once, so it is done again when the connection was lost.
+
+        ``patience``: seconds to wait for a lock, 55P03 afterwards; by default for as long as it takes.
+        """
+
+        def run(session: _psql.Session) -> None:
+            if patience is None:
+                session.execute(sql)
+                return
+            session.execute("SET lock_timeout = %d" % max(1, int(patience * 1000)))
+            try:
+                session.execute(sql)
+            except PgError as error:
+                if not is_lost(error):
+                    session.execute("SET lock_timeout = 0")
+                raise
+            session.execute("SET lock_timeout = 0")
+
+        self.ask(run, again)
 
     def transaction(self, statements: Sequence[str], before_commit: Callable[[], None] = lambda: None) -> None:
         """All of ``statements`` or none. When the connection is lost meanwhile, only the server knows which."""
@@ -90,6 +114,15 @@ class Server:
         _pg_guard.lock(self._opened(), wanted, timeout)
         self._guarded |= wanted
 
+    @contextlib.contextmanager
+    def impatient(self, seconds: float) -> Iterator[None]:
+        """Within, a server that answers nothing for so long counts as lost: somebody waits who should not for ever."""
+        self._patience = seconds
+        try:
+            yield
+        finally:
+            self._patience = None
+
     def try_guard(self, name: str) -> bool:
         """The same without waiting: False when another run works on the database."""
         if name not in self._guarded:
@@ -101,6 +134,7 @@ class Server:
     def ask(self, question: Callable[[_psql.Session], Answer], again: bool = False) -> Answer:
         """What ``question`` finds out over the session."""
         session = self._opened()
+        session.patience = self._patience
         try:
             return question(session)
         except PgError as error:
@@ -133,7 +167,12 @@ class Server:
             try:
                 # The old session may still be ending on the server: what it was doing is over when its locks are free.
                 _pg_guard.lock(session, self._guarded, PATIENCE)
-            except BaseException:
+            except BaseException as error:
                 session.close()
+                if isinstance(error, Pm2Error) and not isinstance(error, PgError):
+                    raise PgError(
+                        "The connection to %s was lost, and the server still holds its locks %g s later"
+                        % (self.connection, PATIENCE)
+                    ) from error
                 raise
             return session

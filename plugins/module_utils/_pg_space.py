@@ -12,7 +12,7 @@ Only where the server is on this host and tells where its files are.
 from __future__ import annotations
 
 import os
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import PgError
@@ -84,10 +84,10 @@ def _disk(use: str, path: str, segment: int) -> Optional[Disk]:
 def _most_wal(server: Server) -> Optional[int]:
     row = server.query(
         "SELECT current_setting('archive_mode') <> 'off' OR EXISTS (SELECT FROM pg_replication_slots),"
-        " pg_size_bytes(current_setting('max_wal_size'))"
+        " pg_size_bytes(current_setting('max_wal_size')), pg_size_bytes(current_setting('wal_keep_size'))"
     )[0]
     # Checkpoints are spread: until one is done the next one's WAL is written as well.
-    return None if row[0] == "t" else 2 * int(row[1] or 0)
+    return None if row[0] == "t" else max(2 * int(row[1] or 0), int(row[2] or 0))
 
 
 def free(path: str) -> int:
@@ -96,14 +96,30 @@ def free(path: str) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def check(room: Room, data: int, measure: Free = free) -> None:
-    """Raises Pm2Error when ``data`` bytes of databases, and their WAL, do not fit beside what is there."""
-    needs = {_DATA: int(data * _SLACK), _WAL: room.wal(data)}
+def unchecked(data: int) -> str:
+    """A warning."""
+    return (
+        "The free space of the database server was not checked: it is another host, or the login may not know where "
+        "its files are. %s are needed beside the live database." % shown(data)
+    )
+
+
+def check(wanted: Sequence[Tuple[Room, int]], measure: Free = free) -> None:
+    """Raises Pm2Error when so many bytes for each room, and the WAL of all, do not fit beside what is there."""
+    everything = sum(data for _room, data in wanted)
+    needs: Dict[Tuple[str, str], int] = {}
     devices: Dict[int, List[Disk]] = {}
-    for disk in room.disks:
-        devices.setdefault(disk.device, []).append(disk)
+    for room, data in wanted:
+        for disk in room.disks:
+            known = (disk.use, disk.path) in needs
+            if not known:
+                devices.setdefault(disk.device, []).append(disk)
+            if disk.use == _DATA:
+                needs[disk.use, disk.path] = needs.get((disk.use, disk.path), 0) + int(data * _SLACK)
+            elif not known:
+                needs[disk.use, disk.path] = room.wal(everything)
     for disks in devices.values():
-        needed = sum(needs[disk.use] for disk in disks) + _RESERVE
+        needed = sum(needs[disk.use, disk.path] for disk in disks) + _RESERVE
         left = measure(disks[0].path)
         if left < needed:
             raise Pm2Error(
@@ -113,7 +129,7 @@ def check(room: Room, data: int, measure: Free = free) -> None:
                     disks[0].path,
                     shown(left),
                     shown(needed),
-                    " and ".join("%s for %s" % (shown(needs[disk.use]), disk.use) for disk in disks),
+                    " and ".join("%s for %s" % (shown(needs[disk.use, disk.path]), disk.use) for disk in disks),
                 )
             )
 

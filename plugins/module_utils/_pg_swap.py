@@ -8,9 +8,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from typing import Callable, Dict, Iterable, List, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Sequence, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_databases
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
@@ -20,6 +19,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._pg_server import Serv
 from ansible_collections.nodeops.pm2.plugins.module_utils._psql import identifier, literal
 
 IN_USE = "55006"  # object_in_use
+LOCKED = "55P03"  # lock_not_available
 _PAUSE = 0.02  # seconds between two looks at who is connected
 _LOCK_TIMEOUT = 5  # seconds for the renames to get their locks
 
@@ -52,36 +52,58 @@ def back(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
     return [(after, before) for before, after in reversed(forth(swaps))]
 
 
-def fence(server: Server, names: Iterable[str]) -> None:
-    """Let nobody connect any more, superusers included. Who is connected stays so."""
+def fence(server: Server, names: Iterable[str], timeout: float) -> None:
+    """Let nobody connect any more, superusers included. Who is connected stays so. ``timeout``: see ``lift``."""
+    deadline = time.monotonic() + timeout
     for name in names:
-        server.execute("ALTER DATABASE %s ALLOW_CONNECTIONS false" % identifier(name), again=True)
+        _allow(server, name, False, deadline - time.monotonic())
 
 
-def lift(server: Server, names: Iterable[str]) -> List[str]:
-    """Let in again where it is not so already; return where it was not. A name without a database is none."""
+def lift(server: Server, names: Iterable[str], timeout: float) -> List[str]:
+    """Let in again where it is not so already; return where it was not. A name without a database is none.
+
+    Raises Pm2Error when somebody's transaction keeps the database as it is for longer than ``timeout`` seconds.
+    """
     opened = []
     for name in names:
         found = _pg_databases.read(server, name)
         if found is not None and not found["open"]:
-            server.execute("ALTER DATABASE %s ALLOW_CONNECTIONS true" % identifier(name), again=True)
+            _allow(server, name, True, timeout)
             opened.append(name)
     return opened
 
 
+def _allow(server: Server, name: str, allowed: bool, timeout: float) -> None:
+    verb, word = ("opened", "true") if allowed else ("closed", "false")
+    try:
+        server.execute("ALTER DATABASE %s ALLOW_CONNECTIONS %s" % (identifier(name), word), True, max(0.0, timeout))
+    except PgError as error:
+        if error.sqlstate != LOCKED:
+            raise
+        raise Pm2Error(
+            "Database %s could not be %s to connections in time: an open transaction has changed it (GRANT … ON "
+            "DATABASE, ALTER DATABASE). End that (pg_stat_activity), then run again." % (name, verb)
+        ) from error
+
+
 def clear(server: Server, names: Sequence[str], timeout: float) -> None:
-    """End every connection to the fenced databases. Raises Pm2Error naming who stays longer than ``timeout`` s."""
+    """End every connection to the fenced databases. Raises Pm2Error naming who stays longer than ``timeout`` s.
+
+    A worker of autovacuum, which has no user, is none: a rename ends it.
+    """
     listed = ", ".join(map(literal, names))
     deadline = time.monotonic() + timeout
+    refused: Set[str] = set()
     while True:
-        with contextlib.suppress(_NotAllowed):
-            _terminate(server, listed)
         left = server.query(
-            "SELECT datname, coalesce(usename, backend_type), coalesce(application_name, ''), pid"
-            " FROM pg_stat_activity WHERE datname IN (%s) ORDER BY pid" % listed
+            "SELECT datname, coalesce(usename, usesysid::text), coalesce(application_name, ''), pid"
+            " FROM pg_stat_activity WHERE datname IN (%s) AND usesysid IS NOT NULL ORDER BY pid" % listed
         )
         if not left:
             return
+        for pid in {row[3] or "" for row in left} - refused:
+            if not _terminate(server, pid):
+                refused.add(pid)
         if time.monotonic() >= deadline:
             raise Pm2Error(
                 "%d connections did not end within %g s: %s."
@@ -90,17 +112,15 @@ def clear(server: Server, names: Sequence[str], timeout: float) -> None:
         time.sleep(_PAUSE)
 
 
-class _NotAllowed(Pm2Error):
-    """Whose connection it is may not be ended by us: perhaps they go by themselves."""
-
-
-def _terminate(server: Server, listed: str) -> None:
+def _terminate(server: Server, pid: str) -> bool:
+    """False when that is not allowed to us: perhaps it goes by itself."""
     try:
-        server.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN (%s)" % listed)
+        server.query("SELECT pg_terminate_backend(%s)" % pid)
     except PgError as error:
         if error.sqlstate != "42501":
             raise
-        raise _NotAllowed(str(error)) from error
+        return False
+    return True
 
 
 def exchange(

@@ -26,6 +26,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import 
 PROGRAMS = ("psql", "pg_dump", "pg_restore")
 CVE = "CVE-2026-116314"
 _SAFE_FROM = {15: 20, 16: 16, 17: 12, 18: 7}  # major: minor
+_TRANSACTION_TIMEOUT = 17  # the major version that has brought it; pg_restore sets it from there on
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin")
 _STANDARD_PATH = "/usr/local/bin:/usr/bin:/bin"
 _VERSION = re.compile(r"\)\s+(\d+)(?:\.(\d+))?")
@@ -137,6 +138,36 @@ def check_major(tools: Tools, server_version: Version) -> None:
             "The server is PostgreSQL %s, and %s is %s: programs that are older than the server cannot dump or restore "
             "it. Nothing was changed. Install the client programs of version %d, or give pg_bindir."
             % (shown(server_version), tools.pg_dump, shown(tools.version), server_version[0])
+        )
+
+
+def check_restorer(tools: Tools, server_version: Version) -> None:
+    """Raises Pm2Error for a pg_restore that no server of that version understands."""
+    problem = restorer_problem(tools, server_version)
+    if problem:
+        raise Pm2Error(
+            "%s. Nothing was changed. Install the client programs of version %d, or give pg_bindir."
+            % (problem, server_version[0])
+        )
+
+
+def restorer_problem(tools: Tools, server_version: Version) -> Optional[str]:
+    """Why that pg_restore cannot restore into such a server, if it cannot."""
+    if tools.version[0] >= _TRANSACTION_TIMEOUT > server_version[0]:
+        return "%s is version %s: it sets transaction_timeout, which a server of version %s does not know" % (
+            *(tools.pg_restore, shown(tools.version), shown(server_version)),
+        )
+    return None
+
+
+def check_archive(tools: Tools, dumped_by: str) -> None:
+    """Raises Pm2Error for an archive of a pg_dump (its version) that is newer than the pg_restore."""
+    major = int(dumped_by.partition(".")[0])
+    if tools.version[0] < major:
+        raise Pm2Error(
+            "The backup was made by pg_dump %s, and %s is version %s: it may not be able to read it. Nothing was "
+            "changed. Install the client programs of version %d, or give pg_bindir."
+            % (dumped_by, tools.pg_restore, shown(tools.version), major)
         )
 
 

@@ -12,9 +12,11 @@ import contextlib
 import os
 import re
 import secrets
+import select
 import signal
 import subprocess
 import tempfile
+import time
 from typing import Any, List, Mapping, Optional, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_tools
@@ -72,6 +74,8 @@ class Session:
         token = secrets.token_hex(8)
         self._field, self._row, self._null, self._end = ("\x1f%s%s" % (kind, token) for kind in "frne")
         self._errors = tempfile.TemporaryFile()
+        self.patience: Optional[float] = None
+        """Seconds an answer may take: afterwards the connection counts as lost. None: as long as it takes."""
         self._is_asking = False
         self._asked_at = 0  # where in the errors what belongs to the last statement begins
         self._process = _pg_tools.start(
@@ -97,6 +101,8 @@ class Session:
         self.query("SELECT " + chosen)
         number = int(self.value("SELECT current_setting('server_version_num')") or 0)
         self.version: Version = (number // 10000, number % 10000)
+        if self.version >= (17, 0):
+            self.query("SELECT set_config('transaction_timeout', '0', false)")
         if self.version >= (14, 0):
             with contextlib.suppress(PgError):  # not every system can
                 self.query("SELECT set_config('client_connection_check_interval', '%s', false)" % _CHECK_CLIENT)
@@ -141,7 +147,11 @@ class Session:
         """What psql printed, and the SQLSTATE that follows its end."""
         chunks: List[bytes] = []
         last = b""
+        deadline = None if self.patience is None else time.monotonic() + self.patience
         while True:
+            if deadline and not select.select([self._answers], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                self._process.kill()
+                raise PgError("The server did not answer within %g s" % (self.patience or 0), NO_CONNECTION)
             chunk = os.read(self._answers, _CHUNK)
             if not chunk:
                 raise self._lost()

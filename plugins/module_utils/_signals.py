@@ -61,6 +61,16 @@ def deferred() -> Iterator[None]:
             handlers[came[0]](came[0], None)
 
 
+@contextlib.contextmanager
+def mask_kept() -> Iterator[None]:
+    """What is held within is held no longer afterwards."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def hold() -> None:
     """From here the run is finished, not undone: what remains takes moments and has no way back."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)

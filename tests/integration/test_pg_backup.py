@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_backup, _pg_import, _pg_tools
+from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_backup, _pg_import, _pg_space, _pg_tools
 from support import debian, processes
 from support.killer import Runner
 from support.modules import call, finish, spawn
@@ -577,6 +577,28 @@ def test_imported(place: Place, source: Source, postgres: Server, pack: Callable
     assert place.call(state="verified", namespace="shop")["problems"] == []
     postgres.drop_database(restored)
     assert not [name for name in postgres.databases() if "__new_" in name]
+
+
+def test_imported_again_with_rules(place: Place, source: Source):
+    """Nothing is made, and what the rules let go is removed all the same."""
+    options = source.options(source.text.encode())
+    imported = place.call(**options)["backup"]["id"]
+    others = [place.call()["backup"]["id"] for _round in range(2)]
+    result = place.call(keep_last=1, minimum=1, **options)
+    assert result["changed"]
+    assert result["backup"]["id"] == imported
+    assert result["removed"] == [imported, others[0]]
+    assert place.backups() == [others[1]]
+
+
+def test_a_disk_without_room_for_an_import(place: Place, source: Source, monkeypatch: pytest.MonkeyPatch):
+    """Before it is begun it is refused; while it is loaded it is given up."""
+    options = source.options(source.text.encode())
+    monkeypatch.setattr(_pg_space, "_RESERVE", 1 << 60)
+    place.fails("Nothing was changed. Make room", **options)
+    monkeypatch.setattr(_pg_space, "check", lambda _wanted: None)
+    place.fails("Loading the dump was given up: the disk of ", **options)
+    assert not [name for name in place.postgres.databases() if name.startswith(f"{place.database}__")]
 
 
 def test_imported_of_a_database_that_is_not_there(place: Place, source: Source, postgres: Server):

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set
 
 import pytest
 from support import cancel, faults, places, processes
@@ -306,6 +306,18 @@ def test_killed_at_random(stage: Stage, world: World) -> None:
     assert not seen[0]
 
 
+def test_check_mode_after_a_kill(stage: Stage, world: World) -> None:
+    """What the killed run has closed is opened before the next restore looks at it."""
+    before = world.look()
+    options = world.options(backup=stage.good)
+    killed(world.runner.run("pg_restore", options, at=FENCED))
+    foreseen = success(world.runner.run("pg_restore", options, check=True))
+    assert foreseen["changed"]
+    assert foreseen["recovered"]["databases"] == {world.shop: "old"}
+    world.recovered()
+    world.check(before)
+
+
 def test_killed_and_restored_again(stage: Stage, world: World) -> None:
     """Every call recovers first: `recovered` is not needed for it."""
     before = world.look()
@@ -450,6 +462,27 @@ def test_the_sessions_of_the_module_are_terminated(stage: Stage, world: World, p
     world.check_either(before, stage.good)
 
 
+def test_the_server_freezes(stage: Stage, world: World) -> None:
+    """The session of the module stands still in the middle of the swap: it is given up, and the application started."""
+    before = world.look()
+    frozen = world.directory / "frozen"
+    find = world.psql("SELECT pid FROM pg_stat_activity WHERE application_name = 'nodeops.pm2'")
+    shell = f"({find}) > {frozen}; kill -STOP $(cat {frozen})"
+    options = world.options(backup=stage.good, fence_timeout=0.5)
+    try:
+        outcome = world.runner.run("pg_restore", options, at=FENCED, shell=shell)
+        failure(outcome, "The connection to postgres@", "still holds its locks", rolled_back=False)
+        assert online(world) == {"api", "worker"}
+    finally:
+        os.kill(int(frozen.read_text()), signal.SIGCONT)
+    world.recovered()
+    world.check(before)
+
+
+def online(world: World) -> Set[str]:
+    return {item["name"] for item in world.pm2.processes(NAMESPACE) if item["pm2_env"]["status"] == "online"}
+
+
 def test_pg_dump_is_killed(world: World) -> None:
     """In the middle of a database that takes a moment."""
     large = world.server.create_database(rows=300_000)
@@ -486,6 +519,21 @@ def test_the_postmaster_is_killed_during_a_backup(world: World) -> None:
     world.check(before)
 
 
+def test_a_backup_while_rows_are_inserted(world: World) -> None:
+    """The sequences move on after pg_dump has read them, and while the tables are counted."""
+    name = world.server.create_database(rows=100)
+    call = "DO $$ BEGIN LOOP INSERT INTO items (name, number) VALUES ('new', 1); COMMIT; END LOOP; END $$;"
+    with world.session(name) as writer:
+        assert writer.stdin
+        print(call, file=writer.stdin, flush=True)
+        until(lambda: int(world.sql(name, "SELECT count(*) FROM items")) > 200, "rows are inserted")
+        shell = "sleep 1"  # pg_dump has read the sequences, and what is counted is still to come
+        outcome = world.runner.run("pg_backup", world.backup_options(name), at="backup dump started", shell=shell)
+        made = success(outcome)["backup"]["id"]
+        world.bring("pg_restore", world.options("verified", name, backup=made))
+    world.server.drop_database(name)
+
+
 # -- it is told to end -------------------------------------------------------------------------------------------------
 
 
@@ -506,6 +554,16 @@ def test_terminated(stage: Stage, world: World, point: str) -> None:
     before = world.look()
     outcome = world.runner.run("pg_restore", world.options(backup=stage.good), at=point, shell="kill -TERM $PPID")
     failure(outcome, "SIGTERM", rolled_back=True)
+    world.check(before)
+
+
+def test_terminated_after_a_recovery(stage: Stage, world: World) -> None:
+    """What a killed run has left is put back first; then it can be told to end as ever."""
+    before = world.look()
+    options = world.options(backup=stage.good)
+    killed(world.runner.run("pg_restore", options, at=FENCED))
+    outcome = world.runner.run("pg_restore", options, at="restore loading", shell="kill -TERM $PPID")
+    failure(outcome, "SIGTERM")
     world.check(before)
 
 
@@ -621,6 +679,42 @@ def test_a_transaction_is_prepared_meanwhile(stage: Stage, world: World) -> None
         failure(outcome, "prepared transaction", rolled_back=True)
     finally:
         world.sql(world.shop, "ROLLBACK PREPARED 'transfer 8'")
+    world.check(before)
+
+
+def test_a_transaction_is_prepared_in_the_new_database(stage: Stage, world: World) -> None:
+    """Until it is gone there is no way back: the new database stays live and open, and the application tries."""
+    before = world.look()
+    prepare = world.psql("BEGIN; LOCK TABLE held; PREPARE TRANSACTION 'transfer 9'", world.shop)
+    options = impatient(world.options(backup=stage.unhealthy, fence_timeout=0.5))
+    try:
+        outcome = world.runner.run("pg_restore", options, at=SWAPPED, shell=prepare)
+        failure(outcome, "Putting everything back did not succeed", "prepared transaction", rolled_back=False)
+        tries(world)
+        again = failure(world.runner.run("pg_restore", world.options("recovered", fence_timeout=0.5)))
+        assert f"The restore of {world.shop} that was interrupted is not finished." in again["msg"]
+        assert "not touched" not in again["msg"]
+        tries(world)
+    finally:
+        world.sql(world.shop, "ROLLBACK PREPARED 'transfer 9'")
+    world.recovered()
+    world.check(before)
+
+
+def tries(world: World) -> None:
+    """The application runs, on the new database."""
+    assert world.sql(world.shop, "SELECT what FROM behaviour") == "unhealthy"
+    live = {item["name"]: item["pm2_env"]["status"] for item in world.pm2.processes(NAMESPACE)}
+    assert live == {"api": "online", "paused": "stopped", "worker": "online"}
+
+
+def test_a_transaction_has_changed_the_database(stage: Stage, world: World) -> None:
+    """For as long as it is open nobody can close the database to connections."""
+    before = world.look()
+    grant = f"GRANT CONNECT ON DATABASE {world.shop} TO {world.brake};"
+    with world.session("postgres", "BEGIN;", grant):
+        outcome = world.runner.run("pg_restore", world.options(backup=stage.good, fence_timeout=0.5))
+        failure(outcome, world.shop, "could not be closed to connections in time", rolled_back=True)
     world.check(before)
 
 

@@ -191,6 +191,11 @@ def made_elsewhere(**facts: Any) -> Callable[[Path], None]:
     return lambda directory: sign_anew(directory, lambda document: facts_of(document).update(facts))
 
 
+def dumped_by(version: str) -> Callable[[Path], None]:
+    """By programs of that version."""
+    return lambda directory: sign_anew(directory, lambda document: document["tools"].update(pg_dump=version))
+
+
 def as_another(directory: Path) -> None:
     """A complete, good backup under the id of another."""
     shutil.copytree(directory, directory.parent / ANOTHER)
@@ -265,6 +270,13 @@ def transaction_is_prepared(bench: Bench) -> Options:
 def login_may_nothing(bench: Bench) -> Options:
     name = f"clerk{os.getpid()}"
     bench.sql(f"CREATE ROLE {name} LOGIN", f"DROP ROLE {name}")
+    return bench.restore(login_user=name)
+
+
+def login_does_not_inherit(bench: Bench) -> Options:
+    """What he restores would not be his."""
+    name = f"heir{os.getpid()}"
+    bench.sql(f"CREATE ROLE {name} LOGIN CREATEDB NOINHERIT IN ROLE {bench.world.owner}", f"DROP ROLE {name}")
     return bench.restore(login_user=name)
 
 
@@ -452,6 +464,7 @@ CASES: Dict[str, Case] = {
     "a passfile that is missing": restore("/nonexistent", passfile="/nonexistent"),
     "a login that does not exist": restore("nobody_knows_me", login_user="nobody_knows_me"),
     "a login that may not make databases": Case(login_may_nothing, ("CREATEDB",)),
+    "a login that does not inherit": Case(login_does_not_inherit, ("NOINHERIT",)),
     "a login that may not read": Case(login_may_not_read, ("permission denied",), "pg_backup"),
     "a socket that is not there": restore("/nonexistent", login_unix_socket="/nonexistent"),
     "a port where nobody listens": Case(
@@ -471,11 +484,15 @@ CASES: Dict[str, Case] = {
     "programs that are not there": restore("/nonexistent/bin", pg_bindir="/nonexistent/bin"),
     "programs that are not all there": Case(empty_bindir, ("psql", "/bin")),
     "a backup of a newer server": spoiled(made_elsewhere(server_version="99.1"), "99"),
+    "a dump of a newer pg_dump": spoiled(dumped_by("99.1"), "99.1", "pg_bindir"),
     "a role that is missing": Case(role_is_missing, ("nobody_knows_me",)),
     "an extension that is missing": spoiled(made_elsewhere(extensions={"postgis": "3.4.0"}), "postgis"),
     "another encoding": spoiled(made_elsewhere(encoding="LATIN1"), "LATIN1", "UTF8"),
     "a slot of a follower": Case(slot_is_there, ("follower_",)),
     "a prepared transaction": Case(transaction_is_prepared, ("prepared transaction", "transfer 9")),
+    "a connection to what is replaced": Case(
+        lambda bench: bench.restore(maintenance_db=bench.world.shop), ("maintenance_db", "one of databases")
+    ),
     "an undo without a previous database": Case(lambda bench: bench.world.options("undone"), ("previous",)),
     # numbers and PM2
     "no previous database to keep": restore("keep_previous", keep_previous=0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -14,11 +15,14 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional
 
 import pytest
+from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_server, _pg_space, _pg_swap, _pg_tools
+from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import connection
 from support import observe
 from support.apps import free_port
 from support.modules import call
 from support.pm2 import Pm2Home
-from support.postgres import Server
+from support.postgres import Server, binaries
 
 ENVIRONMENT = "staging"
 READY = {"min_uptime": 0.1, "timeout": 60}
@@ -416,6 +420,194 @@ def test_recovered_without_a_journal_drops_what_was_left_and_opens_what_was_clos
     assert done["recovered"]["opened"] == [site.database]
     assert site.around() == [site.database]
     assert site.name_of_first() == "item 1"
+
+
+def test_what_somebody_has_closed_only_recovered_opens(site):
+    site.backup()
+    assert not site.restore(namespace=None, ready=READY)["failed"]
+    site.postgres.psql("postgres", f'ALTER DATABASE "{site.database}" ALLOW_CONNECTIONS false')
+
+    assert not site.restore("verified", namespace=None)["failed"]
+    refused = site.restore(namespace=None, ready=READY)
+    assert refused["failed"]
+    assert "is closed to connections" in refused["msg"]
+    assert "state recovered opens" in refused["msg"]
+    assert "not currently accepting connections" in site.postgres.fails(site.database, "SELECT 1")
+
+    assert site.restore("recovered", namespace=None)["recovered"]["opened"] == [site.database]
+    assert site.name_of_first() == "item 1"
+
+
+# -- a login that is no superuser --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="owner")
+def _owner(site: Site) -> Iterator[str]:
+    """Owns the database, and may make others."""
+    role = f"owner_{os.getpid()}_{next(_numbers)}"
+    run = site.postgres.psql
+    run("postgres", f"CREATE ROLE {role} LOGIN CREATEDB; CREATE ROLE {role}_app LOGIN")
+    run("postgres", f'ALTER DATABASE "{site.database}" OWNER TO {role}')
+    run(site.database, f"ALTER TABLE items OWNER TO {role}; GRANT {role} TO postgres")
+    yield role
+    for name in site.around():
+        site.postgres.drop_database(name)
+    run("postgres", f"DROP ROLE {role}_app; DROP ROLE {role}")
+
+
+@contextlib.contextmanager
+def connected(site: Site, user: str) -> Iterator[subprocess.Popen[str]]:
+    """Somebody who stays."""
+    psql = subprocess.Popen(
+        [site.postgres.binaries.program("psql"), "-XqAt"],
+        env={**site.postgres.environment(site.database, user)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert psql.stdin
+    assert psql.stdout
+    try:
+        print("SELECT 'here';", file=psql.stdin, flush=True)
+        assert psql.stdout.readline() == "here\n"
+        yield psql
+    finally:
+        psql.kill()
+        psql.communicate()
+
+
+def test_an_owner_restores_his_database_while_autovacuum_works_on_it(site, owner):
+    run = site.postgres.psql
+    options = {"namespace": None, "ready": READY, "login_user": owner}
+    site.backup(login_user=owner)
+    run(
+        site.database,
+        f"SET ROLE {owner}; CREATE TABLE big AS SELECT i, repeat('x', 100) FROM generate_series(1, 100000) i;"
+        "ALTER TABLE big SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1,"
+        " autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0); DELETE FROM big WHERE i % 2 = 0",
+    )
+    run("postgres", "ALTER SYSTEM SET autovacuum_naptime = 1")
+    run("postgres", "ALTER SYSTEM SET autovacuum = on")
+    try:
+        run("postgres", "SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 30
+        while not run("postgres", f"{_WORKERS} AND datname = '{site.database}' AND query LIKE '%VACUUM%public.big%'"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+        done = site.restore(**options)
+    finally:
+        run("postgres", "ALTER SYSTEM RESET ALL")
+        run("postgres", "SELECT pg_reload_conf()")
+
+    assert not done["failed"], done
+    assert site.name_of_first() == "item 1"
+
+
+_WORKERS = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
+
+
+def test_a_superuser_who_is_connected_is_in_the_way_of_others(site, owner):
+    site.postgres.psql("postgres", f"GRANT pg_signal_backend TO {owner}")
+    site.backup(login_user=owner)
+    with connected(site, "postgres"):
+        refused = site.restore(namespace=None, ready=READY, login_user=owner)
+    assert refused["failed"]
+    assert f"postgres is connected to {site.database}" in refused["msg"]
+    assert "Nothing was changed" in refused["msg"]
+    assert not site.restore(namespace=None, ready=READY, login_user=owner)["failed"]
+
+
+def test_who_may_not_be_ended_protects_nobody_else(site, owner):
+    site.postgres.psql("postgres", f"GRANT pg_signal_backend TO {owner}")
+    login = {**site.postgres.login(), "login_user": owner}
+    with connected(site, "postgres"), connected(site, f"{owner}_app") as other, connection(login) as reached:
+        with _pg_server.Server(_pg_tools.find(login["pg_bindir"]), reached) as server:
+            with pytest.raises(Pm2Error, match=r"1 connections did not end within 0\.5 s: .* by postgres"):
+                _pg_swap.clear(server, [site.database], 0.5)
+        assert other.stdin
+        print("SELECT 1;", file=other.stdin, flush=True)
+        assert other.wait(10) != 0
+
+
+def test_a_setting_of_another_role_is_refused_before_anything_is_loaded(site, owner):
+    setting = f'ALTER ROLE {owner}_app IN DATABASE "{site.database}"'
+    site.backup(login_user=owner)
+    site.postgres.psql("postgres", f"{setting} SET work_mem TO '7MB'")
+
+    refused = site.restore(namespace=None, ready=READY, login_user=owner)
+
+    assert refused["failed"]
+    assert "cannot get the settings" in refused["msg"]
+    assert f"may alter {owner}_app" in refused["msg"]
+    assert "The live database was not touched" in refused["msg"]
+    assert "load" not in [step["name"] for step in refused["steps"]]
+    assert site.around() == [site.database]
+    done = site.restore(namespace=None, ready=READY)
+    assert not done["failed"], done
+    assert "work_mem=7MB" in _from_outside(site)
+
+
+def test_recovered_of_all_databases_leaves_alone_what_is_of_others(site, owner):
+    foreign, own = (f"{site.database}__new_2026010100000{number}" for number in (1, 2))
+    site.postgres.create_database(foreign, rows=-1)
+    site.postgres.create_database(own, owner=owner, rows=-1)
+    site.backup()
+    options = {"confirm": None, "namespace": None, "login_user": owner}
+
+    done = site.restore("recovered", databases=None, **options)
+
+    assert not done["failed"], done
+    assert done["recovered"]["dropped"] == [own]
+    assert any(foreign in warning and "left alone" in warning for warning in done["warnings"])
+    assert foreign in site.around()
+
+
+def test_a_database_without_the_schema_public(site):
+    run = site.postgres.psql
+    run(site.database, "CREATE SCHEMA shop; ALTER TABLE items SET SCHEMA shop; DROP SCHEMA public")
+    site.backup()
+    done = site.restore(namespace=None, ready=READY)
+    assert not done["failed"], done
+    assert run(site.database, "SELECT string_agg(nspname, ',') FROM pg_namespace WHERE nspname !~ '^pg_'") in (
+        "information_schema,shop",
+        "shop,information_schema",
+    )
+    assert run(site.database, "SELECT count(*) FROM shop.items") == "50"
+
+
+def test_a_locale_is_that_of_the_database_not_of_the_server(tmp_path):
+    """A server that was made with ICU makes new databases with it too."""
+    found = binaries()
+    if found.major < 15 or "--with-icu" not in subprocess.check_output(
+        [found.program("pg_config"), "--configure"], text=True
+    ):
+        pytest.skip("this PostgreSQL has no databases with ICU")
+    icu = ["--locale-provider=icu", "--icu-locale=de", "--encoding=UTF8", "--locale=C.UTF-8"]
+    with Server(found=found, initdb=icu) as server:
+        name = server.create_database(options="TEMPLATE template0 LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'")
+        options = server.login(dest=str(tmp_path / "store"), databases=[name])
+        provider = f"SELECT datlocprovider, datcollate FROM pg_database WHERE datname = '{name}'"
+        assert server.psql("postgres", provider) == "c|C"
+        assert not call("pg_backup", options)["failed"]
+        done = call("pg_restore", {**options, "confirm": [name]})
+        assert not done["failed"], done
+        assert server.psql("postgres", provider) == "c|C"
+
+
+def test_kept_wal_takes_its_room(site):
+    site.postgres.psql("postgres", "ALTER SYSTEM SET wal_keep_size = '64GB'")
+    login = site.postgres.login()
+    try:
+        site.postgres.psql("postgres", "SELECT pg_reload_conf()")
+        with connection(login) as reached, _pg_server.Server(_pg_tools.find(login["pg_bindir"]), reached) as server:
+            room = _pg_space.find(server, "pg_default")
+    finally:
+        site.postgres.psql("postgres", "ALTER SYSTEM RESET ALL")
+        site.postgres.psql("postgres", "SELECT pg_reload_conf()")
+    assert room
+    assert room.most_wal in (None, 64 << 30)  # None: another test has a replication slot
 
 
 def test_status_tells_what_there_is(site):

@@ -297,7 +297,7 @@ def test_the_facts_find_each_difference(postgres: Server, whole: str):
 
 def test_what_is_recorded(postgres: Server, whole: str):
     found = facts(postgres, whole)
-    assert found["roles"] == sorted([ROLE, READER])
+    assert found["roles"] == sorted([ROLE, READER, ADMIN])  # the last owns what nobody was given
     assert found["owner"] == ROLE
     assert found["comment"] == 'it\'s the "shop"'
     assert found["connection_limit"] == 55

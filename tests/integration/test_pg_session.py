@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from typing import Any, Dict, Iterator
@@ -13,6 +14,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_facts, _pg_
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import PgError, connection
 from ansible_collections.nodeops.pm2.plugins.module_utils._psql import Session, literal
 from support import processes
+from support.modules import call
 from support.postgres import ADMIN, Server, identifier
 
 NO_TLS = "this PostgreSQL was built without TLS"
@@ -176,6 +178,43 @@ def test_no_connection_over_tls(postgres: Server, options: Dict[str, Any], words
 def other_authority(postgres: Server) -> str:
     """A certificate that has signed nothing: the server's own."""
     return str(postgres.directory / "server.crt")
+
+
+def test_a_service_that_asks_for_tls_gets_it_or_nothing(postgres: Server, tmp_path: Any):
+    """Whoever says that he has no TLS is told neither user nor password."""
+    if not postgres.has_tls:
+        pytest.skip(NO_TLS)
+    heard = []
+
+    def no_tls(listener: socket.socket) -> None:
+        while True:
+            try:
+                client = listener.accept()[0]
+            except OSError:  # it is closed
+                return
+            with client:
+                client.settimeout(10)
+                heard.append(client.recv(8))
+                client.send(b"N")
+                heard.append(client.recv(1000))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=no_tls, args=[listener])
+        thread.start()
+        service = tmp_path / "services"
+        service.write_text(
+            f"[shop]\nhost=127.0.0.1\nport={listener.getsockname()[1]}\nuser={ADMIN}\npassword=s3cret\n"
+            f"sslmode=verify-full\nsslrootcert={postgres.ca}\n"
+        )
+        options = {"service": "shop", "service_file": str(service), "pg_bindir": str(postgres.binaries.directory)}
+        result = call("pg_restore", {**options, "dest": str(tmp_path / "store"), "state": "status"})
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    assert result["failed"]
+    assert "server does not support SSL, but SSL was required" in result["msg"]
+    assert heard
+    assert heard[0][4:] == (80877103).to_bytes(4, "big")  # SSLRequest
+    assert set(heard[1::2]) == {b""}
 
 
 def test_service_file_and_passfile(postgres: Server, tmp_path: Any):

@@ -46,14 +46,14 @@ FRESH = [Swap("a", "a__new_1", None)]
 @pytest.mark.parametrize(
     ("more", "end"),
     [
-        ({}, ""),
+        ({}, " LOCALE_PROVIDER libc"),
         ({"provider": "icu", "icu_locale": "de"}, " LOCALE_PROVIDER icu ICU_LOCALE E'de'"),
         (
             {"provider": "icu", "icu_locale": "de", "icu_rules": "&a < b"},
             " LOCALE_PROVIDER icu ICU_LOCALE E'de' ICU_RULES E'&a < b'",
         ),
         ({"provider": "builtin", "icu_locale": "C.UTF-8"}, " LOCALE_PROVIDER builtin BUILTIN_LOCALE E'C.UTF-8'"),
-        ({"tablespace": "fast"}, ' TABLESPACE "fast"'),
+        ({"tablespace": "fast"}, ' LOCALE_PROVIDER libc TABLESPACE "fast"'),
     ],
 )
 def test_a_database_is_made_as_the_other_one_was(more, end):
@@ -61,7 +61,8 @@ def test_a_database_is_made_as_the_other_one_was(more, end):
         'CREATE DATABASE "x""y" WITH TEMPLATE template0 OWNER "own er" ENCODING E\'UTF8\''
         " LC_COLLATE E'C.UTF-8' LC_CTYPE E'C.UTF-8'"
     )
-    assert _pg_databases.creation('x"y', {**FACTS, **more}) == common + end
+    assert _pg_databases.creation('x"y', {**FACTS, **more}, (15, 0)) == common + end
+    assert _pg_databases.creation('x"y', FACTS, (14, 9)) == common
 
 
 @pytest.mark.parametrize(
@@ -228,10 +229,19 @@ def test_data_and_wal_have_to_fit_each_on_its_disk(disks, most_wal, free, compla
         return int(free[path] * MIB)
 
     if complaint is None:
-        _pg_space.check(room, 100 * MIB, measure)
+        _pg_space.check([(room, 100 * MIB)], measure)
     else:
         with pytest.raises(Pm2Error, match=complaint):
-            _pg_space.check(room, 100 * MIB, measure)
+            _pg_space.check([(room, 100 * MIB)], measure)
+
+
+def test_tablespaces_of_one_disk_and_their_wal_are_added_up():
+    slow = Disk("its data", "/slow", 1, 0)
+    wanted = [(Room(ONE_DISK, 16 * MIB, None), 100 * MIB), (Room([slow, ONE_DISK[1]], 16 * MIB, None), 50 * MIB)]
+    # 165 with slack, 150 of WAL, two segments, the reserve
+    _pg_space.check(wanted, lambda _path: 363 * MIB)
+    with pytest.raises(Pm2Error, match=r"needs 363\.0 MiB there \(110\.0 MiB for its data and 182\.0 MiB for its WAL"):
+        _pg_space.check(wanted, lambda _path: 363 * MIB - 1)
 
 
 def test_loading_is_given_up_before_a_disk_is_full():
@@ -261,6 +271,7 @@ def params(**more: Any) -> Dict[str, Any]:
         ({"databases": None}, "state restored needs databases"),
         ({"databases": None, "state": "verified"}, "state verified needs databases"),
         ({"databases": []}, "databases is empty"),
+        ({"maintenance_db": "a"}, "maintenance_db is a, which is one of databases"),
         ({"databases": ["a", "a"]}, "twice"),
         ({"databases": ["template1"]}, "reserved"),
         ({"databases": ["x" * 43], "confirm": ["x" * 43]}, "43 bytes"),

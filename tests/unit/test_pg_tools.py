@@ -97,6 +97,18 @@ def test_clients_older_than_the_server():
         _pg_tools.check_client(Tools("psql", "pg_dump", "pg_restore", (15, 20)), (16, 3), True)
 
 
+@pytest.mark.parametrize(
+    ("client", "server", "fits"), [(17, 17, True), (16, 15, True), (17, 16, False), (18, 13, False)]
+)
+def test_clients_that_set_what_the_server_does_not_know(client: int, server: int, fits: bool):
+    tools = Tools("psql", "pg_dump", "pg_restore", (client, 99))
+    if fits:
+        _pg_tools.check_restorer(tools, (server, 0))
+        return
+    with pytest.raises(Pm2Error, match=rf"transaction_timeout.* Install the client programs of version {server}"):
+        _pg_tools.check_restorer(tools, (server, 0))
+
+
 def test_what_a_program_said_when_it_failed():
     with _pg_tools.Program(["/bin/sh", "-c", "echo one >&2; echo two >&2; exit 3"]) as program:
         with pytest.raises(PgError, match=r"sh failed \(exit code 3\): one \| two"):

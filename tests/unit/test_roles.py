@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Set, Tuple
 
 import pytest
 import yaml
+from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_restore_arguments
 from support import places
 
 ROLES = sorted(path.name for path in (places.ROOT / "roles").iterdir())
@@ -99,6 +100,19 @@ def test_the_readme_has_every_variable_and_no_other(role: str) -> None:
     for name, option in options.items():
         if option["type"] != "raw":
             assert rows[name] == option["type"], name
+
+
+@pytest.mark.parametrize(("tasks", "without"), [("restore", set()), ("undo", {"backup", "jobs", "keep_previous"})])
+def test_a_restore_can_be_given_every_option_of_its_module(tasks: str, without: Set[str]) -> None:
+    text = (places.ROOT / "roles" / "backup" / "tasks" / f"{tasks}.yml").read_text()
+    (block,) = [task["block"] for task in yaml.safe_load(text) if "block" in task]
+    (given,) = [task["nodeops.pm2.pg_restore"] for task in block if "nodeops.pm2.pg_restore" in task]
+    assert set(given) == set(_pg_restore_arguments.ARGUMENTS) - without
+
+
+def test_a_recovery_is_of_the_databases_of_the_environment() -> None:
+    variables = yaml.safe_load((places.ROOT / "roles" / "backup" / "vars" / "main.yml").read_text())
+    assert "'databases': backup_databases" in variables["__backup_step_recover_databases"]["params"]
 
 
 @pytest.mark.parametrize("role", WITH_HOOKS)
