@@ -169,22 +169,27 @@ class Call:
         text = _link.target(self.layout.current)
         return self.layout.release_named_by(text) if text is not None else ""
 
+    def is_ours(self, manifest: Manifest) -> bool:
+        """Whether it is a release of this application in this namespace."""
+        return (manifest.app, manifest.namespace) == (self.options.app, self.options.namespace)
+
     def check_is_ours(self, manifest: Manifest) -> None:
-        """Raises Pm2Error for a release of another application or namespace."""
+        """Raises Pm2Error for a release that is not."""
         options = self.options
-        if (manifest.app, manifest.namespace) != (options.app, options.namespace):
+        if not self.is_ours(manifest):
             raise Pm2Error(
                 "%s is a release of %s in namespace %s, not of %s in namespace %s. Nothing was changed. Each "
                 "environment needs a root of its own: correct root, app or namespace. Where they were renamed, remove "
-                "the processes of namespace %s (nodeops.pm2.pm2_process, state absent) and the link %s, then deploy."
+                "the link %s, and the processes of namespace %s if that is another now (nodeops.pm2.pm2_process, state "
+                "absent), then deploy."
                 % (
                     self.layout.release(manifest.release),
                     manifest.app,
                     manifest.namespace,
                     options.app,
                     options.namespace,
-                    manifest.namespace,
                     self.layout.current,
+                    manifest.namespace,
                 )
             )
 

@@ -93,6 +93,16 @@ def parse(ready: Dict[str, Any]) -> Ready:
     return Ready(ready["timeout"], ready["min_uptime"], connections, patterns)
 
 
+def parse_of_files(ready: Dict[str, Any]) -> Ready:
+    """The same for a release without processes. Raises Pm2Error also for a check that only a process can pass."""
+    parsed = parse(ready)
+    if parsed.log:
+        raise Pm2Error(
+            "ready has a log, and a release without processes writes none. Nothing was changed. Use http or tcp."
+        )
+    return parsed
+
+
 def hide(ready: Dict[str, Any], redactor: Redactor) -> None:
     """Tell ``redactor`` what is secret of the option ``ready``: an answer may repeat what it was asked with."""
     for item in ready.get("http") or []:

@@ -13,6 +13,7 @@ import os
 from typing import NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _checks,
     _daemon,
     _files,
     _journal,
@@ -66,7 +67,8 @@ def _recover(call: Call) -> None:
 
     what = "Namespace %s was not changed" % namespace
     with _files.lock(home, _files.namespace_lock(namespace), what, _manager.LOCK_TIMEOUT):
-        outcome = _apply.recover(_apply.Namespace(daemon, namespace), home).outcome
+        ports = _checks.parse(call.options.ready).ports()
+        outcome = _apply.recover(_apply.Namespace(daemon, namespace, ports), home).outcome
     call.recovered = outcome or call.recovered
 
 

@@ -62,7 +62,10 @@ class _Preparation:
             _placed.check_ecosystem(options.ecosystem)
         if options.keep < 1:
             raise Pm2Error("keep is %d, at least 1 release is kept. Nothing was changed." % options.keep)
-        _checks.parse(options.ready)
+        if options.apps or options.ecosystem:
+            _checks.parse(options.ready)
+        else:
+            _checks.parse_of_files(options.ready)
         self._call.current()  # refuses one that is no link
         if options.release:
             _layout.check_id(options.release)

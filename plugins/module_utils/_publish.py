@@ -55,6 +55,7 @@ def publish(call: Call) -> Dict[str, Any]:
             result = bring(call, live, manifest, recipe, heal=is_live)
         except Pm2Error as error:
             if error.details.get("committed"):
+                _keep_recipe(call, manifest, recipe)
                 _mark_good(call, manifest)
             elif not is_live and not call.check_mode:
                 _note_failure(call, manifest, error)
@@ -116,11 +117,17 @@ def _asked_for(call: Call) -> Dict[str, Any]:
 
 
 def bring(
-    call: Call, live: Live, manifest: Manifest, recipe: Dict[str, Any], heal: bool, only_look: bool = False
+    call: Call,
+    live: Live,
+    manifest: Manifest,
+    recipe: Dict[str, Any],
+    heal: bool = False,
+    only_look: bool = False,
+    back: bool = False,
 ) -> Dict[str, Any]:
     """Bring the processes and ``current`` to a release. ``heal``: processes that answer badly are renewed.
 
-    ``only_look``: tell what that would change.
+    ``only_look``: tell what that would change. ``back``: to one that was live before.
     """
     switch = _link.Switch(call.layout.current, live.link, call.layout.link_text(manifest.release))
     switches = switch.before != switch.after
@@ -136,7 +143,7 @@ def bring(
         finally:
             call.warnings.extend(warning for warning in manager.warnings if warning not in call.warnings)
     else:
-        result = _bring_files(call, recipe, switch)
+        result = _bring_files(call, recipe, switch, back)
     result["recovered"] = result["recovered"] or call.recovered
     result["changed"] = result["changed"] or switches or result["recovered"] is not None
     result["diff"] = [result["diff"], _difference(switch)]
@@ -183,21 +190,28 @@ def _engine_options(
 # -- a release without processes -------------------------------------------------------------------------------------
 
 
-def _bring_files(call: Call, recipe: Dict[str, Any], switch: _link.Switch) -> Dict[str, Any]:
+def _bring_files(call: Call, recipe: Dict[str, Any], switch: _link.Switch, back: bool) -> Dict[str, Any]:
     """A static site: switch, look whether the web server answers well, switch back where it does not."""
-    ready = _checks.parse(recipe["ready"])
-    if ready.log:
-        raise Pm2Error(
-            "ready has a log, and a release without processes writes none. Nothing was changed. Use http or tcp."
-        )
-    removal = _removal(call, recipe)
+    ready = _checks.parse_of_files(recipe["ready"])
+    removal = _removal(call, recipe, back)
     result = Manager(removal, True, call.redactor).run() if removal else dict(_NOTHING)
     if not call.check_mode:
         _try_files(call, ready, switch)
         if removal:
-            with _apply.after_commit():
-                result = Manager(removal, False, call.redactor).run()
+            result = _remove(call, removal)
     return dict(result, changed=result["changed"] or switch.before != switch.after)
+
+
+def _remove(call: Call, removal: Options) -> Dict[str, Any]:
+    try:
+        return Manager(removal, False, call.redactor).run()
+    except Pm2Error as error:  # what it has put back are the processes, not the link
+        details = {name: value for name, value in error.details.items() if name != "rolled_back"}
+        raise Pm2Error(
+            "current is switched, and the processes that were there before could not be removed: %s. Run again."
+            % str(error.__cause__ or error).rstrip("."),
+            dict(details, committed=True),
+        ) from error
 
 
 _NOTHING: Dict[str, Any] = {
@@ -249,12 +263,15 @@ def _left_over(call: Call, prune: bool) -> List[str]:
     return sorted({process.name for process in processes if prune or runs_here(process)})
 
 
-def _removal(call: Call, recipe: Dict[str, Any]) -> Optional[Options]:
-    """How the processes go that an earlier release has left; None for none. Raises Pm2Error where they may not."""
+def _removal(call: Call, recipe: Dict[str, Any], back: bool) -> Optional[Options]:
+    """How the processes go that another release has left; None for none. Raises Pm2Error where they may not.
+
+    The way ``back`` to a release that had none is theirs to go; nobody could say so in what that was published with.
+    """
     left = _left_over(call, recipe["prune"])
     if not left:
         return None
-    if not recipe["prune"]:
+    if not recipe["prune"] and not back:
         raise Pm2Error(
             "The release has no processes, but namespace %s has some that run in releases of %s: %s. Nothing was "
             "changed. Define the release's processes, or remove these with prune (deploy_remove_undefined)."
@@ -267,7 +284,7 @@ def _removal(call: Call, recipe: Dict[str, Any]) -> Optional[Options]:
         apps=None,
         ecosystem=None,
         env_name=None,
-        names=None,
+        names=left,
         state="absent",
         prune=False,
         strategy="auto",
@@ -374,7 +391,8 @@ def _foreseen(call: Call) -> Dict[str, Any]:
     live = _live.find(call)
     apps = [app for app in options.apps if isinstance(app, dict)]
     if not apps and not options.ecosystem:
-        _removal(call, _asked_for(call))
+        _checks.parse_of_files(options.ready)
+        _removal(call, _asked_for(call), back=False)
     daemon = _daemon.find_unless_deaf(options.pm2_home) if apps or options.ecosystem or options.prune else None
     processes = _apply.ours(daemon.processes, options.namespace) if daemon else []
     there: Dict[str, int] = {process.name: process.pm_id for process in processes}

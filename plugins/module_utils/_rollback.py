@@ -62,14 +62,13 @@ def roll_back(call: Call) -> Dict[str, Any]:
     with call.locked("rollback", first=True):
         live = _live.find(call)
         _check_left(call, live)
-        of_namespace = [m for m in _manifest.every(call.layout) if m.namespace == call.options.namespace]
-        chosen = choose(of_namespace, live.manifest, live.release, call.options.release)
-        call.check_is_ours(chosen)
+        ours = [manifest for manifest in _manifest.every(call.layout) if call.is_ours(manifest)]
+        chosen = choose(ours, live.manifest, live.release, call.options.release)
         directory = call.layout.release(chosen.release)
         if not os.path.isdir(directory):
             raise Pm2Error("%s is not there any more. Nothing was changed." % directory)
         try:
-            result = _publish.bring(call, live, chosen, _recipe.read(call.layout, chosen.release), heal=False)
+            result = _publish.bring(call, live, chosen, _recipe.read(call.layout, chosen.release), back=True)
         except Pm2Error as error:
             if error.details.get("committed"):
                 _mark(call, chosen, live)

@@ -299,8 +299,12 @@ def test_what_is_refused_changes_nothing(site: Site) -> None:
         "without sha256": {"deploy_source_type": "archive", "deploy_source": str(site.inventory)},
         "at least 1 release": {"deploy_keep": 0},
         "is no http(s) URL": {"deploy_ready": {"http": [{"url": "localhost:3000"}]}},
-        "needs backup_dest and backup_databases": {"deploy_backup_before_migrate": True},
-        "needs backup_databases, as": {"deploy_backup_before_migrate": True, "backup_dest": "/srv/backups/app"},
+        "needs backup_dest and backup_databases": {"deploy_migrate": ["true"], "deploy_backup_before_migrate": True},
+        "needs backup_databases, as": {
+            "deploy_migrate": ["true"],
+            "deploy_backup_before_migrate": True,
+            "backup_dest": "/srv/backups/app",
+        },
     }
     for message, variables in refused.items():
         for check in ([], ["--check"]) if "needs" in message else ([],):

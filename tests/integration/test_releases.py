@@ -349,6 +349,27 @@ def test_processes_are_not_left_when_files_follow(app: Application) -> None:
     assert app.served() == {"1"}
 
 
+def test_the_way_back_to_files_takes_the_processes_of_the_release_away(app: Application) -> None:
+    """Without prune, which the files were published without; other processes of the namespace stay."""
+    files = app.deploy_files("0")["release"]
+    app.release("1")
+    app.deployed()
+    script = app.root.parent / "other.js"
+    script.write_text("setInterval(() => {}, 1000);")
+    connection = {"pm2_home": app.pm2.home, "pm2_executable": app.pm2.executable}
+    other = {"name": "other", "script": str(script)}
+    assert not app.call("pm2_process", {**connection, "namespace": app.namespace, "apps": [other]})["failed"]
+    before = app.pids()
+    foreseen = modules.call("pm2_release", app.options("rolled_back", app.run()), check=True)
+    assert sorted(action["name"] for action in foreseen["actions"]) == ["api", "api", "worker"]
+    assert app.pids() == before
+    back = app.roll_back()
+    assert (back["release"], app.current()) == (files, files), back
+    assert back["actions"] == foreseen["actions"]
+    assert app.pids() == {name: pid for name, pid in before.items() if name.startswith("other")}
+    assert app.saved_directories() == {app.root.parent.name}
+
+
 def test_a_static_site_needs_no_daemon(app: Application) -> None:
     def publish(version: str, status: int = 200) -> Dict[str, Any]:
         app.source.joinpath("index.html").write_text(version)
@@ -507,8 +528,10 @@ def test_a_root_that_belongs_to_another_environment_is_refused(app: Application)
     (app.root / "current").unlink()  # as the message says, for one that was renamed
     app.namespace = "renamed"
     third = app.deploy_files("3")["release"]
-    back = app.roll_back()
-    assert "no earlier good release" in back["msg"]
+    for options in (app.options("rolled_back", app.run()), app.options("rolled_back", app.run(), release=releases[0])):
+        back = modules.call("pm2_release", options)
+        assert "Nothing was changed" in back["msg"]
+        assert releases[0] not in back["msg"].partition("There are:")[2]
     assert app.current() == third
 
 
