@@ -118,10 +118,17 @@ def run(
 
 
 def output(
-    command: Command, cwd: str, environment: Dict[str, str], timeout: float, redactor: Redactor, what: str
+    command: Command,
+    cwd: str,
+    environment: Dict[str, str],
+    timeout: float,
+    redactor: Redactor,
+    what: str,
+    limit: int = MAX_OUTPUT,
 ) -> str:
-    """What a command prints, at most its last MAX_OUTPUT bytes, as it is. Otherwise as ``run``."""
-    return _Run(arguments(command), cwd, environment, redactor, what).finish(timeout).decode("utf-8", "replace")
+    """What a command prints, at most its last ``limit`` bytes, as it is. Otherwise as ``run``."""
+    program = _Run(arguments(command), cwd, environment, redactor, what, limit=limit)
+    return program.finish(timeout).decode("utf-8", "replace")
 
 
 def shown(argv: Sequence[str], redactor: Redactor) -> str:
@@ -160,6 +167,7 @@ class _Run:
         redactor: Redactor,
         what: str,
         ends_with_us: bool = True,
+        limit: int = MAX_OUTPUT,
     ) -> None:
         self._argv = argv
         self._cwd = cwd
@@ -167,6 +175,7 @@ class _Run:
         self._redactor = redactor
         self._what = what
         self._ends_with_us = ends_with_us
+        self._limit = limit
         self._tail = bytearray()
         self._is_cut = False
 
@@ -252,9 +261,9 @@ class _Run:
         """Keep the end of what can be read. False when nobody can write any more."""
         data = os.read(output, _CHUNK)
         self._tail += data
-        if len(self._tail) > MAX_OUTPUT:
+        if len(self._tail) > self._limit:
             self._is_cut = True
-            del self._tail[:-MAX_OUTPUT]
+            del self._tail[: -self._limit]
         return bool(data)
 
     def _end(self, process: subprocess.Popen[bytes], first: int) -> int:

@@ -15,7 +15,7 @@ other, from whichever store they come.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _apply,
@@ -186,10 +186,16 @@ class Restore:
                     if is_one or isinstance(error, _signals.Interrupted):
                         raise
                     failures[namespace] = error
-            if failures and not results:
-                files.run()
+            if failures and not results and not any(map(_is_committed, failures.values())):
+                try:
+                    files.run()
+                except Pm2Error as error:
+                    raise Pm2Error("%s %s" % (self._failed(failures, results, changed), error)) from error
         except BaseException as error:
-            self._put_back(error, files, results, again)
+            if _is_committed(error):  # what it goes with stays as well; the note makes the next run look again
+                cast(Pm2Error, error).details.update(changed=True, restored_namespaces=list(results))
+            else:
+                self._put_back(error, files, results, again)
             raise
         if _are_as_before(failures):
             self._settle()
@@ -355,8 +361,14 @@ class Restore:
         return {"before_header": path, "after_header": path, "before": before, "after": "".join(after)}
 
 
+def _is_committed(error: BaseException) -> bool:
+    """Whether the namespace was brought all the same: what failed came after that."""
+    return isinstance(error, Pm2Error) and error.details.get("committed") is True
+
+
 def _are_as_before(failures: Dict[str, Pm2Error]) -> bool:
-    return all(failure.details.get("rolled_back") is not False for failure in failures.values())
+    found = failures.values()
+    return not any(failure.details.get("rolled_back") is False or _is_committed(failure) for failure in found)
 
 
 def _lines(entries: List[_dump.Entry], namespaces: List[str]) -> List[str]:

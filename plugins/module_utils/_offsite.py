@@ -54,6 +54,7 @@ TAG = "nodeops.pm2"
 _ONLY_RESTIC = ("repository", "repository_file", "credentials_file", "init", "keep_last", "keep_daily", "keep_weekly")
 _ONLY_RSYNC = ("target", "ssh_key_file", "known_hosts_file", "ssh_port", "delete")
 _WHAT = "the offsite copy"
+_LISTING = 256 * 1024 * 1024  # bytes of what restic says is in a snapshot: about 400 for each file
 _VANISHED = {"restic": 3, "rsync": 24}
 """Exit codes that say: something was removed while it was read."""
 _WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
@@ -93,11 +94,13 @@ class _Job(NamedTuple):
     params: Dict[str, Any]
     check_mode: bool
 
-    def call(self, argv: List[str], environment: Optional[Dict[str, str]] = None) -> str:
-        """What it prints. Raises Pm2Error with details rc and output."""
+    def call(
+        self, argv: List[str], environment: Optional[Dict[str, str]] = None, limit: int = _commands.MAX_OUTPUT
+    ) -> str:
+        """The last ``limit`` bytes that it prints. Raises Pm2Error with details rc and output."""
         environ = _commands.base_environment((), environment or {})
         redactor = Redactor()
-        return _commands.output(argv, self.store.dest, environ, self.params["timeout"], redactor, _WHAT)
+        return _commands.output(argv, self.store.dest, environ, self.params["timeout"], redactor, _WHAT, limit)
 
     def copy(self, argv: List[str], environment: Optional[Dict[str, str]] = None) -> str:
         """The same, once more when a backup was removed meanwhile."""
@@ -152,15 +155,15 @@ def _with_restic(job: _Job) -> Dict[str, Any]:
         environment["AWS_SHARED_CREDENTIALS_FILE"] = params["credentials_file"]
     mine = ["--host", socket.gethostname(), "--path", os.path.realpath(job.store.dest)]
 
-    def restic(*argv: str) -> str:
-        return job.call([*base, *argv], environment)
+    def restic(*argv: str, limit: int = _commands.MAX_OUTPUT) -> str:
+        return job.call([*base, *argv], environment, limit)
 
     state = "state-" + _state(job.backups)
     latest = _latest(restic, ["--tag", TAG, *mine], job)
     current = latest[-1] if latest else {}
     is_changed = state not in (current.get("tags") or ())
     if not is_changed:  # one that restic could not complete has its tags too
-        is_changed = not _is_complete(restic("ls", "--json", current["id"]), job)
+        is_changed = not _is_complete(restic("ls", "--json", current["id"], limit=_LISTING), job)
     result: Dict[str, Any] = {"changed": is_changed, "files": 0, "bytes": 0, "snapshot": current.get("short_id")}
     if is_changed and not job.check_mode:
         with _file_of(_excluded(job)) as excluded:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _age,
@@ -46,7 +46,7 @@ Warn = Callable[[str], None]
 
 LOCK_WAIT = 20.0
 """Seconds a table may be held exclusively by others before the backup gives up."""
-_HOW = "bytes"
+_HOW, _RESTORED = "bytes", "restored"
 
 
 class Call(NamedTuple):
@@ -58,6 +58,12 @@ class Call(NamedTuple):
     store: Store
     databases: Sequence[str]
     rules: Optional[_keep.Rules]
+
+    def locked(self, what: str) -> ContextManager[None]:
+        """The lock of the store, for what check mode only foresees. Raises Pm2Error."""
+        if self.check_mode:
+            return contextlib.nullcontext()
+        return self.store.lock(what, self.params["lock_timeout"])
 
     @property
     def scope(self) -> _store.Scope:
@@ -242,8 +248,11 @@ def verify(call: Call) -> Dict[str, Any]:
         problems = look(call, backup, tools)
     else:
         with store.lock("Backup %s was not verified" % backup.id, call.params["lock_timeout"]):
-            problems = look(call, backup, tools)
-            backup = store.note_verified(backup, _HOW, problems)
+            how, problems = _HOW, look(call, backup, tools)
+            former = backup.verification or {}
+            if not problems and former.get("how") == _RESTORED and former["problems"]:
+                how, problems = _RESTORED, former["problems"]  # what a restore has found no look at the bytes refutes
+            backup = store.note_verified(backup, how, problems)
     if problems:
         raise _damaged(backup, problems)
     return {"changed": False, "backup": shown(backup), "problems": []}
@@ -307,7 +316,7 @@ def prune(call: Call) -> Dict[str, Any]:
     """Remove what the keep rules let go."""
     if call.rules is None:
         raise Pm2Error("state is pruned, and no keep rule is given. Nothing was removed. Give keep_last, for one.")
-    with call.store.lock("Nothing was removed", call.params["lock_timeout"]):
+    with call.locked("Nothing was removed"):
         result = pruned(call, {})
     return {"changed": bool(result["removed"]), **result}
 

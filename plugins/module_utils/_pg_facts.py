@@ -175,12 +175,10 @@ def _roles(session: Session) -> List[str]:
     """
     owned = [("pg_namespace", "x.nspowner", "x.oid"), ("pg_class", "x.relowner", "x.relnamespace")]
     owned.append(("pg_proc", "x.proowner", "x.pronamespace"))
+    which = {"pg_namespace": " AND n.nspname <> 'public'", "pg_class": " AND x.relkind NOT IN ('i', 'I', 'c', 't')"}
     owners = [
         "SELECT %s FROM %s x JOIN pg_namespace n ON n.oid = %s WHERE %s AND %s%s"
-        % (
-            *(owner, catalog, namespace, _OURS, _no_extension(catalog, "x.oid")),
-            " AND n.nspname <> 'public'" if catalog == "pg_namespace" else "",
-        )
+        % (owner, catalog, namespace, _OURS, _no_extension(catalog, "x.oid"), which.get(catalog, ""))
         for catalog, owner, namespace in owned
     ]
     sql = (

@@ -74,7 +74,7 @@ def run(call: Call) -> Dict[str, Any]:
         content = _look(stream, call.params["source"], sha256)
         known = _imported_before(call, sha256)
         if known:
-            with call.store.lock("Nothing was removed", call.params["lock_timeout"]):
+            with call.locked("Nothing was removed"):
                 result = _pg_backup.pruned(call, {"backup": _pg_backup.shown(known)})
             return {"changed": bool(result.get("removed")), **result}
         with connection(call.params) as reached:

@@ -73,7 +73,7 @@ def check_options(params: Params) -> None:
         _pg_names.check_databases(params["databases"])
     elif state not in ("recovered", "status"):
         raise Pm2Error("state %s needs databases. Nothing was changed." % state)
-    if state != "status" and params["maintenance_db"] in (params["databases"] or ()):
+    if state in _CONFIRMED and params["maintenance_db"] in (params["databases"] or ()):
         raise Pm2Error(
             "maintenance_db is %s, which is one of databases: it cannot be replaced over a connection to it. Nothing "
             "was changed. Give another one, such as postgres." % params["maintenance_db"]
@@ -266,7 +266,7 @@ class _Call:
                 "Backup %s is damaged: %s. Nothing was changed. Choose another one." % (backup.id, "; ".join(problems)),
                 {"problems": problems, "backup": backup.id},
             )
-        _pg_tools.check_archive(self._server.tools, backup.manifest["tools"]["pg_dump"])
+        _pg_tools.check_archive(self._server.tools, self._server.version, backup.manifest["tools"]["pg_dump"])
         for recorded in backup.manifest["files"]:
             if _age.is_encrypted(recorded) and not self._params["age_identity_file"]:
                 raise Pm2Error(

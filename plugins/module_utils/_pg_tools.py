@@ -160,9 +160,15 @@ def restorer_problem(tools: Tools, server_version: Version) -> Optional[str]:
     return None
 
 
-def check_archive(tools: Tools, dumped_by: str) -> None:
+def check_archive(tools: Tools, server_version: Version, dumped_by: str) -> None:
     """Raises Pm2Error for an archive of a pg_dump (its version) that is newer than the pg_restore."""
     major = int(dumped_by.partition(".")[0])
+    if tools.version[0] < major and major >= _TRANSACTION_TIMEOUT > server_version[0]:
+        raise Pm2Error(
+            "The backup was made by pg_dump %s, and what can read it can only restore into a server of version %d or "
+            "newer; this one is %s. Nothing was changed. Restore it there, or make a new backup with the client "
+            "programs of version %d." % (dumped_by, _TRANSACTION_TIMEOUT, shown(server_version), server_version[0])
+        )
     if tools.version[0] < major:
         raise Pm2Error(
             "The backup was made by pg_dump %s, and %s is version %s: it may not be able to read it. Nothing was "

@@ -440,8 +440,11 @@ class Store:
         except OSError as error:
             raise Pm2Error("Backup %s could not be removed: %s." % (backup.id, error.strerror)) from error
         _points.reached("store backup removed")
+        self._note_removed(backup.id)
+
+    def _note_removed(self, identifier: str) -> None:
         with contextlib.suppress(OSError):  # of a full disk: then it goes here and stays elsewhere
-            noted = [*self._removed(), backup.id][-_REMEMBERED:]
+            noted = [*self._removed(), identifier][-_REMEMBERED:]
             _files.write_atomically(self._state("removed"), "".join("%s\n" % name for name in noted).encode())
 
     def removed(self) -> Set[str]:
@@ -464,6 +467,8 @@ class Store:
             if name.startswith((_PARTIAL, _REMOVED)):
                 shutil.rmtree(path, ignore_errors=True)  # who still writes into it is met again the next time
                 swept.append(name)
+                if name.startswith(_REMOVED):
+                    self._note_removed(name[len(_REMOVED) :])
             elif _ID.match(name):
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(path, _UNFINISHED))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _env_files, _pm2_recover, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils import _apply, _env_files, _pm2_recover, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from integration.test_dump_backup import SLEEPER, Place, damage
 from support import modules, observe, processes
@@ -389,6 +389,27 @@ def test_what_could_not_be_put_back_is_kept_for_the_next_restore(place, monkeypa
     assert result["rolled_back"] is True
     assert "green" in left.env_file.read_text()
     assert left.told("a") == ["green"]
+    assert notes(place) == []
+
+
+def test_what_failed_after_the_processes_were_brought_takes_nothing_back(place, monkeypatch):
+    left = readers(place, "left", "a")
+    place.done(files=[str(left.env_file)])
+    left.write("green")
+    left.bring("a")
+    options = {"state": "restored", "apply": True, "namespace": "left", "files": [str(left.env_file)]}
+
+    def fail(*_arguments: Any) -> None:
+        raise Pm2Error("The daemon went away")
+
+    with monkeypatch.context() as context:
+        context.setattr(_apply.Namespace, "unwatch", fail)
+        result = place.refused("The daemon went away. The change was made", **options)
+    assert (result["committed"], result["changed"]) == (True, True)
+    assert "blue" in left.env_file.read_text()
+    assert notes(place) == ["restore-of-namespace-left"]
+    place.done(**options)
+    assert left.told("a") == ["blue"]
     assert notes(place) == []
 
 

@@ -282,6 +282,15 @@ def test_a_snapshot_that_is_not_complete_is_made_again(restic: Site, monkeypatch
     assert Store(str(restic.dest)).check_files(made) == []
 
 
+def test_many_backups_are_one_snapshot(restic: Site) -> None:
+    """What restic says of them is longer than what is kept of a command's output for a message."""
+    backups = [restic.backup(size=10) for _backup in range(90)]
+    assert restic.copy()["changed"]
+    again = restic.copy()
+    assert not again["changed"]
+    assert again["backups"] == [backup.id for backup in backups]
+
+
 def test_before_the_first_backup_a_check_finds_nothing_wrong(rsync: Site, restic: Site) -> None:
     for site in (rsync, restic):
         shutil.rmtree(site.dest, ignore_errors=True)

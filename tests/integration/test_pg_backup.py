@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_backup, _pg_import, _pg_space, _pg_tools
+from ansible_collections.nodeops.pm2.plugins.module_utils._store import Store
 from support import debian, processes
 from support.killer import Runner
 from support.modules import call, finish, spawn
@@ -479,6 +480,16 @@ def test_damage_is_found(place: Place, damage: Callable[[Path], Any], words: str
     assert failed["backup"]["verified"] is False
     assert place.call(state="verified", backup=good)["problems"] == []
     assert place.call(state="pruned", keep_last=1)["kept"] == [good, bad]  # the bad one does not count
+
+
+def test_what_a_restore_has_found_no_look_at_the_bytes_refutes(place: Place):
+    backup = place.call()["backup"]["id"]
+    store = Store(str(place.store))
+    with store.lock("Nothing", 1):
+        store.note_verified(store.find(backup, "postgresql"), "restored", ["items has 3 rows, not 500"])
+    for _time in range(2):
+        failed = place.fails("items has 3 rows", state="verified", backup=backup)
+        assert failed["backup"]["verified"] is False
 
 
 def test_a_forged_manifest(place: Place):

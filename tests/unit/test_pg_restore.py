@@ -298,6 +298,11 @@ def test_options_that_cannot_be_right_are_refused(more, complaint):
     assert "nothing was changed" in str(caught.value).lower()
 
 
+def test_what_replaces_nothing_may_connect_to_what_it_is_about():
+    for state in ("verified", "recovered", "status"):
+        _pg_restore.check_options(params(maintenance_db="a", state=state, confirm=None))
+
+
 def test_options_that_are_right(tmp_path):
     _pg_restore.check_options(params())
     _pg_restore.check_options(params(databases=["a", "b"], confirm=["b", "a"], state="undone"))

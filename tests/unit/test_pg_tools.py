@@ -109,6 +109,24 @@ def test_clients_that_set_what_the_server_does_not_know(client: int, server: int
         _pg_tools.check_restorer(tools, (server, 0))
 
 
+@pytest.mark.parametrize(
+    ("client", "server", "dumped_by", "complaint"),
+    [
+        (16, 15, "16.3 (Debian 16.3-1)", ""),
+        (15, 15, "16.3", "Install the client programs of version 16"),
+        (17, 17, "18.1", "Install the client programs of version 18"),
+        (15, 15, "17.2", "only restore into a server of version 17 or newer; this one is 15.0.*of version 15"),
+    ],
+)
+def test_archives_of_a_newer_pg_dump(client: int, server: int, dumped_by: str, complaint: str):
+    tools = Tools("psql", "pg_dump", "pg_restore", (client, 99))
+    if not complaint:
+        _pg_tools.check_archive(tools, (server, 0), dumped_by)
+        return
+    with pytest.raises(Pm2Error, match=complaint):
+        _pg_tools.check_archive(tools, (server, 0), dumped_by)
+
+
 def test_what_a_program_said_when_it_failed():
     with _pg_tools.Program(["/bin/sh", "-c", "echo one >&2; echo two >&2; exit 3"]) as program:
         with pytest.raises(PgError, match=r"sh failed \(exit code 3\): one \| two"):

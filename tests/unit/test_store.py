@@ -151,6 +151,15 @@ def test_a_number_is_never_given_twice(store: Store, dest: Path) -> None:
     assert make(store).sequence == last.sequence + 3
 
 
+def test_what_was_removed_is_remembered_also_when_the_run_was_killed(store: Store, dest: Path) -> None:
+    first, second = make(store), make(store)
+    with store.lock("Nothing", 1):
+        store.remove(first)
+        os.rename(dest / second.id, dest / f".removed-{second.id}")  # as far as a killed one comes
+        assert store.sweep() == [f".removed-{second.id}"]
+    assert store.removed() == {first.id, second.id}
+
+
 def test_without_the_lock_nothing_is_written(store: Store) -> None:
     made = make(store)
     for call in (lambda: store.remove(made), lambda: store.note_verified(made, "bytes", []), store.sweep):
