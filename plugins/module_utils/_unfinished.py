@@ -21,7 +21,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import _env_files, _fi
 from ansible_collections.nodeops.pm2.plugins.module_utils._env_files import EnvFile
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 
-_OF_ALL, _OF_ONE = "restore-of-all", "restore-of-namespace-"
+_OF_ALL, _OF_ONE = "restore-of-all.note", "restore-of-namespace-%s.note"
 """Names that no journal of a namespace can have."""
 
 
@@ -40,7 +40,7 @@ def lock(pm2_home: str, timeout: float) -> ContextManager[None]:
 
 def path_of(pm2_home: str, namespace: Optional[str]) -> str:
     """Where it is kept (0600); None: of all namespaces."""
-    return _files.state_path(pm2_home, _OF_ALL if namespace is None else _OF_ONE + namespace)
+    return _files.state_path(pm2_home, _OF_ALL if namespace is None else _OF_ONE % namespace)
 
 
 def find(pm2_home: str, namespaces: Collection[str]) -> Dict[str, Unfinished]:

@@ -17,6 +17,7 @@ from support import debian, modules, processes
 from support.killer import Runner
 from support.pm2 import Pm2Home
 from support.readers import Readers, flip
+from unit.test_keep import Days, thirty_days
 
 Result = Dict[str, Any]
 
@@ -85,6 +86,38 @@ def damage(pm2: Pm2Home, content: bytes = b"") -> None:
     """What a machine that went down in a save leaves."""
     pm2.dump.write_bytes(content)
     Path(f"{pm2.dump}.bak").write_bytes(content)
+
+
+class Nights(Days):
+    """Those of the module, on the dump of an application that ran once."""
+
+    def __init__(self, place: Place, monkeypatch: pytest.MonkeyPatch, **params: Any) -> None:
+        readers(place)
+        place.pm2.kill()
+        super().__init__(place.directory, monkeypatch, **params)
+        self.place = place
+        self.entries = json.loads(place.pm2.dump.read_text())
+
+    def run(self, content: str, fails: bool = False, bad: bool = False) -> None:
+        (entry,) = self.entries
+        entry["CONTENT"] = entry["env"]["CONTENT"] = f"{content} at {self.clock}" if bad else content
+        script = "/nowhere/app.js" if bad else entry["pm_exec_path"]
+        self.place.pm2.dump.write_text(json.dumps([{**entry, "pm_exec_path": script}]))
+        if fails:
+            damage(self.place.pm2, b"[{")
+            self.place.refused("Nothing was backed up", **self.params)
+            return
+        result = self.place.done(**self.params)
+        if result["changed"]:
+            self.expected.append(self.store.find(result["backup"]["id"], "pm2"))
+        assert result["backup"]["verified"] is not bad
+        if not bad:
+            self.expected = self._left()
+        assert result["kept"] == [each.id for each in self.expected]
+
+
+def test_thirty_nights(place, monkeypatch):
+    thirty_days(Nights(place, monkeypatch, keep_daily=4, keep_weekly=3, keep_monthly=2))
 
 
 # -- when a backup is made ---------------------------------------------------------------------------------------------

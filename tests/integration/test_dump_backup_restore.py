@@ -383,7 +383,7 @@ def test_what_could_not_be_put_back_is_kept_for_the_next_restore(place, monkeypa
     result = place.refused("No space left", "restore again", ready=UNTIL_IT_HAS_READ, **options)
     assert (result["rolled_back"], result["changed"]) == (False, True)
     assert "No space left" in result["rollback_error"]
-    assert notes(place) == ["restore-of-namespace-left"]
+    assert notes(place) == ["restore-of-namespace-left.note"]
     monkeypatch.undo()
     result = place.refused("exited", ready=UNTIL_IT_HAS_READ, **options)
     assert result["rolled_back"] is True
@@ -407,7 +407,7 @@ def test_what_failed_after_the_processes_were_brought_takes_nothing_back(place, 
         result = place.refused("The daemon went away. The change was made", **options)
     assert (result["committed"], result["changed"]) == (True, True)
     assert "blue" in left.env_file.read_text()
-    assert notes(place) == ["restore-of-namespace-left"]
+    assert notes(place) == ["restore-of-namespace-left.note"]
     place.done(**options)
     assert left.told("a") == ["blue"]
     assert notes(place) == []
@@ -440,7 +440,7 @@ def test_killed_at_each_point_the_next_call_finishes_it(place, runner):
         "saved",
         "retired",
     )
-    settled = "before unlink restore-of-namespace-left"
+    settled = "before unlink restore-of-namespace-left.note"
     points = [*(point for point in wanted if point in met), "namespace restored", settled]
     assert len(points) == 9, met
     for point in points:
@@ -501,7 +501,7 @@ def test_the_killed_restore_of_a_namespace_is_no_matter_of_another(place, runner
     assert "red" in right.env_file.read_text()
     assert "broken" in left.env_file.read_text()
     assert_kept(place, others)
-    assert notes(place) == ["restore-of-namespace-left"]
+    assert notes(place) == ["restore-of-namespace-left.note"]
     assert place.refused("exited", **options("left"))["rolled_back"] is True
     assert "green" in left.env_file.read_text()
     assert left.told("a") == ["green"]
@@ -519,7 +519,7 @@ def test_of_a_killed_restore_of_all_each_namespace_can_be_finished_alone(place, 
         each.bring("a")
     of_all = place.params(state="restored", apply=True)
     assert runner.run("pm2_dump_backup", of_all, at="stop_first_started").killed
-    for each, note in ((left, ["restore-of-all"]), (right, [])):
+    for each, note in ((left, ["restore-of-all.note"]), (right, [])):
         options = {"state": "restored", "apply": True, "namespace": each.name, "files": files[each.name]}
         assert place.refused("exited", **options, ready=UNTIL_IT_HAS_READ)["rolled_back"] is True
         assert "green" in each.env_file.read_text()
