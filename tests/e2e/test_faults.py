@@ -233,7 +233,7 @@ CASES: List[Case] = [
         answers_500,
         Expected(
             "publish",
-            ["http check http://127.0.0.1:{port}/health answered 500, expected 200", "within 5 s"],
+            ["http check http://127.0.0.1:{port}/health answered 500, expected 200", "within 10 s"],
             is_bad=True,
         ),
     ),
@@ -246,7 +246,10 @@ CASES: List[Case] = [
         "the health check is refused",
         refuses,
         Expected(
-            "publish", ["/health cannot be reached (Connection refused) within 5 s"], makes_room=["worker"], is_bad=True
+            "publish",
+            ["/health cannot be reached (Connection refused) within 10 s"],
+            makes_room=["worker"],
+            is_bad=True,
         ),
     ),
     Case(

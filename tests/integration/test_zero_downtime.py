@@ -156,9 +156,7 @@ BAD: Dict[str, Tuple[Dict[str, Any], Dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("what", "instances"), [("crashes at boot", 1), *((what, 2) for what in BAD)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("what", "instances"), [("crashes at boot", 1), *((what, 2) for what in BAD)], ids=str)
 def test_no_request_is_lost_over_a_bad_release(
     namespace: Namespace,
     port: int,
