@@ -35,6 +35,7 @@ class Candidate:
         self.process: Optional[Process] = None
         self.last_launching: Optional[float] = None
         self.first_online: Optional[float] = None
+        self.last_running: Optional[float] = None
         self._log_sizes = log_sizes
 
     @property
@@ -158,13 +159,17 @@ def _is_up(candidate: Candidate, ready: _checks.Ready, refused: Callable[[Candid
         candidate.first_online = now
         _check_ready_message(candidate, process)
     if not process.running:
-        if now - candidate.first_online > PID_GRACE:
+        if now - (candidate.last_running or candidate.first_online) > PID_GRACE:
+            if candidate.last_running:
+                text = "%s exited soon after its start, and PM2 still says 'online'" % candidate.label
+                raise GateFailure(text, candidate)
             raise GateFailure(
                 "%s is 'online' for PM2, but there is no process: its interpreter (%s) or working directory (%s) "
                 "cannot be used" % (candidate.label, candidate.app.config.get("exec_interpreter"), process.cwd),
                 candidate,
             )
         return False
+    candidate.last_running = now
     return now * 1000 - process.pm_uptime >= ready.min_uptime * 1000
 
 
