@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Which process answers a connection: the kernel's view, from /proc.
+"""Which process answers a connection: the kernel's view, by netlink, or from /proc where that is not offered.
 
 Workers of a cluster share one listening port, and old and new ones answer side by side. Whoever holds the accepted
 socket of *our* connection is the one that is being asked.
@@ -18,7 +18,11 @@ import socket
 import struct
 from typing import Dict, Iterable, List, Optional, Set, Tuple
 
+from ansible_collections.nodeops.pm2.plugins.module_utils import _sock_diag
+
 _LISTEN = "0A"  # TCP_LISTEN, in the state column of /proc/net/tcp
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""What a process listens on for every address is reached by loopback."""
 
 
 def accepted_inode(connection: socket.socket) -> Optional[int]:
@@ -26,7 +30,14 @@ def accepted_inode(connection: socket.socket) -> Optional[int]:
 
     0 while nobody has accepted it yet, None when the other end is not on this host.
     """
-    ours, theirs = connection.getsockname()[1], connection.getpeername()[1]
+    ours, theirs = connection.getsockname()[:2], connection.getpeername()[:2]
+    try:
+        return _sock_diag.connection(connection.family, theirs, ours).inode
+    except OSError:  # not on this host, or the kernel cannot be asked so
+        return _accepted_in_proc(ours[1], theirs[1])
+
+
+def _accepted_in_proc(ours: int, theirs: int) -> Optional[int]:
     local, remote = ":%04X" % theirs, ":%04X" % ours
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError), open(table, encoding="ascii") as stream:
@@ -41,17 +52,27 @@ def listening(pid: int) -> List[Tuple[str, int]]:
     """Where a process listens for TCP: the address to connect to, and the port."""
     inodes = _socket_inodes(pid)
     found = []
-    for table, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
-        with contextlib.suppress(OSError), open(table, encoding="ascii") as stream:
-            for line in stream:
-                fields = line.split()
-                if len(fields) > 9 and fields[3] == _LISTEN and fields[9] in inodes:
-                    host, _colon, port = fields[1].partition(":")
-                    found.append((_address(host, family), int(port, 16)))
+    for family, table in ((socket.AF_INET, "/proc/net/tcp"), (socket.AF_INET6, "/proc/net/tcp6")):
+        try:
+            sockets = [(each.address, each.inode) for each in _sock_diag.listening(family)]
+        except OSError:
+            sockets = _listening_in_proc(family, table)
+        found += [(_ANY.get(host, host), port) for (host, port), inode in sockets if inode in inodes]
     return found
 
 
-def _socket_inodes(pid: int) -> Set[str]:
+def _listening_in_proc(family: int, table: str) -> List[Tuple[Tuple[str, int], int]]:
+    found = []
+    with contextlib.suppress(OSError), open(table, encoding="ascii") as stream:
+        for line in stream:
+            fields = line.split()
+            if len(fields) > 9 and fields[3] == _LISTEN:
+                host, _colon, port = fields[1].partition(":")
+                found.append(((_address(host, family), int(port, 16)), int(fields[9])))
+    return found
+
+
+def _socket_inodes(pid: int) -> Set[int]:
     directory = "/proc/%d/fd" % pid
     inodes = set()
     with contextlib.suppress(OSError):
@@ -59,15 +80,14 @@ def _socket_inodes(pid: int) -> Set[str]:
             with contextlib.suppress(OSError):
                 target = os.readlink(os.path.join(directory, name))
                 if target.startswith("socket:["):
-                    inodes.add(target[8:-1])
+                    inodes.add(int(target[8:-1]))
     return inodes
 
 
 def _address(text: str, family: int) -> str:
-    """The kernel writes an address as 32-bit words in the machine's byte order; "any" is reached by loopback."""
+    """The kernel writes an address as 32-bit words in the machine's byte order."""
     words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
-    address = socket.inet_ntop(family, struct.pack("=%dI" % len(words), *words))
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    return socket.inet_ntop(family, struct.pack("=%dI" % len(words), *words))
 
 
 def holder(inode: int, pids: Iterable[int]) -> Optional[int]:

@@ -8,7 +8,8 @@ import re
 import socket
 import threading
 import time
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Sequence, Set, Tuple
+from unittest import mock
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils import _checks, _rotation, _sockets
@@ -125,6 +126,51 @@ def test_nobody_there() -> None:
         unused.bind(("127.0.0.1", 0))
         check = _checks.TcpCheck("127.0.0.1", unused.getsockname()[1])
         assert _checks.attempt(check, NOBODY) == ("cannot be reached (Connection refused)", None)
+
+
+@pytest.fixture(params=["asked by netlink", "read from /proc"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to know of sockets. One of them must not hide that the other fails."""
+
+    def refused(*_args: object) -> NoReturn:
+        raise PermissionError("not here")
+
+    if request.param == "read from /proc":
+        monkeypatch.setattr(_sockets._sock_diag, "_ask", refused)
+    else:
+        monkeypatch.setattr(_sockets, "_accepted_in_proc", refused)
+        monkeypatch.setattr(_sockets, "_listening_in_proc", refused)
+    return str(request.param)
+
+
+@pytest.mark.parametrize(
+    ("family", "at", "to"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "::1"),
+        (socket.AF_INET6, "::", "::1"),
+        (socket.AF_INET6, "::", "127.0.0.1"),
+    ],
+)
+def test_the_other_end_of_a_connection(kernel: str, family: socket.AddressFamily, at: str, to: str) -> None:
+    """Nobody's until it is accepted, then the one that was accepted; also IPv4 on a socket for both."""
+    with socket.create_server((at, 0), family=family, dualstack_ipv6=at == "::") as server:
+        port = server.getsockname()[1]
+        assert (_sockets._ANY.get(at or "0.0.0.0", at), port) in _sockets.listening(os.getpid())
+        with socket.create_connection((to, port)) as client:
+            assert _sockets.accepted_inode(client) == 0
+            accepted, _address = server.accept()
+            with accepted:
+                assert _sockets.accepted_inode(client) == os.fstat(accepted.fileno()).st_ino
+                assert _sockets.holder(os.fstat(accepted.fileno()).st_ino, [1, os.getpid()]) == os.getpid()
+
+
+def test_the_other_end_is_on_another_host() -> None:
+    """Seen by a socket that says so: no other host answers here."""
+    far = mock.Mock(family=socket.AF_INET)
+    far.getsockname.return_value, far.getpeername.return_value = ("192.0.2.1", 40000), ("198.51.100.1", 80)
+    assert _sockets.accepted_inode(far) is None
 
 
 def test_who_listens_and_who_takes_a_connection(port: int) -> None:
