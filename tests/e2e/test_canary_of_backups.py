@@ -63,7 +63,7 @@ class Spy:
         return self
 
     def _watch(self) -> None:
-        while not self._over.wait(0.01):
+        while not self._over.wait(0.03):
             for pid in processes.all_pids():
                 line = processes.cmdline(pid)
                 self.seen.add(line)

@@ -20,6 +20,8 @@ SWITCH = ["drain", "before_publish", "after_publish", "undrain"]
 DEPLOY = ["before_prepare", "after_prepare", *BUILD, *SWITCH]
 ROLLBACK = ["drain", "before_rollback", "after_rollback", "undrain"]
 ALL = list(dict.fromkeys([*DEPLOY, *ROLLBACK, "failed"]))
+FAILING = ["before_prepare", "after_build", "before_migrate", *SWITCH]
+"""One of each way that a run ends in."""
 
 # Each notes its name, the link's release and the answering version; fails when asked to by -e fail=<name>.
 HOOK = """\
@@ -116,7 +118,7 @@ def test_a_failing_hook_leaves_the_old_release(site: Hooked) -> None:
     site.ran()
     host = site["web"]
     first = host.current
-    for number, name in enumerate(DEPLOY, start=2):
+    for number, name in enumerate(FAILING, start=2):
         site.release(str(number))
         run = site.failed("-e", f"fail={name}")
         ran = site.ran()  # that it got there again says that the run before has left no lock

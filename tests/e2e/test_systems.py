@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Iterator, List, Tuple
 
 import pytest
-from e2e.systems import SYSTEMS, AiAdmin, BankimOnline, PrimeCloudPro, StockAlert, System
+from e2e.systems import SYSTEMS, BankimOnline, PrimeCloudPro, StockAlert, System
 from support import namespaces
 from support.pm2 import Pm2Home
 from support.postgres import Server
 
 pytestmark = pytest.mark.timeout(900)  # seconds; about ten runs of ansible-playbook, and other tests beside them
 
-CASES: List[Tuple[type[System], str]] = [*((system, "7.0") for system in SYSTEMS), (AiAdmin, "5.4"), (AiAdmin, "6.0")]
+OLDER = ("5.4", "6.0")
+CASES: List[Tuple[type[System], str]] = [
+    *((system, "7.0") for system in SYSTEMS),
+    *((BankimOnline, version) for version in OLDER),
+]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0].name}-{case[1]}")
@@ -32,19 +36,22 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
 
 def test_the_life_of_a_system(system: System, tmp_path: Path) -> None:
     stock_alert = StockAlert(system.pm2, tmp_path / "stock-alert")
+    is_short = system.pm2.version in OLDER
 
-    run = system.deployed("--check")
-    assert run.results[system.host]["result"] == "deployed"
-    assert not system.root.exists()
+    if not is_short:
+        run = system.deployed("--check")
+        assert run.results[system.host]["result"] == "deployed"
+        assert not system.root.exists()
 
     run = system.deployed()
     assert run.results[system.host]["result"] == "deployed"
     system.assert_whole("1.0.0")
     first = system.current()
 
-    live = system.live()
-    assert system.deployed().changed == set()
-    assert system.live() == live
+    if not is_short:
+        live = system.live()
+        assert system.deployed().changed == set()
+        assert system.live() == live
 
     system.release("1.1.0")
     system.deployed()
@@ -55,7 +62,7 @@ def test_the_life_of_a_system(system: System, tmp_path: Path) -> None:
 
     good = tmp_path / "good"
     shutil.copytree(system.source, good, ignore=shutil.ignore_patterns(".git"))
-    for number, bad in enumerate(system.bads(), 1):
+    for number, bad in enumerate(system.bads()[-1 if is_short else 0 :], 1):
         live = system.live()
         bad.spoil()
         system.release(f"1.2.{number}")
@@ -79,34 +86,7 @@ def test_the_life_of_a_system(system: System, tmp_path: Path) -> None:
     assert system.current() == first
     assert system.releases()[second] == "rolled back"
 
-    live = system.live()
-    run = system.refused(playbook="rollback")
-    assert "no earlier good release" in run.message
-    assert system.live() == live
     stock_alert.assert_unmoved()
-
-
-def test_a_flag_of_ai_admin_is_changed_and_taken_back(pm2_7: Pm2Home, tmp_path: Path) -> None:
-    """The same archive with another .env: all seven are restarted, and a rollback brings the old .env back."""
-    system = AiAdmin(pm2_7, tmp_path)
-    system.deployed()
-    file, before = (system.root / "current" / ".env").resolve(), system.live()
-    text = file.read_text()
-
-    system.deployed("-e", "ai_admin_search_backend=vector")
-    system.assert_whole("1.0.0")
-    assert system.get("/health", system.port + 4)["backend"] == "vector"
-    assert not {value[0] for value in before.values()} & {value[0] for value in system.live().values()}
-    assert file.read_text() == text
-
-    run = system.refused("-e", "ai_admin_search_backend=vektor")
-    assert "SEARCH_BACKEND" in run.message
-
-    run = system.play("rollback")
-    assert run.code == 0, run.output
-    system.assert_whole("1.0.0")
-    assert system.get("/health", system.port + 4)["backend"] == "keyword"
-    assert (system.root / "current" / ".env").resolve() == file
 
 
 def test_one_variable_of_bankim_online_is_changed_and_kept(pm2_7: Pm2Home, tmp_path: Path) -> None:

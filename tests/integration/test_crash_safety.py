@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 import pytest
 from support.crash_world import SHOP, Wanted, World
 from support.killer import Runner
-from support.pm2 import Pm2Home
+from support.pm2 import Pm2Home, newest
 
 pytestmark = pytest.mark.timeout(900)  # a hundred kills in one test, on a machine that may be busy
 
@@ -160,11 +160,13 @@ def test_a_stop_and_start_killed_at_each_point_converges(world):
     alternate(world, RESTART, stop_and_start(world), serves=False)
 
 
+@newest("pm2")
 def test_a_call_for_a_cluster_and_a_fork_app_killed_at_each_of_its_own_points_converges(world):
     """Both orders in one transaction."""
     alternate(world, BOTH, both(world), serves=True)
 
 
+@newest("pm2")
 def test_scaling_killed_at_each_point_converges(world):
     """One worker to two, and back: the numbers are 0..n-1 afterwards, and no request fails."""
     sizes = {1: world.params([world.api("1", 1)]), 2: world.params([world.api("1", 2)])}
@@ -181,6 +183,7 @@ def test_scaling_killed_at_each_point_converges(world):
         world.bring(sizes[2])
 
 
+@newest("pm2")
 def test_absent_killed_at_each_point_converges(world):
     """Nothing is left, neither in PM2's list nor among the processes, and nothing comes back at boot."""
     start = world.params([world.api("1"), world.worker("1")])
@@ -191,6 +194,7 @@ def test_absent_killed_at_each_point_converges(world):
         converge(world, absent, {}, recovered)
 
 
+@newest("pm2")
 def test_stopped_killed_at_each_point_converges(world):
     """All are stopped, in the list and in the dump; what was undone before was running again."""
     start = world.params([world.api("1"), world.worker("1")])
@@ -268,6 +272,7 @@ def test_a_stop_and_start_killed_at_random_times_converges(world):
 MOMENTS = [("room_made", "1", "undone"), ("stop_first_started", "1", "undone"), ("committed", "2", "finished")]
 
 
+@newest("pm2")
 def test_another_call_after_a_killed_one_recovers_first(world):
     """stopped, absent and pm2_save find what the killed run left: the change is undone or finished before theirs."""
     old, new = both(world)("1"), both(world)("2")
@@ -289,6 +294,7 @@ def test_another_call_after_a_killed_one_recovers_first(world):
             world.check_converged(wanted)
 
 
+@newest("pm2")
 def test_check_mode_after_a_killed_run_tells_what_the_next_run_does(world):
     """The prediction is the same as what is then done, action by action, and touches nothing."""
     old, new = both(world)("1")[0], both(world)("2")[0]
@@ -331,6 +337,7 @@ def _state(item: Dict[str, Any]) -> Tuple[Any, ...]:
 # -- two faults --------------------------------------------------------------------------------------------------------
 
 
+@newest("pm2")
 def test_a_recovery_that_is_killed_too_is_finished_by_the_run_after_it(world):
     """Undo and finish can be done twice."""
     again = ["before send deleteProcessId", "after send deleteProcessId", "before unlink shop.journal"]

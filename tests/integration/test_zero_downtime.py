@@ -13,7 +13,7 @@ import pytest
 from support.apps import free_port, http_app
 from support.load import Load
 from support.namespaces import Namespace, home_in
-from support.pm2 import VERSIONS, Pm2Home
+from support.pm2 import VERSIONS, Pm2Home, newest
 
 Definition = Dict[str, Any]
 
@@ -156,7 +156,19 @@ BAD: Dict[str, Tuple[Dict[str, Any], Dict[str, Any], str]] = {
 }
 
 
-@pytest.mark.parametrize(("what", "instances"), [("crashes at boot", 1), *((what, 2) for what in BAD)], ids=str)
+ON_ALL = ("crashes at boot", "never listens, http", "answers 500")
+"""What is bad in another way for PM2, and not for our gate only."""
+
+
+@pytest.mark.parametrize(
+    ("home", "what", "instances"),
+    [
+        *((version, what, 2) for version in VERSIONS for what in BAD if version == VERSIONS[-1] or what in ON_ALL),
+        (VERSIONS[-1], "crashes at boot", 1),
+    ],
+    ids=str,
+    indirect=["home"],
+)
 def test_no_request_is_lost_over_a_bad_release(
     namespace: Namespace,
     port: int,
@@ -193,6 +205,7 @@ def with_port(value: Any, port: int) -> Any:
     return json.loads(json.dumps(value).replace("{port}", str(port)))
 
 
+@newest("home")
 def test_the_old_wait_for_new_ones_that_are_long_in_starting(namespace: Namespace, port: int, tmp_path: Path) -> None:
     """No check is given: the port that the old serve has to be served by the new before the old go."""
     http_app(tmp_path / "1", handback=True)
@@ -206,6 +219,7 @@ def test_the_old_wait_for_new_ones_that_are_long_in_starting(namespace: Namespac
     assert versions(load) == ["1", "2"]
 
 
+@newest("home")
 def test_a_release_that_crashes_while_it_serves_loses_what_it_has_in_hand(
     namespace: Namespace, port: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -223,6 +237,7 @@ def test_a_release_that_crashes_while_it_serves_loses_what_it_has_in_hand(
     assert namespace.pids() == old
 
 
+@newest("home")
 def test_without_a_sigint_handler_few_requests_are_lost(
     namespace: Namespace, port: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
@@ -254,6 +269,7 @@ def test_the_gap_of_a_fork_app_ends(
     assert versions(load) == ["1", "2"]
 
 
+@newest("home")
 @pytest.mark.parametrize("what", [what for what in BAD if what != "never listens, no check"])
 def test_after_a_bad_release_of_a_fork_app_the_old_one_is_back(
     namespace: Namespace, port: int, tmp_path: Path, what: str, record_property: Callable[[str, object], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -112,14 +113,21 @@ class Fleet:
         self.own: Dict[str, Dict[str, Any]] = {name: {} for name in names}
         self.config = directory / "ansible.cfg"  # not the one of this machine
         self.config.write_text("[defaults]\n")
-        self.release("1")
+        self._versions = itertools.count(1)
+        self.release_next()
 
     def __getitem__(self, name: str) -> Host:
         return self.hosts[name]
 
     def release(self, version: str, **options: Any) -> None:
-        """Make the source a new version of the app (options of `http_app`)."""
+        """Make the source a version of the app (options of `http_app`)."""
         http_app(self.source, version, **options)
+
+    def release_next(self, **options: Any) -> str:
+        """Make the source another version, which is returned. The first was 1."""
+        version = str(next(self._versions))
+        self.release(version, **options)
+        return version
 
     def run(self, playbook: str, *arguments: str) -> Run:
         """Run a playbook of the collection."""

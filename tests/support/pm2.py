@@ -7,10 +7,18 @@ import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
+import pytest
+
 from support import places, processes, rpc
 
 VERSIONS = ("5.4", "6.0", "7.0")
 """The versions under test; requirements/pm2 pins them exactly."""
+
+
+def newest(fixture: str) -> pytest.MarkDecorator:
+    """Of a test whose `fixture` gives each version: only the newest. For what is ours and the same on all of them."""
+    return pytest.mark.parametrize(fixture, VERSIONS[-1:], indirect=True)
+
 
 SOCKET_PATH_LIMIT = 107
 """Longest path of a Unix socket on Linux, in bytes (sun_path without its final NUL)."""
