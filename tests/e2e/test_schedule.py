@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List
 
 import pytest
-from support import debian, scheduler
+from support import debian, scheduler, systemd
 from support.database_world import World, until
 from support.environments import NAME, Environment
 from support.killer import Runner
@@ -135,6 +135,29 @@ def test_systemd_can_run_it(environment: Environment) -> None:
     assert not [path for path in environment.units.rglob("*") if not path.is_dir()]
     assert len(re.findall("run.py", environment.cron.read_text())) == 2
     environment.cron.unlink()
+
+
+@pytest.mark.skipif(bool(systemd.why_not()), reason=systemd.why_not())
+def test_systemd_runs_it(environment: Environment, tmp_path: Path) -> None:
+    """At its boot, and when the timer says so."""
+    environment.variables.update(
+        backup_scheduler="systemd", backup_schedule="*-*-* *:*:0/2", backup_drill_schedule="", backup_random_delay="0"
+    )
+    environment.succeeds("backup")
+    assert not environment.backups("postgresql")
+    (root := tmp_path / "root").mkdir()
+    log = tmp_path / "console"
+    with systemd.booted(environment.units, [environment.directory], root, log) as container:
+        until(
+            lambda: container.poll() is not None or (ended(environment, "backup") and ended(environment, "recover")),
+            "systemd runs the jobs",
+            120,
+        )
+        assert container.poll() is None, log.read_text(errors="replace")
+    assert ended(environment, "recover")[0].startswith("recover: ended well")
+    assert ended(environment, "backup")[0].startswith("backup: ended well")
+    assert len(environment.backups("pm2")) == len(environment.backups("postgresql")) == 1
+    assert environment.metric("backup", "job_last_exit_code") == 0
 
 
 def command(environment: Environment, job: str) -> List[str]:
