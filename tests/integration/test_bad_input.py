@@ -233,6 +233,7 @@ def _depends_on_version(given: Case) -> bool:
         if version == VERSIONS[-1] or _depends_on_version(given)
     ],
     indirect=["world"],
+    scope="module",
     ids=lambda value: value.name if isinstance(value, Case) else value,
 )
 def test_bad_definition(world: World, given: Case) -> None:

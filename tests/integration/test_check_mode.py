@@ -175,6 +175,7 @@ POINTS = ["journal_written", "candidate_sent", "beside_up", "room_made", "gate_p
     ("home", "point"),
     [(version, point) for version in VERSIONS for point in (POINTS if version == "7.0" else POINTS[1::2])],
     indirect=["home"],
+    scope="module",
 )
 def test_killed_run(site: Site, point: str) -> None:
     """A run was killed: the next one foretells that it is finished or undone, and what remains to do then."""

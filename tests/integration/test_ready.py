@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support import modules
-from support.apps import free_port, free_ports
+from support.apps import QUICK, free_port, free_ports
 from support.load import get
 from support.namespaces import Namespace, home_in, snapshot
 from support.pm2 import VERSIONS, Pm2Home
@@ -78,7 +78,7 @@ class World:
 
     def app(self, env: Dict[str, Any] | None = None, **changes: Any) -> Dict[str, Any]:
         variables = {"PORT": self.port, "VERSION": "1", **(env or {})}
-        usual = {"name": "api", "script": "app.js", "cwd": str(self.directory)}
+        usual = {"name": "api", "script": "app.js", "cwd": str(self.directory), **QUICK}
         return {**usual, **changes, "env": {key: value for key, value in variables.items() if value is not None}}
 
     def bring(self, app: Dict[str, Any], **ready: Any) -> Dict[str, Any]:

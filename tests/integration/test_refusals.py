@@ -301,6 +301,7 @@ SOME = [
     ("stage", "name"),
     [(version, name) for version in VERSIONS for name in (CASES if version == NEWEST else SOME)],
     indirect=["stage"],
+    scope="module",
 )
 def test_a_bad_call_is_refused_before_any_change(stage: Stage, name: str) -> None:
     """In check mode, and for real."""

@@ -168,6 +168,7 @@ ON_ALL = ("crashes at boot", "never listens, http", "answers 500")
     ],
     ids=str,
     indirect=["home"],
+    scope="module",
 )
 def test_no_request_is_lost_over_a_bad_release(
     namespace: Namespace,

@@ -30,6 +30,11 @@ def _share() -> Iterator[int]:
 _share_of_ports = _share()
 
 
+QUICK = {"pmx": False, "vizion": False}
+"""Of a process in a test that starts many: PM2 neither brings @pm2/io, half of what a start costs, nor looks for a
+repository."""
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 nobody listens on."""
     return free_ports(1)

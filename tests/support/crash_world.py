@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type
 
 from support import killer, processes
-from support.apps import free_port, http_app, worker_app
+from support.apps import QUICK, free_port, http_app, worker_app
 from support.load import Load
 from support.pm2 import Pm2Home
 
@@ -67,6 +67,7 @@ class World:
             "instances": instances,
             "kill_timeout": 20000,  # a busy machine must not make PM2 kill it in the middle of a request
             "env": {"PORT": self.port, "RELEASE": release},
+            **QUICK,
         }
 
     def worker(self, release: str) -> Dict[str, Any]:
@@ -76,6 +77,7 @@ class World:
             "script": "app.js",
             "cwd": str(self._directory / release),
             "env": {"PORT": self._fork_port, "RELEASE": release},
+            **QUICK,
         }
 
     def bring(self, params: Dict[str, Any], module: str = "pm2_process", check: bool = False) -> Dict[str, Any]:
@@ -90,6 +92,7 @@ class World:
             "script": "worker.js",
             "cwd": str(self._directory / "neighbour"),
             "env": {"RELEASE": "n"},
+            **QUICK,
         }
         apps = [{**app, "exec_mode": "cluster", "instances": 1}, {**app, "name": "worker"}]
         self.bring(self.params(apps, namespace=NEIGHBOUR))

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Type
 
 from support import killer, observe, processes
-from support.apps import free_port
+from support.apps import QUICK, free_port
 from support.load import get
 from support.pm2 import Pm2Home
 from support.postgres import Server, identifier, literal
@@ -267,7 +267,7 @@ class World:
 
     def start_processes(self) -> None:
         """Both namespaces, as they are when all is well."""
-        usual = {"cwd": str(self.directory / "app"), "env": self._environment(self.shop)}
+        usual = {"cwd": str(self.directory / "app"), "env": self._environment(self.shop), **QUICK}
         apps: List[Dict[str, Any]] = [
             {"name": "api", "script": "api.js", "exec_mode": "cluster", "instances": 2, "kill_timeout": 3000, **usual},
             {"name": "worker", "script": "worker.js", **usual},

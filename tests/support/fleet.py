@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence
 
 from support import processes
-from support.apps import free_port, http_app
+from support.apps import QUICK, free_port, http_app
 from support.load import get
 from support.playbooks import GATE, SHORT_GATE
 from support.pm2 import VERSIONS, Pm2Home
@@ -67,7 +67,7 @@ class Host:
             "deploy_root": str(self.root),
             "deploy_source": str(source),
             "deploy_dependencies": [],
-            "deploy_processes": [{"name": "api", "script": "app.js", "env": {"PORT": str(self.port)}}],
+            "deploy_processes": [{"name": "api", "script": "app.js", "env": {"PORT": str(self.port)}, **QUICK}],
             "deploy_ready": {
                 "timeout": GATE,
                 "min_uptime": 0.3,

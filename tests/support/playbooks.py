@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from support import places
-from support.apps import free_port, http_app, worker_app
+from support.apps import QUICK, free_port, http_app, worker_app
 from support.load import get
 from support.pm2 import Pm2Home
 
@@ -111,6 +111,7 @@ class Site:
         """The variables of an environment."""
         port = self.ports[name]
         api = {"name": "api", "script": "app.js", "exec_mode": "cluster", "instances": 2, "env": {"PORT": str(port)}}
+        api.update(QUICK)
         api["kill_timeout"] = 20000  # a busy machine must not make PM2 kill it in the middle of a request
         return {
             "ansible_connection": "local",
@@ -123,7 +124,7 @@ class Site:
             "deploy_source": str(self.source),
             "deploy_dependencies": [],
             "deploy_build": [["node", "-e", WRITE_PATH], "node --version"],
-            "deploy_processes": [api, {"name": "worker", "script": "worker.js"}],
+            "deploy_processes": [api, {"name": "worker", "script": "worker.js", **QUICK}],
             "deploy_ready": {
                 "timeout": GATE,
                 "min_uptime": 0.5,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set
 
 from support import modules
-from support.apps import free_port, http_app, worker_app
+from support.apps import QUICK, free_port, http_app, worker_app
 from support.load import get
 from support.pm2 import Pm2Home
 
@@ -70,7 +70,7 @@ class Application:
     def apps(self) -> List[Dict[str, Any]]:
         """The processes."""
         api = {"name": "api", "script": "app.js", "exec_mode": "cluster", "instances": 2, "kill_timeout": 20000}
-        return [{**api, "env": {"PORT": self.port}}, {"name": "worker", "script": "worker.js"}]
+        return [{**api, "env": {"PORT": self.port}, **QUICK}, {"name": "worker", "script": "worker.js", **QUICK}]
 
     def ready(self) -> Dict[str, Any]:
         """The gate."""

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, NoReturn, Optional, Sequence, Set,
 from unittest import mock
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _checks, _rotation, _sockets
+from ansible_collections.nodeops.pm2.plugins.module_utils import _checks, _rotation, _sock_diag, _sockets
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 
 READY: Dict[str, Any] = {"timeout": 30.0, "min_uptime": 2.0}
@@ -136,7 +136,7 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         raise PermissionError("not here")
 
     if request.param == "read from /proc":
-        monkeypatch.setattr(_sockets._sock_diag, "_ask", refused)
+        monkeypatch.setattr(_sock_diag, "_ask", refused)
     else:
         monkeypatch.setattr(_sockets, "_accepted_in_proc", refused)
         monkeypatch.setattr(_sockets, "_listening_in_proc", refused)
