@@ -270,6 +270,41 @@ def test_the_gap_of_a_fork_app_ends(
     assert versions(load) == ["1", "2"]
 
 
+SLOW_TO_END = """\
+const { NOTES, NAME, SECONDS, VERSION } = process.env;
+const note = (what) => require('fs').appendFileSync(NOTES, NAME + ' ' + VERSION + ' ' + what + '\\n');
+const end = () => { note('ends'); process.exit(0); };
+process.on('SIGINT', () => setTimeout(end, SECONDS * 1000));
+setInterval(() => {}, 1000);
+note('starts');
+"""
+
+
+def test_a_fork_app_does_not_wait_for_another_that_is_slow_to_end(namespace: Namespace, tmp_path: Path) -> None:
+    """All make way at the same time, and each new process starts when the old one has ended."""
+    (tmp_path / "app.js").write_text(SLOW_TO_END, encoding="utf-8")
+    notes = tmp_path / "notes"
+    notes.touch()
+
+    def apps(version: str) -> List[Definition]:
+        env = {"NOTES": str(notes), "VERSION": version}
+        usual = {"script": "app.js", "cwd": str(tmp_path), "kill_timeout": 20000}
+        return [{**usual, "name": n, "env": {**env, "NAME": n, "SECONDS": s}} for n, s in (("slow", 2), ("quick", 0))]
+
+    def told(count: int) -> List[str]:
+        deadline = time.monotonic() + 60
+        while len(lines := notes.read_text().splitlines()) < count:
+            assert time.monotonic() < deadline, lines
+            time.sleep(0.01)
+        return lines
+
+    namespace.bring(apps("1"))
+    told(2)
+    namespace.bring(apps("2"))
+    order = told(6)
+    assert order.index("quick 2 starts") < order.index("slow 1 ends") < order.index("slow 2 starts"), order
+
+
 @newest("home")
 @pytest.mark.parametrize("what", [what for what in BAD if what != "never listens, no check"])
 def test_after_a_bad_release_of_a_fork_app_the_old_one_is_back(
