@@ -60,7 +60,7 @@ def site(pm2_7: Pm2Home, tmp_path: Path) -> Iterator[Cancelled]:
 @pytest.fixture
 def load(site: Cancelled) -> Iterator[Load]:
     """Not one request fails in the whole test."""
-    with Load(site.ports["production"], clients=2, pause=0.02, limit=1800) as made:
+    with Load(site.ports["production"], clients=2, pause=0.05, limit=1800) as made:
         yield made
     assert made.failed == 0, made.errors
     assert made.ok > 100

@@ -136,14 +136,14 @@ def test_ai_admin_changes_its_env_file_and_goes_back(home, tmp_path):
     neighbour = int(next(item["pm2_env"]["PORT"] for item in home.jlist() if item["name"] == "stock-alert"))
     good, text = guarded.backup(), file.read_text()
 
-    with Load(neighbour, clients=2, pause=0.02, limit=300) as load:
+    with Load(neighbour, clients=2, pause=0.05, limit=300) as load:
         change(file, "SEARCH_BACKEND=keyword", "SEARCH_BACKEND=vector")
         renewed(system, "vector")
         assert backend(system) == "vector"
 
         pids = {pid for pid, *_rest in system.live().values()}
         begun = time.monotonic()
-        with Load(system.port, "/health", clients=1, pause=0.02, limit=300) as gateway:
+        with Load(system.port, "/health", clients=1, pause=0.05, limit=300) as gateway:
             guarded.play("recover", recover_backup=good)
         took = time.monotonic() - begun
         assert (file.read_text(), file.stat().st_mode & 0o777) == (text, 0o600)

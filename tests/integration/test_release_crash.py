@@ -70,7 +70,7 @@ def next_deploy_works(app: Application, version: str) -> None:
 def test_killed_while_it_publishes(app: Application, runner: Runner) -> None:
     """At each point a deploy of a new version, then the next deploy."""
     version = 1
-    with Load(app.port, limit=600) as load:
+    with Load(app.port, clients=2, pause=0.05, limit=600) as load:
         for point in PUBLISH:
             old, old_version = app.current(), str(version)
             version += 1

@@ -156,7 +156,7 @@ class World:
 
     def serve(self) -> None:
         """From now on no request to `api` may fail."""
-        self.load = Load(self.port, clients=2, limit=850).start()
+        self.load = Load(self.port, clients=2, pause=0.05, limit=850).start()
 
     def __enter__(self) -> World:
         self.reader.start()

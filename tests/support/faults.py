@@ -7,12 +7,11 @@ import itertools
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from support import observe, places
+from support import observe, own_process
 from support.apps import free_port, http_app
 from support.namespaces import Namespace, home_in
 from support.playbooks import Run, Site
@@ -223,22 +222,7 @@ def run_in_own_mounts(path: Path, basetemp: Path) -> Optional[str]:
     probe = subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
     if probe.returncode != 0:
         raise OSError(probe.stderr.decode().strip())
-    worker = "PYTEST_XDIST_WORKER"  # which ports are ours
-    environment = {
-        name: value for name, value in os.environ.items() if name == worker or not name.startswith(("PYTEST_", "COV_"))
-    }
-    pytest = [sys.executable, "-m", "pytest", f"--basetemp={basetemp}"]
-    done = subprocess.run(
-        [*unshare, *pytest, str(path)],
-        env={**environment, OWN_MOUNTS: "1"},
-        cwd=places.ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return None if done.returncode == 0 else done.stdout
+    return own_process.run_tests(path, basetemp, unshare, {OWN_MOUNTS: "1"})
 
 
 def small_disk(path: Path, kilobytes: int) -> None:

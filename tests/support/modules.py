@@ -107,20 +107,8 @@ def _main(module: str, arguments: Dict[str, Any]) -> None:
 
     warnings._global_warnings.clear()  # kept per process, and a module expects a process of its own
     warnings._global_deprecations.clear()
-    with _on_the_target(), _module_arguments(arguments), contextlib.suppress(SystemExit):
+    with _module_arguments(arguments), contextlib.suppress(SystemExit):
         importlib.import_module(f"{PACKAGE}.{module}").main()
-
-
-@contextlib.contextmanager
-def _on_the_target() -> Iterator[None]:
-    """Where a test has imported the controller's part of Ansible, a module would take itself for a part of that."""
-    try:
-        from ansible.module_utils import _internal  # since ansible-core 2.19
-    except ImportError:
-        yield
-    else:
-        with mock.patch.object(_internal, "is_controller", False):
-            yield
 
 
 @contextlib.contextmanager

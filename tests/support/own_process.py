@@ -1,0 +1,35 @@
+"""Tests that cannot share a process with others: a file of them, run by a pytest of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Mapping, Optional, Sequence
+
+from support import places
+
+
+def run_tests(
+    path: Path, basetemp: Path, within: Sequence[str] = (), environment: Optional[Mapping[str, str]] = None
+) -> Optional[str]:
+    """None when all of the file have passed, else what pytest has printed.
+
+    `within` is the beginning of a command that runs another; `environment` comes on top of this process's.
+    """
+    worker = "PYTEST_XDIST_WORKER"  # which ports are ours
+    own = {
+        name: value for name, value in os.environ.items() if name == worker or not name.startswith(("PYTEST_", "COV_"))
+    }
+    done = subprocess.run(
+        [*within, sys.executable, "-m", "pytest", f"--basetemp={basetemp}", str(path)],
+        env={**own, **(environment or {})},
+        cwd=places.ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return None if done.returncode == 0 else done.stdout

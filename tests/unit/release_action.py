@@ -1,0 +1,64 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The controller's part of pm2_release, where the source cannot be read, packed or uploaded.
+
+Run by test_release_action.py in a process of its own.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any, Dict, List
+from unittest import mock
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.nodeops.pm2.plugins.action import pm2_release
+from ansible_collections.nodeops.pm2.plugins.module_utils import _source
+
+
+class Action(pm2_release.ActionModule):
+    """Without a host: each call of the module is noted, and answered that an upload is wanted."""
+
+    def __init__(self, source: Path) -> None:
+        common = {"root": "/srv/shop", "app": "shop", "namespace": "prod", "run": "20261122T093000Z-1"}
+        task = mock.Mock(args={**common, "state": "prepared", "source": {"type": "directory", "address": str(source)}})
+        super().__init__(task, mock.MagicMock(), mock.Mock(), mock.Mock(), mock.Mock(), mock.Mock())
+        self.calls: List[Dict[str, Any]] = []
+
+    def _execute_module(self, module_args: Dict[str, Any], **_more: Any) -> Dict[str, Any]:  # type: ignore[override]
+        self.calls.append(module_args)
+        return {"upload": module_args["state"] == "prepared"}
+
+    def failure(self) -> str:
+        """What it says when it fails, as it has to."""
+        with mock.patch.object(ActionBase, "run"), pytest.raises(AnsibleActionFail) as raised:
+            self.run(None, {})
+        return str(raised.value)
+
+
+def full(*_arguments: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    action = Action(tmp_path)
+    with mock.patch.object(_source, "read", full):
+        assert f"The source {tmp_path} cannot be read or packed: No space left on device" in action.failure()
+    assert action.calls == []
+
+
+def test_a_failure_between_the_calls_is_told_to_the_host_and_frees_the_lock(tmp_path: Path) -> None:
+    action = Action(tmp_path)
+    (tmp_path / "page").write_text("")
+    with mock.patch.object(_source, "pack", full):
+        assert "No space left on device (/tmp/x)" in action.failure()
+    first, second = action.calls
+    assert (first["state"], second["state"]) == ("prepared", "abandoned")
+    assert (second["run"], second["root"], second["stage"]) == (first["run"], "/srv/shop", "prepare")
+    assert "No space left" in second["reason"]
+    assert "source" not in second
