@@ -34,7 +34,6 @@ _TIMEOUT = 5.0  # seconds; the kernel answers at once
 class Found(NamedTuple):
     """A socket: where its own end is, and its inode; 0 while no process has it."""
 
-    family: int
     address: Tuple[str, int]
     inode: int
     is_listening: bool
@@ -80,7 +79,7 @@ def _found(body: bytes) -> Found:
     port, _remote_port, address, _remote = _NAMES.unpack_from(body, 4)
     length = 4 if family == socket.AF_INET else 16
     inode = _TAIL.unpack_from(body, 4 + _NAMES.size + 12)[4]
-    return Found(family, (socket.inet_ntop(family, address[:length]), port), inode, state == _LISTEN)
+    return Found((socket.inet_ntop(family, address[:length]), port), inode, state == _LISTEN)
 
 
 def _packed(family: int, address: str) -> bytes:
