@@ -22,6 +22,7 @@ from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 from ansible_collections.nodeops.pm2.plugins.module_utils import _files, _group
 
 DEFAULT_KILL_TIMEOUT = 1600  # ms, KILL_TIMEOUT (constants.js)
+CLUSTER_PROGRAM = "/lib/ProcessContainer.js"  # of each cluster worker, until it has set its title (God.js:42)
 
 
 class Orphan(NamedTuple):
@@ -62,13 +63,15 @@ def find(pm2_home: str, namespace: str, names: Set[str], live_ids: Iterable[str]
 def _is_the_app_itself(pid: int, environment: Dict[str, str]) -> bool:
     """And no child of it, which has the same environment and may be meant to live on.
 
-    Neither sign is always there: a pid file may be that of a later process, and a title is cut (node) or that of
-    another program (``bash -c`` gives way to the command it runs).
+    No sign is always there: a pid file may be that of a later process, and a title is cut (node) or that of another
+    program (``bash -c`` gives way to the command it runs). A cluster worker is online before it has either: only its
+    program, ProcessContainer.js, sets the title and writes the pid file (lines 25 and 71).
     """
     with contextlib.suppress(OSError), open(environment.get("pm_pid_path", ""), encoding="ascii") as stream:
         if stream.read().strip() == str(pid):
             return True
-    return environment.get("pm_exec_path", "\n") in _command_line(pid)
+    command_line = _command_line(pid)
+    return environment.get("pm_exec_path", "\n") in command_line or CLUSTER_PROGRAM in command_line
 
 
 def end(orphans: Iterable[Orphan]) -> None:

@@ -188,6 +188,21 @@ def test_orphans_of_a_killed_daemon_are_ended_before_their_app_starts_again(pm2,
     assert running == [(namespace, name) for namespace in ("left", "right") for name in SURVIVORS]
 
 
+def test_an_orphan_that_had_just_begun_is_found_too(pm2, tmp_path):
+    """A cluster worker is online before it has its title and its pid file: frozen there, it outlives the daemon."""
+    worker_app(tmp_path)
+    (tmp_path / "freeze.js").write_text("process.kill(process.pid, 'SIGSTOP');\n")
+    app = {"name": "app", "script": "worker.js", "cwd": str(tmp_path), "exec_mode": "cluster", "instances": 1}
+    bring(options(pm2, apps=[{**app, "node_args": ["--require", str(tmp_path / "freeze.js")]}]))
+    (process,) = pm2.processes("left")
+    assert not Path(process["pm2_env"]["pm_pid_path"]).exists()
+    os.kill(pm2.daemon_pids()[0], signal.SIGKILL)
+    until(lambda: not pm2.daemon_pids())
+    assert processes.alive(process["pid"])
+    assert ended(bring(options(pm2, apps=[app]))) == {"app": process["pid"]}
+    assert not processes.alive(process["pid"])
+
+
 def ended(result: Dict[str, Any]) -> Dict[str, int]:
     """name -> pid of the end_orphan actions."""
     actions = [action for action in result["actions"] if action["action"] == "end_orphan"]
