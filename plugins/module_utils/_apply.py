@@ -91,9 +91,8 @@ class Namespace:
 
     def stop(self, processes: Iterable[Process]) -> None:
         """Stop them; they stay in the list, and are still watched when they were."""
-        present = self.still_there(processes)
-        self._receive("stopProcessId", self._send("stopProcessId", present))
-        self._again("stopProcessId", [process for process in present if _is_restless(process)])
+        for _group in self.stop_each([list(processes)]):
+            pass
 
     def stop_each(self, groups: Sequence[List[Process]]) -> Iterator[int]:
         """Stop them all at the same time; give the number of each group as soon as it has come to its end.
@@ -106,16 +105,18 @@ class Namespace:
             number: self._send("stopProcessId", [present[p.identity] for p in group if p.identity in present])
             for number, group in enumerate(groups)
         }
-        deadline = time.monotonic() + max(map(_patience, present.values()), default=0.0)
+        sent = time.monotonic()
+        deadline = sent + max(map(_patience, present.values()), default=0.0)
         while pending:
             self.daemon.client.collect()
             ended = [number for number, requests in pending.items() if self._arrived(requests)]
-            if not ended and time.monotonic() < deadline:
+            late = time.monotonic() >= deadline
+            if not ended and not late:
                 time.sleep(STOP_PAUSE)
                 continue
-            for number in ended or list(pending):
+            for number in list(pending) if late else ended:
                 requests = pending.pop(number)
-                self._receive("stopProcessId", requests)
+                self._receive("stopProcessId", requests, sent)
                 self._again("stopProcessId", [process for process, _request in requests if _is_restless(process)])
                 yield number
 
@@ -152,10 +153,10 @@ class Namespace:
     def _send(self, method: str, processes: List[Process]) -> List[Tuple[Process, str]]:
         return [(process, self.daemon.client.send(method, process.pm_id)) for process in processes]
 
-    def _receive(self, method: str, requests: List[Tuple[Process, str]]) -> None:
+    def _receive(self, method: str, requests: List[Tuple[Process, str]], sent: Optional[float] = None) -> None:
         for process, request in requests:
             with _already_gone():
-                self.daemon.client.receive(request, method, _patience(process))
+                self.daemon.client.receive(request, method, _patience(process), sent)
 
     def restart(self, processes: Iterable[Process]) -> None:
         """Start stopped ones again as they were, and wait until each runs.

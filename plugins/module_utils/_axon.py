@@ -142,9 +142,11 @@ class Client:
         """Call and wait: the daemon's answer, RemoteError with its error, or RpcTimeout."""
         return self.receive(self.send(method, *args), method, timeout)
 
-    def receive(self, identifier: str, method: str, timeout: Optional[float] = None) -> Any:
-        """The answer to an earlier ``send``."""
-        return _result(method, self._wait(identifier, method, self.timeout if timeout is None else timeout))
+    def receive(
+        self, identifier: str, method: str, timeout: Optional[float] = None, since: Optional[float] = None
+    ) -> Any:
+        """The answer to an earlier ``send``. ``timeout`` counts from ``since`` (of time.monotonic), else from now."""
+        return _result(method, self._wait(identifier, method, self.timeout if timeout is None else timeout, since))
 
     def collect(self) -> None:
         """Take in what has arrived, without waiting."""
@@ -170,8 +172,8 @@ class Client:
         except OSError as error:
             raise AxonError("The PM2 daemon behind %s went away: %s." % (self.path, error.strerror)) from error
 
-    def _wait(self, identifier: str, method: str, timeout: float) -> Dict[str, Any]:
-        deadline = time.monotonic() + timeout
+    def _wait(self, identifier: str, method: str, timeout: float, since: Optional[float] = None) -> Dict[str, Any]:
+        deadline = (time.monotonic() if since is None else since) + timeout
         while identifier not in self._replies:
             remaining = deadline - time.monotonic()
             if remaining <= 0:

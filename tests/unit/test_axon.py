@@ -133,6 +133,25 @@ def test_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
         client.call("ping", timeout=0.1)
 
 
+@pytest.mark.timeout(60)
+def test_patience_may_have_begun_before(tmp_path: Path) -> None:
+    """An hour that began an hour ago: what has arrived is still taken, for the rest nobody waits."""
+
+    def answer_the_first(connection: socket.socket) -> None:
+        connection.sendall(reply("1", {"args": ["first"]}))
+        while connection.recv(65536):
+            pass
+
+    with peer(tmp_path / "s", answer_the_first) as client:
+        first, second = client.send("a"), client.send("b")
+        while not client.arrived(first):
+            client.collect()
+        since = time.monotonic() - 3600
+        assert client.receive(first, "a", 3600, since) == "first"
+        with pytest.raises(_axon.RpcTimeout, match="did not answer 'b' within 3600 s"):
+            client.receive(second, "b", 3600, since)
+
+
 def test_a_daemon_that_goes_away_in_the_middle(tmp_path: Path) -> None:
     with (
         peer(tmp_path / "s", say(reply("1", {"args": [1]})[:9])) as client,
