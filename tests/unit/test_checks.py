@@ -173,6 +173,12 @@ def test_the_other_end_is_on_another_host() -> None:
     assert _sockets.accepted_inode(far) is None
 
 
+def test_the_listener_is_not_taken_for_a_connection_that_is_not_there(port: int) -> None:
+    """It is what the kernel finds first for the address."""
+    with pytest.raises(FileNotFoundError, match=f"no connection from 127.0.0.1:{port} to 127.0.0.1:1"):
+        _sock_diag.connection(socket.AF_INET, ("127.0.0.1", port), ("127.0.0.1", 1))
+
+
 def test_who_listens_and_who_takes_a_connection(port: int) -> None:
     assert ("127.0.0.1", port) in _sockets.listening(os.getpid())
     endpoint = _rotation.Endpoint("127.0.0.1", port)
