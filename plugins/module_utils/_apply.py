@@ -165,15 +165,16 @@ class Namespace:
         """
         waiting = {process.identity for process in processes}
         asked: Dict[Any, float] = {}
-        deadline = time.monotonic() + RESTART_TIMEOUT
+        start, timeout = time.monotonic(), RESTART_TIMEOUT
         while waiting:
             live = [process for process in self.read() if process.identity in waiting]
+            timeout = max([timeout, *(RESTART_TIMEOUT + _patience(p) for p in live if p.status == "stopping")])
             down = [process for process in live if not process.running]
             if all(process.status in ("errored", "waiting restart") and process.identity in asked for process in down):
                 return
             now = time.monotonic()
-            if now > deadline:
-                raise Pm2Error("%s did not start again within %g s" % (down[0].name, RESTART_TIMEOUT))
+            if now > start + timeout:
+                raise Pm2Error("%s did not start again within %g s" % (down[0].name, timeout))
             for process in down:
                 last = asked.get(process.identity)
                 if last is None or (process.status == "stopped" and now > last + RESTART_PAUSE):
@@ -403,6 +404,7 @@ class Transaction:
 
     def _put_back(self, error: BaseException) -> None:
         """Undo, and tell in ``error`` whether that worked and what the failed process said last."""
+        _signals.hold()  # an undo that is broken off leaves nothing that serves
         if isinstance(error, Pm2Error):
             error.details.update(self._evidence(error))
         try:

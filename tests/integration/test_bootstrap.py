@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _axon, _daemon
+from ansible_collections.nodeops.pm2.plugins.module_utils import _apply, _axon, _daemon
 from support import modules, processes
 from support.apps import worker_app
 from support.killer import Runner
@@ -549,6 +549,43 @@ def test_a_signal_puts_everything_back_and_says_so(pm2, tmp_path, number):
     assert pm2.dump.read_bytes() == dump
     assert not list(Path(pm2.home, "nodeops").glob("*.journal"))
     assert bring(options(pm2, apps=apps("1")))["changed"] is False
+
+
+@pytest.mark.parametrize("point", ["before send deleteProcessId", "before send restartProcessId"])
+def test_a_signal_while_a_change_is_undone_does_not_break_the_undo_off(pm2_7, runner, tmp_path, point):
+    """The old process has made way for one that crashes; a job that is cancelled then would leave nothing."""
+    worker_app(tmp_path)
+    (tmp_path / "crash.js").write_text("process.exit(3);\n")
+    app = {"name": "worker", "script": "worker.js", "cwd": str(tmp_path)}
+    bring(options(pm2_7, apps=[app]))
+    crashes = options(pm2_7, apps=[{**app, "script": "crash.js"}], ready={"min_uptime": 1})
+    result = runner.run("pm2_process", crashes, at=point, shell="kill -TERM $PPID").result
+    assert result
+    assert result["failed"]
+    assert "exited" in result["msg"]
+    assert result["rolled_back"] is True
+    (item,) = pm2_7.jlist()
+    assert item["pm2_env"]["pm_exec_path"].endswith("/worker.js")
+    assert processes.alive(item["pid"])
+    assert not list(Path(pm2_7.home, "nodeops").glob("*.journal"))
+    assert bring(options(pm2_7, apps=[app]))["changed"] is False
+
+
+def test_what_takes_long_to_stop_is_waited_for_before_it_starts_again(pm2_7, monkeypatch, tmp_path):
+    """PM2 starts nothing that is stopping; its kill_timeout may be longer than the patience with a start."""
+    (tmp_path / "slow.js").write_text("setInterval(() => {}, 1000);\nprocess.on('SIGINT', () => {});\n")
+    app = {"name": "slow", "script": "slow.js", "cwd": str(tmp_path), "kill_timeout": 4000}
+    bring(options(pm2_7, apps=[app], ready={"min_uptime": 1}))
+    monkeypatch.setattr(_apply, "RESTART_TIMEOUT", 1.0)
+    daemon = _daemon.find(pm2_7.home)
+    assert daemon
+    namespace = _apply.Namespace(daemon, "left")
+    (process,) = namespace.read()
+    daemon.client.send("stopProcessId", process.pm_id)
+    until(lambda: namespace.read()[0].status == "stopping")
+    namespace.restart([process])
+    (now,) = namespace.read()
+    assert (now.running, now.pid == process.pid) == (True, False)
 
 
 def test_a_signal_after_the_commit_lets_the_run_finish(pm2, runner, tmp_path):
