@@ -17,6 +17,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _keep,
     _pg_arguments,
     _pg_facts,
+    _pg_journal,
     _pg_names,
     _pg_tools,
     _points,
@@ -108,6 +109,7 @@ def back_up(call: Call) -> Dict[str, Any]:
         if call.check_mode:
             return {"changed": True, "backup": None, **pruned(call, {})}
         with call.store.lock("%s was not backed up" % call.what, call.params["lock_timeout"]):
+            warn_of_unfinished(call)
             verify_unfinished(call, tools)
             with call.store.draft(_store.POSTGRESQL) as draft:
                 content = {}
@@ -295,6 +297,17 @@ def _readable(backup: Backup, recorded: Dict[str, Any], identity: str, directory
 def _near(store: Store) -> str:
     """Where something decrypted may lie for a moment: in the store, which nobody else can read."""
     return os.path.dirname(store.state_path("x"))
+
+
+def warn_of_unfinished(call: Call) -> None:
+    """A restore that was killed is not over, though the application may run: nothing else says so every night."""
+    with contextlib.suppress(Pm2Error):
+        journal = _pg_journal.read(call.store.dest)
+        if journal and journal.is_about_live and set(journal.names) & set(call.databases):
+            call.warn(
+                "A restore of %s was interrupted and is neither finished nor undone. Run pg_restore with state: "
+                "recovered." % ", ".join(journal.names)
+            )
 
 
 def verify_unfinished(call: Call, tools: Tools) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import List, NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_facts
+from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_facts, _pg_names, _store
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_facts import Facts
@@ -30,6 +30,12 @@ DEFAULT_TABLESPACE = "pg_default"
 def names(server: Server) -> List[str]:
     """All databases of the server, sorted."""
     return sorted(row[0] or "" for row in server.query("SELECT datname FROM pg_database"))
+
+
+def new_id(server: Server) -> str:
+    """For the names that a restore gives: greater than each that a database of the server has."""
+    parsed = map(_pg_names.parse, names(server))
+    return _pg_names.new_id([each.id for each in parsed if each], _store.now().timestamp())
 
 
 def read(server: Server, name: str) -> Optional[Facts]:

@@ -23,6 +23,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _pause,
     _pg_databases,
     _pg_journal,
+    _pg_names,
     _pg_swap,
     _points,
     _signals,
@@ -77,6 +78,8 @@ class Exchange:
         """What was restored in vain."""
         self.opened: List[str] = []
         """What was closed to connections, and would have stayed so."""
+        self.kept: List[str] = []
+        """What a killed restore had left live, and went back: it may have been written to."""
 
     def check(self, stop_timeout: float) -> None:
         """Raises Pm2Error where a process could take longer than that to stop. Warns where there is none.
@@ -134,6 +137,7 @@ class Exchange:
                 if self._is_swapped() and self._journal.phase == SWAPPING:
                     outcome = self._prove_or_go_back()
                 else:
+                    self._keep_what_was_live()
                     self._go_back()
                 self._clear_away(outcome)
             except (Pm2Error, OSError):
@@ -152,7 +156,7 @@ class Exchange:
         with self._steps.step("stop"):
             self._stop()
         with self._steps.step("swap"):
-            self._swap(_pg_swap.forth(self._journal.swaps), [swap.name for swap in self._journal.swaps])
+            self._swap(_pg_swap.forth(self._journal.swaps), self._journal.names)
             self._reached("swapped")
         self._start_and_prove()
 
@@ -233,8 +237,7 @@ class Exchange:
     def _let_in(self) -> None:
         """There was no way back. Whatever is live: better an application that tries than one that is down."""
         with contextlib.suppress(Pm2Error, OSError):
-            names = [swap.name for swap in self._journal.swaps]
-            self.opened += _pg_swap.lift(self._server, names, self._fence_timeout)
+            self.opened += _pg_swap.lift(self._server, self._journal.names, self._fence_timeout)
         with contextlib.suppress(Pm2Error, OSError):
             self._pause.start(self._journal.processes)
 
@@ -243,9 +246,26 @@ class Exchange:
             self._start_and_prove()
         except GateFailure as error:
             self._warn("After the swap the application was not well (%s), so the old database is live again." % error)
+            self._keep_what_was_live()
             self._go_back()
             return OLD
         return NEW
+
+    def _keep_what_was_live(self) -> None:
+        """A killed restore may have ended long ago, and people have worked since with what it had left live.
+
+        So that becomes a previous database, as after an undo. Where the journal cannot tell, the names do.
+        """
+        if self._journal.verb == UNDO or not self._is_swapped():
+            return
+        identity = _pg_databases.new_id(self._server)
+        swaps = [swap._replace(incoming=_pg_names.previous(swap.name, identity)) for swap in self._journal.swaps]
+        self._journal = self._journal._replace(verb=UNDO, swaps=swaps)
+        self.kept = [swap.incoming for swap in swaps]
+        self._warn(
+            "What was live since the restore was killed is kept as %s: an undo makes it live again."
+            % ", ".join(self.kept)
+        )
 
     def _go_back(self) -> None:
         _signals.hold()  # a way back that is broken off leads nowhere

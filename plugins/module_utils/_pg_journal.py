@@ -62,6 +62,16 @@ class Journal(NamedTuple):
     healthy: int
     processes: List[Stopped]
 
+    @property
+    def names(self) -> List[str]:
+        """The databases it is about."""
+        return [swap.name for swap in self.swaps]
+
+    @property
+    def is_about_live(self) -> bool:
+        """Whether what is live may have been touched."""
+        return self.phase != LOADING
+
 
 def path_of(dest: str) -> str:
     """Where the store ``dest`` has it."""

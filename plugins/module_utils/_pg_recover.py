@@ -25,7 +25,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._pg_server import Serv
 from ansible_collections.nodeops.pm2.plugins.module_utils._steps import Steps
 
 Recovery = Dict[str, Any]
-"""``databases``: which is live, ``old`` or ``new``; ``dropped``, ``opened``: databases; ``started``: processes."""
+"""``databases``: live is ``old`` or ``new``; ``dropped``, ``kept``, ``opened``: databases; ``started``: processes.
+``kept`` were live between a killed restore and this recovery.
+"""
 
 
 class Recoverer:
@@ -56,19 +58,19 @@ class Recoverer:
     def foresee(self) -> Optional[Recovery]:
         """What ``run`` would find; which database will be live only the application can tell."""
         journal = _pg_journal.read(self._dest)
-        found: Recovery = {"databases": {}, "dropped": list(self._leftovers()), "opened": [], "started": []}
+        found: Recovery = {"databases": {}, "dropped": list(self._leftovers()), "kept": [], "opened": [], "started": []}
         if journal:
             self._check_server(journal)
             existing = _pg_databases.names(self._server)
             swapped = journal.phase == _pg_journal.SWAPPING and _pg_swap.is_swapped(existing, journal.swaps)
-            found["databases"] = {swap.name: "new" if swapped else "old" for swap in journal.swaps}
+            found["databases"] = dict.fromkeys(journal.names, "new" if swapped else "old")
             found["started"] = sorted(process.name for process in journal.processes)
         return found if journal or found["dropped"] else None
 
     def run(self) -> Optional[Recovery]:
         """Finish or undo it; None when there was nothing. Raises Pm2Error when it has to be tried again."""
         journal = _pg_journal.read(self._dest)
-        found: Recovery = {"databases": {}, "dropped": [], "opened": [], "started": []}
+        found: Recovery = {"databases": {}, "dropped": [], "kept": [], "opened": [], "started": []}
         _points.reached("recover begun")
         if journal:
             with self._steps.step("recover"):
@@ -87,17 +89,17 @@ class Recoverer:
 
     def _finish(self, journal: _pg_journal.Journal, found: Recovery) -> None:
         self._check_server(journal)
-        self._server.guard([swap.name for swap in journal.swaps], self._lock_timeout)
+        self._server.guard(journal.names, self._lock_timeout)
         exchange = Exchange(self._server, self._dest, journal, self._fence_timeout, self._steps, self._warn)
         with _signals.mask_kept():  # what it holds back on its way may end what is done after it
             try:
                 outcome = exchange.resume()
             except Pm2Error as error:
-                error.details["unfinished"] = [swap.name for swap in journal.swaps]
+                error.details["unfinished"] = journal.names
                 raise
         _points.reached("recover finished")
-        found["databases"] = {swap.name: outcome for swap in journal.swaps}
-        found.update(dropped=exchange.dropped, opened=exchange.opened, started=exchange.processes)
+        found["databases"] = dict.fromkeys(journal.names, outcome)
+        found.update(dropped=exchange.dropped, kept=exchange.kept, opened=exchange.opened, started=exchange.processes)
 
     def _check_server(self, journal: _pg_journal.Journal) -> None:
         here = _pg_preflight.identify(self._server)
@@ -107,7 +109,7 @@ class Recoverer:
                 "is %s, this one is %s. Nothing was changed. Run state recovered with the connection of that server; "
                 "or remove the journal if that server is gone."
                 % (
-                    ", ".join(swap.name for swap in journal.swaps),
+                    ", ".join(journal.names),
                     _pg_journal.path_of(self._dest),
                     journal.server,
                     here,

@@ -110,6 +110,7 @@ class _Call:
             found = _pg_status.status(self._server, self._store, self._params["databases"], self._params["environment"])
             return {"changed": False, "status": found}
         if self._check_mode:
+            self._check_unfinished()
             self._recovered = self._recoverer().foresee()
             return self._result(self._foreseen())
         if state == "recovered" and not self._store.exists:
@@ -118,6 +119,7 @@ class _Call:
         what = "%s: nothing was %s" % (", ".join(self._databases) or "The databases", state)
         with self._store.lock(what, self._params["lock_timeout"]):
             self._server.guard(self._databases, self._params["lock_timeout"])
+            self._check_unfinished()
             try:
                 self._recovered = self._recoverer().run()
                 return self._result(self._done())
@@ -127,6 +129,15 @@ class _Call:
                 if self._steps.taken:
                     error.details.setdefault("steps", self._steps.taken)
                 raise _told(error, untouched=not self._recovered) from error
+
+    def _check_unfinished(self) -> None:
+        """Raises Pm2Error where a drill would have to finish a restore first: it leaves alone what is live."""
+        journal = _pg_journal.read(self._store.dest) if self._params["state"] == "verified" else None
+        if journal and journal.is_about_live:
+            raise Pm2Error(
+                "A restore of %s was interrupted, and a drill does not touch what is live. Nothing was verified. Run "
+                "state recovered first: that finishes or undoes it." % ", ".join(journal.names)
+            )
 
     def _recoverer(self) -> Recoverer:
         params = self._params
@@ -164,7 +175,7 @@ class _Call:
         if state == "recovered":
             return {}
         _pg_preflight.check_server(self._server)
-        self._id = self._new_id()
+        self._id = _pg_databases.new_id(self._server)
         if state == "undone":
             return self._undo()
         return self._restore() if state == "restored" else self._verify()
@@ -357,7 +368,7 @@ class _Call:
                 _pg_databases.drop(self._server, swap.incoming)
 
     def _restore_swaps(self, lives: Dict[str, Optional[Facts]]) -> List[Swap]:
-        identity = self._id or self._new_id()
+        identity = self._id or _pg_databases.new_id(self._server)
         return [
             Swap(name, _pg_names.scratch(name, identity), _pg_names.previous(name, identity) if live else None)
             for name, live in lives.items()
@@ -390,7 +401,7 @@ class _Call:
         existing = self._names()
         who = _pg_preflight.login(self._server)
         lives = _pg_preflight.live_of(self._server, self._databases)
-        identity = self._id or self._new_id()
+        identity = self._id or _pg_databases.new_id(self._server)
         swaps = []
         for name, live in lives.items():
             kept = _pg_status.previous(existing, name)
@@ -403,7 +414,21 @@ class _Call:
                 _pg_preflight.check_live(self._server, who, name, self._after_recovery(name, live))
             _pg_preflight.check_prepared(self._server, kept[0])
             swaps.append(Swap(name, kept[0], _pg_names.previous(name, identity) if live else None))
+        self._check_of_one_restore([swap.incoming for swap in swaps])
         return swaps
+
+    @staticmethod
+    def _check_of_one_restore(previous: Sequence[str]) -> None:
+        """Raises Pm2Error for previous databases that were not put aside together: they may not go together."""
+        parsed = [each for each in map(_pg_names.parse, previous) if each]
+        newest = max((each.id for each in parsed), default="")
+        latest = [each.name for each in parsed if each.id == newest]
+        if len(latest) < len(previous):
+            raise Pm2Error(
+                "%s are not of one restore, and the last one was of %s alone. Nothing was changed. To undo that one, "
+                "name in databases (db_restore_databases) only: %s. The others can be undone by a call of their own."
+                % (", ".join(sorted(previous)), ", ".join(latest), ", ".join(latest))
+            )
 
     def _names(self) -> List[str]:
         """The databases there are; in check mode as they will be named when the interrupted restore is undone."""
@@ -443,10 +468,6 @@ class _Call:
     def _exchange(self, journal: Journal) -> Exchange:
         fence_timeout = self._params["fence_timeout"]
         return Exchange(self._server, self._store.dest, journal, fence_timeout, self._steps, self._warn)
-
-    def _new_id(self) -> str:
-        parsed = map(_pg_names.parse, _pg_databases.names(self._server))
-        return _pg_names.new_id([each.id for each in parsed if each], _store.now().timestamp())
 
 
 def _swapped(swaps: Sequence[Swap], backup: Optional[Backup]) -> Result:

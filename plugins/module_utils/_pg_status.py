@@ -32,7 +32,7 @@ def status(
         "databases": [_database(server, name, existing, ours) for name in databases],
         "interrupted": None
         if journal is None
-        else {"state": journal.verb, "phase": journal.phase, "databases": [swap.name for swap in journal.swaps]},
+        else {"state": journal.verb, "phase": journal.phase, "databases": journal.names},
     }
 
 

@@ -34,8 +34,12 @@ options:
     description:
       - V(restored), the databases have the content of O(backup). The live ones are kept as the previous ones.
       - V(verified), the drill. O(backup) is restored beside the live database, compared and dropped again.
+        Refused while a restore that was killed in its swap is neither finished nor undone, because that is about the
+        live database.
       - V(undone), the newest previous databases are live again, and what was live becomes previous. Twice is a redo.
-      - V(recovered), what killed runs have left is finished or undone. Every other state but V(status) does that first.
+        All have to be of one restore.
+      - V(recovered), what killed runs have left is finished or undone. V(restored) and V(undone) do that first. What a
+        killed restore had left live, and has to make way for the old one, is kept as a previous database.
       - V(status), tells what there is. Nothing is changed.
     type: str
     choices: [restored, verified, undone, recovered, status]
@@ -206,6 +210,10 @@ recovered:
       type: dict
     dropped:
       description: Scratch databases that were removed.
+      type: list
+      elements: str
+    kept:
+      description: Databases that were live since a restore was killed, made way for the old ones, and are previous now.
       type: list
       elements: str
     opened:

@@ -151,6 +151,8 @@ BACK = points(
     "scratch dropped, journal removed",
 )
 """Of a restore that puts everything back, because the application is not well."""
+STILL_LIVE = BACK[: [point.name for point in BACK].index("restore back swapped")]
+"""Those at which the new database is live, and may be for a week when the restore is killed there."""
 
 STOPPED, FENCED, SWAPPED = "restore stopped", "restore fenced", "restore swapped"
 SCRATCH = "restore scratch created"
@@ -205,8 +207,10 @@ def test_verify_killed(stage: Stage, world: World, point: Point) -> None:
 def test_restore_killed_on_its_way_back(stage: Stage, world: World, point: Point) -> None:
     before = world.look()
     killed(world.runner.run("pg_restore", world.options(backup=stage.crashing), at=point.name))
-    world.recovered()
-    world.check(before)
+    result = world.recovered()
+    was_live = point in STILL_LIVE
+    assert len(result["recovered"]["kept"] if result["recovered"] else []) == was_live
+    world.check(before, kept=int(was_live))
 
 
 @pytest.mark.parametrize("point", UNDO, ids=lambda point: point.name)
@@ -240,7 +244,30 @@ def test_recover_killed_on_its_way_back(stage: Stage, world: World, point: Point
     killed(world.runner.run("pg_restore", world.options(backup=stage.crashing), at=SWAPPED))
     killed(world.runner.run("pg_restore", world.options("recovered"), at=point.name))
     world.recovered()
-    world.check(before)
+    world.check(before, kept=1)
+
+
+@pytest.mark.parametrize("at", ["restore swapped", "restore proven"])
+def test_what_was_written_between_a_kill_and_the_recovery_is_kept(stage: Stage, world: World, at: str) -> None:
+    """A week may lie between: a drill does not end it, a backup warns, and what goes back is there for an undo."""
+    before = world.look()
+    killed(world.runner.run("pg_restore", world.options(backup=stage.good), at=at))
+    world.write("a week of work", behaviour="unhealthy")
+    for check in (False, True):
+        drill = world.runner.run("pg_restore", world.options("verified", backup=stage.good), check=check)
+        failure(drill, "was interrupted", "Nothing was verified", "state recovered")
+    warned = success(world.runner.run("pg_backup", world.backup_options()))["warnings"]
+    assert any("is neither finished nor undone" in text for text in warned), warned
+
+    recovered = world.bring("pg_restore", world.options("recovered"))["recovered"]
+    assert recovered["databases"] == {world.shop: "old"}
+    assert recovered["dropped"] == []
+    [kept] = recovered["kept"]
+    assert kept == world.previous()[-1]
+    world.check(before, kept=1)
+    world.sql("postgres", f"ALTER DATABASE {kept} ALLOW_CONNECTIONS true")
+    assert world.sql(kept, "SELECT note FROM orders WHERE id = 1") == "a week of work"
+    world.sql("postgres", f"DROP DATABASE {kept}")
 
 
 def impatient(options: Dict[str, Any]) -> Dict[str, Any]:
@@ -698,7 +725,7 @@ def test_a_transaction_is_prepared_in_the_new_database(stage: Stage, world: Worl
     finally:
         world.sql(world.shop, "ROLLBACK PREPARED 'transfer 9'")
     world.recovered()
-    world.check(before)
+    world.check(before, kept=1)
 
 
 def tries(world: World) -> None:

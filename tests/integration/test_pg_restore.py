@@ -311,6 +311,18 @@ def test_several_databases_are_swapped_together(site):
         assert len(xmin.splitlines()) == 1
         assert not site.restore("undone", databases=both)["failed"]
         assert [site.name_of_first(name) for name in both] == ["later", "later"]
+
+        # After another restore of one alone, an undo of both would take the other back further than anybody meant.
+        assert not site.restore(backup="latest")["failed"]
+        existing = site.postgres.databases()
+        for check in (True, False):
+            mixed = site.restore("undone", check=check, databases=both)
+            assert mixed["failed"]
+            assert f"the last one was of {site.database} alone. Nothing was changed" in mixed["msg"]
+        assert site.postgres.databases() == existing
+        assert [site.name_of_first(name) for name in both] == ["item 1", "later"]
+        assert not site.restore("undone")["failed"]
+        assert [site.name_of_first(name) for name in both] == ["later", "later"]
     finally:
         for name in site.around(other):
             site.postgres.drop_database(name)

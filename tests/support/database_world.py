@@ -340,15 +340,16 @@ class World:
         """What lies in the backup store."""
         return sorted(path.name for path in self.dest.iterdir()) if self.dest.exists() else []
 
-    def check(self, before: Before, backup: Optional[str] = None, *databases: str) -> None:
+    def check(self, before: Before, backup: Optional[str] = None, *databases: str, kept: int = 0) -> None:
         """All is in order. With `backup` the databases are exactly what it holds, without exactly the old ones.
 
-        `databases` are those that were restored, `shop` unless told otherwise.
+        `databases` are those that were restored, `shop` unless told otherwise. `kept`: how many more previous ones
+        there are, because they were live between a kill and a way back.
         """
-        self._check_databases(before, backup, *databases)
+        self._check_databases(before, backup, *databases, kept=kept)
         self.check_processes()
 
-    def _check_databases(self, before: Before, backup: Optional[str], *databases: str) -> None:
+    def _check_databases(self, before: Before, backup: Optional[str], *databases: str, kept: int = 0) -> None:
         swapped = list(databases or [self.shop]) if backup else []
         for name, was in before.states.items():
             now = self.state(name)
@@ -359,8 +360,8 @@ class World:
                 self._check_previous(name, was)
             else:
                 assert_same(now, was)
-        kept = [name for name in self.others() if name not in before.others]
-        assert len(kept) == len(swapped), f"databases that were left: {kept}"
+        more = [name for name in self.others() if name not in before.others]
+        assert len(more) == len(swapped) + kept, f"databases that were left: {more}"
         assert all("__prev_" in name for name in self.others()), self.others()
         self.check_left()
 
