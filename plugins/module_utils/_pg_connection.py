@@ -63,6 +63,7 @@ class Connection(NamedTuple):
             "PGCONNECT_TIMEOUT": str(CONNECT_TIMEOUT),
             "PGAPPNAME": "nodeops.pm2",
             "PGCLIENTENCODING": "UTF8",
+            "PGOPTIONS": "-c statement_timeout=0",  # one of the role's could end the statement that lifts it
         }
         names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "sslmode": "PGSSLMODE"}
         names["sslrootcert"] = "PGSSLROOTCERT"

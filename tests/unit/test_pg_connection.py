@@ -76,6 +76,7 @@ def test_the_environment_holds_what_is_needed_and_nothing_of_ours(monkeypatch: p
         "PGCONNECT_TIMEOUT": "10",
         "PGAPPNAME": "nodeops.pm2",
         "PGCLIENTENCODING": "UTF8",
+        "PGOPTIONS": "-c statement_timeout=0",
     }
     assert {name: value for name, value in environment.items() if name.startswith("PG")} == expected
     assert set(environment) - set(expected) == {"PATH", "HOME", "LANG", "LC_ALL"}
