@@ -254,13 +254,7 @@ class Transaction:
         self._errors = _bus.Errors(pm2_home, namespace.name)
         self._candidates: List[Candidate] = []
         self._retire = [process for app in plan.apps for process in app.retire]
-        self._make_room = [
-            process
-            for app in plan.apps
-            if app.order == _plan.STOP_FIRST and app.start
-            for process in app.retire
-            if _plan.is_active(process)
-        ]
+        self._make_room = [process for room in plan.rooms for process in room.processes]
         self._stop = [process for app in plan.apps for process in app.stop]
         self._stopped = self._make_room + [process for process in self._stop if _plan.is_active(process)]
         self._kept = [process for app in plan.apps for process in app.keep]
@@ -298,7 +292,6 @@ class Transaction:
             if plan.app is not None and plan.start:
                 make_directories(plan.app.log_dirs)
         beside = [plan for plan in self._plan.apps if plan.order == _plan.BESIDE]
-        stop_first = [plan for plan in self._plan.apps if plan.order == _plan.STOP_FIRST]
         for plan in beside:
             self._start(plan)
         reached("beside_started")
@@ -306,11 +299,12 @@ class Transaction:
             # Nothing is stopped for a release whose first processes do not stay up or answer badly.
             self._wait(self._ready._replace(connections=self._answered_by_workers(), log=[]))
             reached("beside_up")
-        making_room = [[p for p in plan.retire if p in self._make_room] for plan in stop_first]
-        for number in self._namespace.stop_each(making_room):
+        rooms = self._plan.rooms
+        for number in self._namespace.stop_each([room.processes for room in rooms]):
             reached("room_made")
-            self._start(stop_first[number])
-            reached("stop_first_started")
+            for plan in rooms[number].apps:
+                self._start(plan)
+                reached("stop_first_started")
         if self._candidates:
             self._wait(self._ready)
             reached("gate_passed")

@@ -55,6 +55,8 @@ class Options(NamedTuple):
     ready: Dict[str, Any]
     save: bool
     max_affected: Optional[int]
+    prune_where: Optional[Callable[[Process], bool]] = None
+    """Without ``prune``: which processes are removed where they are not defined."""
     environment: Optional[Dict[str, Any]] = None
     """Variables that win over those of an ecosystem file (of a release: what the inventory says)."""
     switch: Optional[_link.Switch] = None
@@ -272,12 +274,15 @@ class Manager:
             wanted: Sequence[_plan.Defined] = apps or self._clones(live)
             self._check_watch(wanted, everything)
             plan = _plan.bring_up(wanted, live, strategy, again)
-            if options.prune:
-                surplus = [process for process in live if process.name not in {app.name for app in apps}]
-                plan = _plan.join(plan, _plan.remove(surplus, "not defined"))
-            return plan
+            names = {app.name for app in apps}
+            undefined = [process for process in live if process.name not in names and self._goes(process)]
+            return _plan.remove_undefined(plan, undefined, strategy) if undefined else plan
         chosen = self._chosen(live)
         return _plan.stop(chosen) if options.state == "stopped" else _plan.remove(chosen, "asked for")
+
+    def _goes(self, process: Process) -> bool:
+        """Whether it is removed where it is not defined."""
+        return self._options.prune or bool(self._options.prune_where and self._options.prune_where(process))
 
     def _clones(self, live: List[Process]) -> List[Clone]:
         groups = _plan.group(live)

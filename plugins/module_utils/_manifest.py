@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
@@ -35,6 +35,8 @@ class Manifest(NamedTuple):
     created_by: str
     source: Dict[str, Any]
     dependencies: List[Dict[str, Any]]
+    former: Optional[str] = None
+    """The release that was live when it was made; None for the first."""
     published: Optional[str] = None
     migrated: Optional[str] = None
     reason: Optional[str] = None
@@ -80,3 +82,25 @@ def every(layout: Layout) -> List[Manifest]:
         if manifest is not None and manifest.release == name:
             found.append(manifest)
     return sorted(found, key=lambda manifest: (manifest.published or "", manifest.created), reverse=True)
+
+
+def lineage(manifests: List[Manifest], release: str) -> List[Manifest]:
+    """What was live before ``release``, the last first; ``manifests`` as ``every`` gives them.
+
+    It is what each release names as its former one, so neither a clock that was set back nor a release that was left by
+    a rollback is in the way. Behind one that was removed it goes on with the last that was published before.
+    """
+    left = {manifest.release: manifest for manifest in manifests}
+    found: List[Manifest] = []
+    manifest = left.pop(release, None)
+    while manifest is not None and manifest.former:
+        former = left.get(manifest.former) or _last_before(manifest, left.values())
+        if former is not None:
+            found.append(left.pop(former.release))
+        manifest = former
+    return found
+
+
+def _last_before(manifest: Manifest, others: Iterable[Manifest]) -> Optional[Manifest]:
+    since = manifest.published or manifest.created
+    return next((other for other in others if other.published and other.published < since), None)

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Union
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 from ansible_collections.nodeops.pm2.plugins.module_utils._app import App
 from ansible_collections.nodeops.pm2.plugins.module_utils._clone import Clone
@@ -47,8 +47,18 @@ class AppPlan(NamedTuple):
         return max(len(self.start), len(self.retire)) + len(self.stop)
 
 
-class Plan(NamedTuple):
+class Room(NamedTuple):
+    """Processes that have to end, and the apps that are started when they have."""
+
+    processes: List[Process]
     apps: List[AppPlan]
+
+
+class Plan(NamedTuple):
+    """``leaving`` are those of the processes to remove that end before a new app is started."""
+
+    apps: List[AppPlan]
+    leaving: Tuple[Process, ...] = ()
 
     @property
     def actions(self) -> List[Action]:
@@ -57,6 +67,14 @@ class Plan(NamedTuple):
     @property
     def affected(self) -> int:
         return sum(plan.affected() for plan in self.apps)
+
+    @property
+    def rooms(self) -> List[Room]:
+        """Who makes room for whom: the old processes of an app for its new ones, and removed apps for new apps."""
+        waiting = [app for app in self.apps if app.order == STOP_FIRST and app.start]
+        rooms = [Room([p for p in app.retire if is_active(p)], [app]) for app in waiting if not _is_new(app)]
+        new = [app for app in waiting if _is_new(app)]
+        return [*rooms, Room(list(self.leaving), new)] if new else rooms
 
 
 def is_active(process: Process) -> bool:
@@ -190,5 +208,20 @@ def remove(live: Iterable[Process], reason: str) -> Plan:
     return Plan(plans)
 
 
-def join(first: Plan, second: Plan) -> Plan:
-    return Plan(first.apps + second.apps)
+def remove_undefined(plan: Plan, undefined: List[Process], strategy: str) -> Plan:
+    """``plan``, and none of the processes that are not defined.
+
+    A new app may be one of them by another name, with its port: it is started when they have ended. Workers share their
+    ports, so they are not stopped for new workers.
+    """
+    new = [app for app in plan.apps if app.app is not None and app.start and _is_new(app)]
+    has_workers = any(app.app is not None and app.app.exec_mode == "cluster_mode" for app in new)
+    leaving = [p for p in undefined if is_active(p) and not (has_workers and p.exec_mode == "cluster_mode")]
+    apps = plan.apps
+    if leaving and strategy != "replace":
+        apps = [app._replace(order=STOP_FIRST) if app in new else app for app in apps]
+    return Plan(apps + remove(undefined, "not defined").apps, tuple(leaving))
+
+
+def _is_new(app: AppPlan) -> bool:
+    return not app.keep and not any(is_active(process) for process in app.retire)

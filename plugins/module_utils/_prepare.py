@@ -116,7 +116,7 @@ class _Preparation:
             raise Pm2Error(
                 "%s exists already. Nothing was changed. Choose another release." % self._layout.release(release)
             )
-        manifest = self._manifest(release, look.revision, fingerprint, read("package.json"))
+        manifest = self._manifest(release, look.revision, fingerprint, read("package.json"), former)
         if call.check_mode:
             return self._result(manifest, former, needed=True, changed=True)
         if self._source.location == "controller" and self._source.archive is None:
@@ -233,7 +233,9 @@ class _Preparation:
             version = None
         return version if isinstance(version, str) and version else revision[:12]
 
-    def _manifest(self, release: str, revision: str, fingerprint: str, package_json: Optional[str]) -> Manifest:
+    def _manifest(
+        self, release: str, revision: str, fingerprint: str, package_json: Optional[str], former: str
+    ) -> Manifest:
         source = self._source
         return Manifest(
             release=release,
@@ -248,6 +250,7 @@ class _Preparation:
             created_by=self._call.by,
             source={"type": source.type, "location": source.location, "address": _address.shown(source.address)},
             dependencies=[],
+            former=former or None,
         )
 
     def _result(self, manifest: Manifest, former: str, needed: bool, changed: bool) -> Dict[str, Any]:

@@ -127,7 +127,8 @@ def bring(
 ) -> Dict[str, Any]:
     """Bring the processes and ``current`` to a release. ``heal``: processes that answer badly are renewed.
 
-    ``only_look``: tell what that would change. ``back``: to one that was live before.
+    ``only_look``: tell what that would change. ``back``: to one that was live before, and without the processes that
+    only later releases had: they run in those.
     """
     switch = _link.Switch(call.layout.current, live.link, call.layout.link_text(manifest.release))
     switches = switch.before != switch.after
@@ -135,6 +136,8 @@ def bring(
     _checks.hide(recipe["ready"], call.redactor)
     if recipe["apps"] or recipe["ecosystem"]:
         options = _engine_options(call, manifest, recipe, switch, heal)
+        if back:
+            options = options._replace(prune_where=lambda process: _runs_in_another(call, process, manifest.release))
         manager = Manager(options, only_look or call.check_mode, call.redactor)
         try:
             result = manager.run()
@@ -246,7 +249,7 @@ def _try_files(call: Call, ready: _checks.Ready, switch: _link.Switch) -> None:
 
 def _left_over(call: Call, prune: bool) -> List[str]:
     """The processes that a release without any would leave: of the namespace, or those of it that run in releases."""
-    home, top = call.options.pm2_home, os.path.realpath(call.layout.releases)
+    home = call.options.pm2_home
     try:
         daemon = _daemon.find_unless_deaf(home) if os.path.isdir(home) else None
     except Pm2Error as error:
@@ -254,13 +257,15 @@ def _left_over(call: Call, prune: bool) -> List[str]:
             raise
         call.warnings.append("Whether an earlier release has left processes cannot be told: %s" % error)
         return []
-
-    def runs_here(process: Process) -> bool:
-        places = (process.pm2_env.get(key) for key in ("pm_cwd", "pm_exec_path"))
-        return any(_placed.is_below(os.path.realpath(place), top) for place in places if isinstance(place, str))
-
     processes = _apply.ours(daemon.processes, call.options.namespace) if daemon else []
-    return sorted({process.name for process in processes if prune or runs_here(process)})
+    return sorted({process.name for process in processes if prune or _runs_in_another(call, process, "")})
+
+
+def _runs_in_another(call: Call, process: Process, release: str) -> bool:
+    """Whether it runs in a release of the application, other than ``release``."""
+    places = [process.pm2_env.get(key) for key in ("pm_cwd", "pm_exec_path")]
+    found = {_retention.release_of(call.layout, os.path.realpath(p)) for p in places if isinstance(p, str)}
+    return bool(found - {"", release})
 
 
 def _removal(call: Call, recipe: Dict[str, Any], back: bool) -> Optional[Options]:

@@ -26,13 +26,16 @@ _IN_A_PATH = re.compile("/releases/(%s)" % _layout.ID)
 def removable(manifests: List[Manifest], live: str, referenced: Set[str], keep: int, run: str) -> List[str]:
     """The ids that may go; ``manifests`` with the last published first.
 
-    Kept are the ``keep`` last good ones (the live one counts), the last good one besides the live one, the last that
-    failed (to look at), what ``referenced`` names, and what this ``run`` has prepared.
+    Kept are the ``keep`` last good ones (the live one counts; before others those that were live before it), the last
+    good one besides the live one, the last made that failed (to look at), what ``referenced`` names, and what this
+    ``run`` has prepared.
     """
-    good = [manifest.release for manifest in manifests if manifest.good and manifest.release != live]
+    before = _manifest.lineage(manifests, live)
+    ranked = before + [manifest for manifest in manifests if manifest not in before and manifest.release != live]
+    good = [manifest.release for manifest in ranked if manifest.good]
     kept = {live, *good[: max(keep - 1, 1)], *referenced}
-    failed = [m.release for m in manifests if m.status in (_manifest.BAD, _manifest.ROLLED_BACK) and m.release != live]
-    kept.update(failed[:1])
+    failed = [manifest for manifest in ranked if manifest.status in (_manifest.BAD, _manifest.ROLLED_BACK)]
+    kept.update(manifest.release for manifest in sorted(failed, key=lambda manifest: manifest.created)[-1:])
     kept.update(manifest.release for manifest in manifests if manifest.unfinished and manifest.run == run)
     return [manifest.release for manifest in manifests if manifest.release not in kept]
 
@@ -46,7 +49,7 @@ def referenced(layout: Layout, pm2_home: str) -> Set[str]:
     current = _link.target(layout.current)
     if current is not None:
         found.add(layout.release_named_by(current))
-        found.add(_release_of(layout, os.path.realpath(layout.current)))
+        found.add(release_of(layout, os.path.realpath(layout.current)))
     daemon = _daemon.find(pm2_home)
     if daemon is not None:
         found.update(_mentioned(item.get("pm2_env") for item in daemon.read()))
@@ -63,7 +66,7 @@ def _mentioned(things: Iterable[Any]) -> Set[str]:
     return found | {name.rstrip("._+-") for name in found}  # of a text that goes on behind it
 
 
-def _release_of(layout: Layout, real_path: str) -> str:
+def release_of(layout: Layout, real_path: str) -> str:
     """The id of the release that it is or lies in, "" for none."""
     top = os.path.realpath(layout.releases) + os.sep
     return real_path[len(top) :].split(os.sep)[0] if real_path.startswith(top) else ""
@@ -75,7 +78,7 @@ def _in_use(layout: Layout) -> Set[str]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
-                found.add(_release_of(layout, os.readlink("/proc/%s/cwd" % entry)))
+                found.add(release_of(layout, os.readlink("/proc/%s/cwd" % entry)))
     return found
 
 

@@ -21,8 +21,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manif
 def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wanted: Optional[str]) -> Manifest:
     """The release to go back to; ``manifests`` with the last published first.
 
-    Without ``wanted`` the last good one that was published before the live one: so a second rollback goes further back
-    and never forward again. ``wanted`` is an id, of a release of whatever status, or the version of a good one. Raises
+    Without ``wanted`` the last good one that was live before the live one: so a second rollback goes further back and
+    never forward again. ``wanted`` is an id, of a release of whatever status, or the version of a good one. Raises
     Pm2Error when there is none.
     """
     if wanted is not None:
@@ -36,10 +36,8 @@ def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wa
                 % (wanted, _listed(manifests, current))
             )
         return found[0]
-    since = live.published if live is not None else None
-    for manifest in manifests:
-        older = since is None or (manifest.published or "") < since
-        if manifest.good and manifest.release != current and older:
+    for manifest in manifests if live is None else _manifest.lineage(manifests, live.release):
+        if manifest.good and manifest.release != current:
             return manifest
     raise Pm2Error(
         "There is no earlier good release to go back to. Nothing was changed. There are: %s. One of them can be asked "
@@ -67,14 +65,15 @@ def roll_back(call: Call) -> Dict[str, Any]:
         directory = call.layout.release(chosen.release)
         if not os.path.isdir(directory):
             raise Pm2Error("%s is not there any more. Nothing was changed." % directory)
+        after = live.release in [manifest.release for manifest in _manifest.lineage(ours, chosen.release)]
         try:
             result = _publish.bring(call, live, chosen, _recipe.read(call.layout, chosen.release), back=True)
         except Pm2Error as error:
             if error.details.get("committed"):
-                _mark(call, chosen, live)
+                _mark(call, chosen, None if after else live.manifest)
             raise
         if not call.check_mode:
-            _mark(call, chosen, live)
+            _mark(call, chosen, None if after else live.manifest)
             if result["changed"]:
                 call.record("rolled back", chosen, former=live.release or None, actions=len(result["actions"]))
     if not call.check_mode:
@@ -92,10 +91,11 @@ def _check_left(call: Call, live: Live) -> None:
         )
 
 
-def _mark(call: Call, chosen: Manifest, live: Live) -> None:
-    published, left = chosen.published or chosen.created, live.manifest
-    if left is not None and live.release != chosen.release and published < (left.published or ""):
+def _mark(call: Call, chosen: Manifest, left: Optional[Manifest]) -> None:
+    """``left``: the release that was gone back from."""
+    if left is not None and left.release != chosen.release:
         reason = "rolled back by %s at %s" % (call.by, _history.now())
         _publish.mark(call, left._replace(status=_manifest.ROLLED_BACK, reason=reason))
     if not chosen.good:
+        published = chosen.published or chosen.created
         _publish.mark(call, chosen._replace(status=_manifest.GOOD, published=published, reason=None))

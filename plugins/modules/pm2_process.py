@@ -79,6 +79,8 @@ options:
   prune:
     description:
       - Remove processes of this namespace that are not defined.
+      - A new app may be one of them with another name, on the same port. So it is started when they have ended, unless
+        O(strategy=replace); cluster apps, whose workers share their ports, do not wait for one another.
     type: bool
     default: false
   strategy:

@@ -292,6 +292,11 @@ def test_a_current_that_is_no_link(app: Application, kind: str) -> None:
 def other_version(app: Application, **more: Any) -> Dict[str, Any]:
     """A deploy of version 2 with other options of published; its result."""
     app.release("2")
+    return published(app, **more)
+
+
+def published(app: Application, **more: Any) -> Dict[str, Any]:
+    """A deploy with other options of published; its result."""
     run = app.run()
     release = app.call("pm2_release", app.prepared_options(run))["release"]
     return app.call("pm2_release", app.published_options(run, release, **more))
@@ -368,6 +373,51 @@ def test_the_way_back_to_files_takes_the_processes_of_the_release_away(app: Appl
     assert back["actions"] == foreseen["actions"]
     assert app.pids() == {name: pid for name, pid in before.items() if name.startswith("other")}
     assert app.saved_directories() == {app.root.parent.name}
+
+
+def test_a_rollback_takes_away_what_only_the_later_release_had(app: Application) -> None:
+    """Of the application; what else runs in the namespace stays, and so does what a bad rollback would have removed."""
+    first = app.deployed()["release"]
+    script = app.root.parent / "other.js"
+    script.write_text("setInterval(() => {}, 1000);")
+    connection = {"pm2_home": app.pm2.home, "pm2_executable": app.pm2.executable}
+    other = {"name": "other", "script": str(script)}
+    assert not app.call("pm2_process", {**connection, "namespace": app.namespace, "apps": [other]})["failed"]
+    names = set(app.pids())
+    more = [*app.apps(), {**app.apps()[1], "name": "mailer"}]
+    second = other_version(app, apps=more)["release"]
+    pids = app.pids()
+    assert set(pids) - names == {"mailer-0"}
+    few = app.roll_back(max_affected=3)
+    assert "4 processes" in few["msg"]
+    assert app.pids() == pids
+    foreseen = modules.call("pm2_release", app.options("rolled_back", app.run()), check=True)
+    assert app.pids() == pids
+    back = app.roll_back()
+    assert back["actions"] == foreseen["actions"]
+    assert (back["release"], app.manifest(second)["former"]) == (first, first)
+    assert set(app.pids()) == names
+    assert app.pids()["other-0"] == pids["other-0"]
+    assert app.directories() == app.saved_directories() == {first, app.root.parent.name}
+    assert (app.current(), app.served()) == (first, {"1"})
+
+
+@pytest.mark.parametrize("mode", ["fork", "cluster"])
+def test_an_app_that_is_renamed_keeps_its_port(app: Application, mode: str) -> None:
+    """There and back: the one of the old name ends before the one of the new name listens."""
+    api = {**app.apps()[0], "exec_mode": mode, "instances": 1}
+    renamed = {**api, "name": "web"}
+    assert not published(app, apps=[api])["failed"]
+    done = other_version(app, apps=[renamed], prune=True)
+    assert not done["failed"], done
+    assert [(a["action"], a["name"]) for a in done["actions"]] == [("start", "web"), ("delete", "api")]
+    assert app.served() == {"2"}
+    app.release("3", health=500)
+    bad = published(app, apps=[api], prune=True)
+    assert bad["rolled_back"] is True
+    assert (app.directories(), set(app.pids())) == ({done["release"]}, {"web-0"})
+    assert not app.roll_back()["failed"]
+    assert (app.served(), set(app.pids())) == ({"1"}, {"api-0"})
 
 
 def test_a_static_site_needs_no_daemon(app: Application) -> None:

@@ -196,7 +196,42 @@ def test_removing_takes_all_of_them(base: Path) -> None:
 def test_affected_counts_over_all_apps(base: Path) -> None:
     app, other = app_of(base, **CLUSTER), app_of(base, name="other")
     up = _plan.bring_up([app], [], "auto", False)
-    assert _plan.join(up, _plan.remove([live(other, 0)], "not defined")).affected == 3
+    assert _plan.remove_undefined(up, [live(other, 0)], "auto").affected == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "strategy", "ending"),
+    [
+        ({}, {}, "auto", ["old"]),  # it may be the same with another name, on the same port
+        ({}, {}, "replace", []),
+        ({}, {}, "restart", ["old"]),
+        (CLUSTER, CLUSTER, "auto", []),
+        ({}, CLUSTER, "auto", ["old"]),
+        (CLUSTER, {}, "auto", ["old"]),
+    ],
+)
+def test_a_new_app_waits_for_those_that_are_removed(
+    base: Path, old: Json, new: Json, strategy: str, ending: List[str]
+) -> None:
+    kept, other = app_of(base, name="kept"), live(app_of(base, name="old", **old), 0, pm_id=9)
+    up = _plan.bring_up([kept, app_of(base, name="new", **new)], [live(kept, 0)], strategy, False)
+    plan = _plan.remove_undefined(up, [other], strategy)
+    rooms = [([p.name for p in room.processes], [app.name for app in room.apps]) for room in plan.rooms]
+    assert rooms == ([(ending, ["new"])] if ending else [])
+    assert [action["action"] for action in plan.actions] == ["start"] * new.get("instances", 1) + ["delete"]
+
+
+def test_a_renamed_cluster_app_is_not_stopped_for_a_new_worker(base: Path) -> None:
+    old = [live(app_of(base, name="old", **CLUSTER), 0), live(app_of(base, name="job"), 0, pm_id=9)]
+    up = _plan.bring_up([app_of(base, name="api", **CLUSTER), app_of(base, name="worker")], [], "auto", False)
+    (room,) = _plan.remove_undefined(up, old, "auto").rooms
+    assert [process.name for process in room.processes] == ["job"]
+
+
+def test_nobody_waits_for_what_does_not_run(base: Path) -> None:
+    old = live(app_of(base, name="old"), 0, pid=0, status="stopped")
+    up = _plan.bring_up([app_of(base, name="new")], [], "auto", False)
+    assert _plan.remove_undefined(up, [old], "auto").rooms == []
 
 
 def test_no_reason_shows_a_value(base: Path) -> None:

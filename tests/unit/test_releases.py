@@ -21,7 +21,14 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._rollback import choos
 GOOD, BAD, BACK, BUILT = _manifest.GOOD, _manifest.BAD, _manifest.ROLLED_BACK, _manifest.BUILT
 
 
-def manifest(release: str, status: str = GOOD, published: bool = True, run: str = "run", version: str = "") -> Manifest:
+def manifest(
+    release: str,
+    status: str = GOOD,
+    published: bool = True,
+    run: str = "run",
+    version: str = "",
+    former: Optional[str] = None,
+) -> Manifest:
     """One whose times go with its id."""
     return Manifest(
         release=release,
@@ -36,8 +43,18 @@ def manifest(release: str, status: str = GOOD, published: bool = True, run: str 
         created_by="joe@desk",
         source={},
         dependencies=[],
+        former=former,
         published=release if published else None,
     )
+
+
+def one_after_the_other(statuses: dict[str, str]) -> List[Manifest]:
+    """Each was deployed over the one before; those that failed never were live."""
+    made, live = [], None
+    for release, status in statuses.items():
+        made.append(manifest(release, status, published=status != BAD, former=live))
+        live = live if status == BAD else release
+    return newest_first(*made)
 
 
 def newest_first(*manifests: Manifest) -> List[Manifest]:
@@ -57,9 +74,34 @@ def newest_first(*manifests: Manifest) -> List[Manifest]:
 def test_without_a_wish_it_is_the_last_good_one_before_the_live_one(
     statuses: dict[str, str], live: str, chosen: str
 ) -> None:
-    manifests = newest_first(*(manifest(release, status) for release, status in statuses.items()))
+    manifests = one_after_the_other(statuses)
     alive = next((item for item in manifests if item.release == live), None)
     assert choose(manifests, alive, live, None).release == chosen
+
+
+def test_a_release_that_was_skipped_by_a_rollback_is_not_gone_back_to() -> None:
+    """From r3 to r1, which was asked for, and on to r4."""
+    skipped = [manifest("r1"), manifest("r2", former="r1"), manifest("r3", BACK, former="r2")]
+    manifests = newest_first(*skipped, manifest("r4", former="r1"))
+    assert choose(manifests, manifests[0], "r4", None).release == "r1"
+    with pytest.raises(Pm2Error, match="no earlier good release"):
+        choose(manifests, manifests[-1], "r1", None)
+
+
+def test_a_clock_that_was_set_back_does_not_matter() -> None:
+    manifests = newest_first(manifest("r9"), manifest("r1", former="r9"), manifest("r2", former="r1"))
+    live = next(item for item in manifests if item.release == "r2")
+    assert choose(manifests, live, "r2", None).release == "r1"
+    assert choose(manifests, manifests[-1], "r1", None).release == "r9"
+    with pytest.raises(Pm2Error, match="no earlier good release"):
+        choose(manifests, manifests[0], "r9", None)
+
+
+def test_behind_a_release_that_was_removed_it_is_the_last_published_before() -> None:
+    manifests = newest_first(manifest("r1"), manifest("r2", former="r1"), manifest("r4", former="r3"))
+    assert [item.release for item in _manifest.lineage(manifests, "r4")] == ["r2", "r1"]
+    circle = newest_first(manifest("r1", former="r2"), manifest("r2", former="r1"))
+    assert [item.release for item in _manifest.lineage(circle, "r2")] == ["r1"]  # edited by hand
 
 
 @pytest.mark.parametrize(
@@ -72,7 +114,7 @@ def test_without_a_wish_it_is_the_last_good_one_before_the_live_one(
     ],
 )
 def test_where_there_is_none_it_says_what_there_is(statuses: dict[str, str], live: str) -> None:
-    manifests = newest_first(*(manifest(release, status) for release, status in statuses.items()))
+    manifests = one_after_the_other(statuses)
     alive = next((item for item in manifests if item.release == live), None)
     with pytest.raises(Pm2Error, match="no earlier good release") as refusal:
         choose(manifests, alive, live, None)
@@ -99,11 +141,11 @@ def removable(manifests: List[Manifest], live: str, keep: int, *referenced: str)
 
 
 def test_what_may_go() -> None:
-    good = newest_first(*(manifest(f"r{number}") for number in range(1, 7)))
+    good = one_after_the_other({f"r{number}": GOOD for number in range(1, 7)})
     assert removable(good, "r6", 3) == ["r1", "r2", "r3"]
     assert removable(good, "r6", 3, "r1", "r2") == ["r3"]
     assert removable(good, "r6", 1) == ["r1", "r2", "r3", "r4"]  # the last good one before the live one stays
-    assert removable(good, "r2", 2) == ["r1", "r3", "r4", "r5"]
+    assert removable(good, "r2", 2) == ["r3", "r4", "r5", "r6"]
     assert removable(good, "r6", 100) == []
 
 
@@ -117,6 +159,18 @@ def test_what_failed_and_what_was_never_finished_may_go() -> None:
         manifest("r6"),
     )
     assert removable(manifests, "r6", 5) == ["r2", "r4"]  # the last that failed is kept to be looked at
+
+
+def test_those_that_were_live_before_are_kept_before_others_and_the_last_that_failed_by_its_making() -> None:
+    manifests = newest_first(
+        manifest("r1"),
+        manifest("r2", former="r1"),
+        manifest("r3", BACK, former="r2"),
+        manifest("r4", former="r1"),
+        manifest("r5", BAD, published=False, former="r4"),
+        manifest("r6", former="r4"),
+    )
+    assert removable(manifests, "r6", 3) == ["r2", "r3"]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", ".hidden", "-x", "a b", "x" * 121, "ä", "a\n"])
