@@ -244,7 +244,7 @@ def pruned(call: Call, result: Dict[str, Any]) -> Dict[str, Any]:
 def verify(call: Call) -> Dict[str, Any]:
     """Read all of a backup, the newest unless named: its files, and its archives as a restore would."""
     store, wanted = call.store, call.params["backup"]
-    backup = _newest(call) if wanted == _store.LATEST else store.find(wanted, _store.POSTGRESQL, call.scope)
+    backup = _newest(call) if wanted == _store.LATEST else _named(call)
     tools = _pg_tools.find(call.params["pg_bindir"])
     if call.check_mode:
         problems = look(call, backup, tools)
@@ -263,7 +263,20 @@ def verify(call: Call) -> Dict[str, Any]:
 def _newest(call: Call) -> Backup:
     """The newest of the scope, good or not: a bad one is what is to be found."""
     backups = call.store.backups(scope=call.scope)
-    return backups[-1] if backups else call.store.find(_store.LATEST, _store.POSTGRESQL, call.scope)
+    return backups[-1] if backups else call.store.newest_good(_all(call), _store.described(call.scope))
+
+
+def _named(call: Call) -> Backup:
+    """The one with the id that is given, made here or imported. Raises Pm2Error."""
+    backup = call.store.find(call.params["backup"], _store.POSTGRESQL)
+    scope = _store.of_imports(call.scope) if backup.is_imported else call.scope
+    return call.store.find(backup.id, _store.POSTGRESQL, scope)
+
+
+def _all(call: Call) -> List[Backup]:
+    """Of the scope, made here or imported, in the order they were made."""
+    scopes = (call.scope, _store.of_imports(call.scope))
+    return [backup for backup in call.store.backups(_store.POSTGRESQL) if backup.scope in scopes]
 
 
 def look(call: Call, backup: Backup, tools: Tools) -> List[str]:
@@ -312,7 +325,7 @@ def warn_of_unfinished(call: Call) -> None:
 
 def verify_unfinished(call: Call, tools: Tools) -> None:
     """Verify what a run that was killed has written and could not verify any more."""
-    for backup in call.store.backups(scope=call.scope):
+    for backup in _all(call):
         if backup.verification is None:
             call.store.note_verified(backup, _HOW, look(call, backup, tools))
 

@@ -74,9 +74,7 @@ def run(call: Call) -> Dict[str, Any]:
         content = _look(stream, call.params["source"], sha256)
         known = _imported_before(call, sha256)
         if known:
-            with call.locked("Nothing was removed"):
-                result = _pg_backup.pruned(call, {"backup": _pg_backup.shown(known)})
-            return {"changed": bool(result.get("removed")), **result}
+            return {"changed": False, "backup": _pg_backup.shown(known)}
         with connection(call.params) as reached:
             tools, version = _psql.tools_for(call.params, reached)
             _pg_tools.check_client(tools, version, call.params["accept_vulnerable_client"])
@@ -92,9 +90,9 @@ def run(call: Call) -> Dict[str, Any]:
                         found = _pg_backup.dump(call, draft, tools, reached, name, "1.dump", scratch)
                         made = {"source": os.path.basename(call.params["source"]), "sha256": sha256}
                         databases = {name: {**found, **outside}}
-                        everything = {"databases": databases, "imported": made}
+                        everything = {"databases": databases, _store.IMPORTED: made}
                         backup = _pg_backup.commit(call, draft, tools, version, everything)
-                return {"changed": True, "backup": _pg_backup.shown(backup), **_pg_backup.pruned(call, {})}
+                return {"changed": True, "backup": _pg_backup.shown(backup)}
 
 
 def _check(call: Call) -> "tuple[str, str]":
@@ -125,10 +123,9 @@ def _check_psql(tools: Tools) -> None:
 
 def _imported_before(call: Call, sha256: str) -> Optional[Backup]:
     def is_it(backup: Backup) -> bool:
-        imported = backup.manifest["content"].get("imported") or {}
-        return backup.good and imported.get("sha256") == sha256
+        return backup.good and bool(backup.manifest["content"][_store.IMPORTED]["sha256"] == sha256)
 
-    return next(filter(is_it, reversed(call.store.backups(scope=call.scope))), None)
+    return next(filter(is_it, reversed(call.store.backups(scope=_store.of_imports(call.scope)))), None)
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------

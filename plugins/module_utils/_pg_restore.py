@@ -254,17 +254,23 @@ class _Call:
         return backup, _pg_preflight.check_backup(backup, self._databases, params["environment"], params["namespace"])
 
     def _latest(self) -> str:
-        """The newest good one of this environment that has all the databases. Raises Pm2Error saying what there is."""
+        """The newest good one of this environment that has all the databases, and was not imported.
+
+        Raises Pm2Error saying what there is.
+        """
         environment, namespace = self._params["environment"], self._params["namespace"]
         backups = self._store.backups(_store.POSTGRESQL)
         fit = [b for b in backups if set(self._databases) <= set(b.manifest["content"].get("databases") or ())]
         ours = [b for b in fit if b.manifest["environment"] == environment]
         ours = [b for b in ours if namespace is None or b.manifest["namespace"] in (None, namespace)]
-        good = [b for b in ours if b.good]
+        own = [b for b in ours if not b.is_imported]
+        good = [b for b in own if b.good]
         if good or (fit and not ours):
             return (good or fit)[-1].id  # of another environment: it is refused, with what is wrong
-        scope = (_store.POSTGRESQL, environment, namespace, tuple(sorted(self._databases)))
-        return self._store.find(_store.LATEST, _store.POSTGRESQL, ours[-1].scope if ours else scope).id
+        asked = (_store.POSTGRESQL, environment, namespace, tuple(sorted(self._databases)))
+        scope = own[-1].scope if own else asked
+        shown = [b for b in ours if b.is_imported or b.scope == scope]
+        return self._store.newest_good(shown, _store.described(scope)).id
 
     def _checked(self, backup: Backup) -> None:
         """Its bytes. Raises Pm2Error before any program of PostgreSQL sees them."""

@@ -39,7 +39,7 @@ def status(
 def _database(server: Server, name: str, existing: Sequence[str], backups: Sequence[_store.Backup]) -> Dict[str, Any]:
     live = _pg_databases.read(server, name)
     mine = [backup for backup in backups if name in (backup.manifest["content"].get("databases") or ())]
-    good = [backup for backup in mine if backup.good]
+    good = [backup for backup in mine if backup.good and not backup.is_imported]
     return {
         "name": name,
         "exists": live is not None,

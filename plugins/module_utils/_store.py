@@ -36,6 +36,8 @@ Scope = Tuple[str, Optional[str], Optional[str], Tuple[str, ...]]
 
 FORMAT = 1
 PM2, POSTGRESQL = "pm2", "postgresql"
+IMPORTED = "imported"
+"""In ``content``: where a backup was imported from. Nobody knows of when its data is."""
 LATEST = "latest"
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 NOTHING_CHANGED = "Nothing was changed."
@@ -79,6 +81,10 @@ class Backup(NamedTuple):
         return cast(str, self.manifest["kind"])
 
     @property
+    def is_imported(self) -> bool:
+        return IMPORTED in self.manifest["content"]
+
+    @property
     def created(self) -> datetime.datetime:
         """UTC, as the clock of the host said it."""
         return datetime.datetime.strptime(self.manifest["created"], _TIME).replace(tzinfo=datetime.timezone.utc)
@@ -86,7 +92,8 @@ class Backup(NamedTuple):
     @property
     def scope(self) -> Scope:
         databases = self.manifest["content"].get("databases") or ()
-        return self.kind, self.manifest["environment"], self.manifest["namespace"], tuple(sorted(databases))
+        own = self.kind, self.manifest["environment"], self.manifest["namespace"], tuple(sorted(databases))
+        return of_imports(own) if self.is_imported else own
 
     @property
     def size(self) -> int:
@@ -337,19 +344,26 @@ class Store:
         return backup
 
     def newest_good(self, backups: List[Backup], of: str) -> Backup:
-        """Of some in the order they were made; ``of`` says in the error what they are of. Raises Pm2Error."""
+        """Of some in the order they were made, but for what is imported: the newest of those may be years old.
+
+        ``of`` says in the error what they are of. Raises Pm2Error, which also names those that are imported.
+        """
         self._must_be_there()
-        good = [backup for backup in backups if backup.good]
+        own = [backup for backup in backups if not backup.is_imported]
+        good = [backup for backup in own if backup.good]
         if good:
             return good[-1]
-        if backups:
+        imported = [backup.id for backup in backups if backup.is_imported and backup.good][-_SHOWN:]
+        ids = ", ".join(reversed(imported))
+        advice = " What is imported is never latest; name it by its id: %s." % ids if imported else ""
+        if own:
             raise Pm2Error(
                 "None of the %d backups of %s in %s is verified as good. %s Verify the newest (%s) with state: "
-                "verified, or name one by its id." % (len(backups), of, self.dest, NOTHING_CHANGED, backups[-1].id)
+                "verified, or name one by its id.%s" % (len(own), of, self.dest, NOTHING_CHANGED, own[-1].id, advice)
             )
         broken = self.broken()
         also = "" if not broken else " What is there cannot be trusted: %s." % _listed(broken)
-        raise Pm2Error("There is no backup of %s in %s.%s %s" % (of, self.dest, also, NOTHING_CHANGED))
+        raise Pm2Error("There is no backup of %s in %s.%s %s%s" % (of, self.dest, also, NOTHING_CHANGED, advice))
 
     def _must_be_there(self) -> None:
         if not self.exists:
@@ -558,6 +572,12 @@ class Draft:
             raise _not_written(error) from error
         _points.reached("store backup committed")
         return Backup(self.id, path, manifest, None)
+
+
+def of_imports(scope: Scope) -> Scope:
+    """The row in which the imported ones of the same databases are: apart from those that are made by schedule."""
+    kind, environment, namespace, databases = scope
+    return "%s %s" % (IMPORTED, kind), environment, namespace, databases
 
 
 def described(scope: Scope) -> str:

@@ -47,12 +47,14 @@ options:
       - V(pruned) removes what the keep rules let go.
       - V(imported) makes a backup of O(source), a plain dump of C(pg_dump) that you already have. It is loaded into a
         database of its own, which is dropped afterwards; the live one is not touched. The same source is imported once.
+        What is imported is never taken for V(latest), only by its id. No keep rule counts or removes it, and none is
+        applied by the import.
     type: str
     choices: [present, verified, pruned, imported]
     default: present
   backup:
     description:
-      - With O(state=verified) the id of a backup, or V(latest).
+      - With O(state=verified) the id of a backup, or V(latest) for the newest that was not imported.
     type: str
     default: latest
   source:
@@ -164,17 +166,17 @@ problems:
   elements: str
 removed:
   description: The backups that were removed, oldest first.
-  returned: when there are keep rules
+  returned: with O(state=present), O(state=pruned), when there are keep rules
   type: list
   elements: str
 kept:
-  description: The backups of these databases that are there, oldest first.
-  returned: when there are keep rules
+  description: The backups of these databases that are there, oldest first. What was imported is not among them.
+  returned: with O(state=present), O(state=pruned), when there are keep rules
   type: list
   elements: str
 reasons:
   description: Why each backup was kept.
-  returned: when there are keep rules
+  returned: with O(state=present), O(state=pruned), when there are keep rules
   type: dict
 """
 

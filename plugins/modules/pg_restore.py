@@ -53,6 +53,7 @@ options:
   backup:
     description:
       - The id of a backup, or V(latest) for the newest that was verified as good and has all O(databases).
+      - What was imported is never V(latest). Give its id.
       - Backups of another O(environment) are refused, and so are those of another O(namespace).
     type: str
     default: latest
@@ -288,7 +289,7 @@ status:
           type: list
           elements: str
         backups:
-          description: How many backups have it.
+          description: How many backups have it, imported ones too.
           type: int
         newest_good_backup:
           description: The id of the one that V(latest) would take, if it has all databases of that call.

@@ -585,21 +585,53 @@ def test_imported(place: Place, source: Source, postgres: Server, pack: Callable
     again = place.call(**options)
     assert not again["changed"]
     assert again["backup"]["id"] == backup
-    assert place.call(state="verified", namespace="shop")["problems"] == []
+    assert place.call(state="verified", namespace="shop", backup=backup)["problems"] == []
     postgres.drop_database(restored)
     assert not [name for name in postgres.databases() if "__new_" in name]
 
 
-def test_imported_again_with_rules(place: Place, source: Source):
-    """Nothing is made, and what the rules let go is removed all the same."""
-    options = source.options(source.text.encode())
+def test_what_is_imported_counts_for_no_rule(place: Place, source: Source):
+    """No rule removes it, and for it no backup that was made here."""
+    made = [place.call()["backup"]["id"] for _round in range(2)]
+    options = source.options(source.text.encode(), keep_last=1)
     imported = place.call(**options)["backup"]["id"]
-    others = [place.call()["backup"]["id"] for _round in range(2)]
-    result = place.call(keep_last=1, minimum=1, **options)
-    assert result["changed"]
-    assert result["backup"]["id"] == imported
-    assert result["removed"] == [imported, others[0]]
-    assert place.backups() == [others[1]]
+    again = place.call(**options)
+    assert (again["changed"], again["backup"]["id"]) == (False, imported)
+    result = place.call(state="pruned", keep_last=1)
+    assert (result["kept"], result["removed"]) == (made[1:], made[:1])
+    assert sorted(place.backups()) == sorted([made[1], imported])
+
+
+def test_what_is_imported_is_never_the_latest(place: Place, source: Source):
+    """It is taken by its id."""
+
+    def restore(**more: Any) -> Dict[str, Any]:
+        return call("pg_restore", {**place.options(state="verified"), **more})
+
+    imported = place.call(**source.options(source.text.encode()))["backup"]["id"]
+    words = f"What is imported is never latest; name it by its id: {imported}."
+    failed = restore()
+    assert f"There is no backup of postgresql {place.database} in production" in failed["msg"]
+    assert words in failed["msg"]
+    place.fails(words, state="verified")
+    place.fails(f"is of imported postgresql {place.database}", state="verified", backup=imported, environment="other")
+    assert place.call(state="verified", backup=imported)["problems"] == []
+    drill = restore(backup=imported)
+    assert (drill["failed"], drill["backup"]) == (False, imported), drill
+
+    place.postgres.psql(place.database, "DELETE FROM items")
+    made = place.call()["backup"]["id"]
+    again = place.call(**source.options(source.text.encode() + b"--\n"))["backup"]["id"]
+    assert len({imported, made, again}) == 3
+    assert restore()["backup"] == made
+    assert place.call(state="verified")["backup"]["id"] == made
+    [status] = restore(state="status")["status"]["databases"]
+    assert (status["backups"], status["newest_good_backup"]) == (3, made)
+    done = call("pg_restore", {**place.options(backup=imported), "confirm": [place.database]})
+    assert not done["failed"], done
+    assert place.postgres.psql(place.database, "SELECT count(*) FROM items") == "500"
+    [previous] = [each["previous"] for each in done["databases"]]
+    place.postgres.drop_database(previous)
 
 
 def test_a_disk_without_room_for_an_import(place: Place, source: Source, monkeypatch: pytest.MonkeyPatch):

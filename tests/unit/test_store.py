@@ -320,6 +320,23 @@ def test_latest_is_the_newest_good_one_of_its_kind(store: Store) -> None:
     assert store.find(good.id, "pm2") == good
 
 
+def test_what_is_imported_is_in_a_row_of_its_own_and_never_the_latest(store: Store) -> None:
+    content: Dict[str, Any] = {"databases": {"shop": {}}}
+    imported = make(store, kind="postgresql", content={**content, "imported": {}})
+    assert imported.scope == ("imported postgresql", "production", None, ("shop",))
+    words = f"What is imported is never latest; name it by its id: {imported.id}."
+    refused(words, store.find, "latest", "postgresql")
+    bad = make(store, kind="postgresql", content=content, problems=["damaged"])
+    said = refused(words, store.find, "latest", "postgresql")
+    assert f"None of the 1 backups of kind postgresql in {store.dest} is verified as good" in said
+    assert f"({bad.id})" in said
+    good = make(store, kind="postgresql", content=content)
+    again = make(store, kind="postgresql", content={**content, "imported": {}})
+    assert store.find("latest", "postgresql") == good
+    assert store.find(again.id, "postgresql") == again
+    assert store.backups(scope=good.scope) == [bad, good]
+
+
 @pytest.mark.parametrize(
     "wanted", ["", ".", "..", "../store", "a/b", "/etc", "latest ", "20261124T105400Z-pm2-0a1b2c/../x", "x\0", "\n"]
 )
