@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import AbstractSet, Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
@@ -371,13 +370,7 @@ def _foreseen(call: _Call, is_good: bool) -> Dict[str, Any]:
     """What would be removed once the backup is made that check mode does not make."""
     if call.rules is None or not call.store.exists or not is_good:
         return _pruning(call, is_good)
-    now = _store.now()
-    manifest = {"sequence": sys.maxsize, "created": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
-    foreseen = _store.Backup("", "", manifest, {"problems": []})
-    backups = [*call.store.backups(scope=call.scope), foreseen]
-    kept, removed, reasons = _keep.choose(backups, call.rules, now)
-    reasons.pop(foreseen.id)
-    return {"kept": [each.id for each in kept[:-1]], "removed": [each.id for each in removed], "reasons": reasons}
+    return _warned(call, _keep.foresee(call.store.backups(scope=call.scope), call.rules, _store.now()))
 
 
 def _pruning(call: _Call, is_good: bool) -> Dict[str, Any]:
@@ -386,7 +379,10 @@ def _pruning(call: _Call, is_good: bool) -> Dict[str, Any]:
         return {}
     if not is_good:
         return {"removed": [], "kept": [each.id for each in call.store.backups(scope=call.scope)], "reasons": {}}
-    result = _keep.prune(call.store, call.scope, call.rules, _store.now(), call.check_mode)
-    for warning in result.pop("warnings"):
+    return _warned(call, _keep.prune(call.store, call.scope, call.rules, _store.now(), call.check_mode))
+
+
+def _warned(call: _Call, outcome: Dict[str, Any]) -> Dict[str, Any]:
+    for warning in outcome.pop("warnings"):
         call.warn(warning)
-    return result
+    return outcome

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import datetime
 import re
+import sys
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup, Scope, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils._store import TIME, Backup, Scope, Store
 
 COUNTS = ("last", "daily", "weekly", "monthly")
 CLOCK_TOLERANCE = datetime.timedelta(minutes=5)
@@ -160,11 +161,25 @@ def prune(store: Store, scope: Scope, rules: Rules, now: datetime.datetime, chec
     }
 
 
+def foresee(backups: List[Backup], rules: Rules, now: datetime.datetime) -> Dict[str, Any]:
+    """What ``prune`` would return once there was one more that is good, made now. ``backups``: all of the scope."""
+    manifest = {"sequence": sys.maxsize, "created": now.strftime(TIME)}
+    one_more = Backup("", "", manifest, {"problems": []})
+    kept, removed, reasons = choose([*backups, one_more], rules, now)
+    reasons.pop(one_more.id)
+    return {
+        "kept": [backup.id for backup in kept if backup is not one_more],
+        "removed": [backup.id for backup in removed],
+        "reasons": reasons,
+        "warnings": _warnings(backups, now),
+    }
+
+
 def _warnings(backups: List[Backup], now: datetime.datetime) -> List[str]:
     ahead = [backup.id for backup in backups if is_ahead(backup, now)]
     if not ahead:
         return []
     return [
         "Dated in the future (it is %s): %s. Kept, and not counted by any keep rule. Check the clock of this host."
-        % (now.strftime("%Y-%m-%dT%H:%M:%SZ"), ", ".join(ahead))
+        % (now.strftime(TIME), ", ".join(ahead))
     ]

@@ -107,7 +107,7 @@ def back_up(call: Call) -> Dict[str, Any]:
         tools, version = checked_tools(call, reached)
         check_there(call.databases, tools, reached)
         if call.check_mode:
-            return {"changed": True, "backup": None, **pruned(call, {})}
+            return {"changed": True, "backup": None, **_foreseen(call, tools)}
         with call.store.lock("%s was not backed up" % call.what, call.params["lock_timeout"]):
             warn_of_unfinished(call)
             verify_unfinished(call, tools)
@@ -233,9 +233,24 @@ def pruned(call: Call, result: Dict[str, Any]) -> Dict[str, Any]:
     if call.rules is None or not call.store.exists:
         return result
     outcome = _keep.prune(call.store, call.scope, call.rules, _store.now(), call.check_mode)
+    return {**result, **_warned(call, outcome)}
+
+
+def _foreseen(call: Call, tools: Tools) -> Dict[str, Any]:
+    """What the keep rules let go once the backup is made, and those of killed runs are verified."""
+    if call.rules is None:
+        return {}
+    backups = call.store.backups(scope=call.scope)
+    for number, backup in enumerate(backups):
+        if backup.verification is None:
+            backups[number] = backup._replace(verification={"problems": look(call, backup, tools)})
+    return _warned(call, _keep.foresee(backups, call.rules, _store.now()))
+
+
+def _warned(call: Call, outcome: Dict[str, Any]) -> Dict[str, Any]:
     for warning in outcome.pop("warnings"):
         call.warn(warning)
-    return {**result, **outcome}
+    return outcome
 
 
 # -- state verified, state pruned --------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ _UNFINISHED = ".%s.new" % VERIFIED
 _OF_THE_DISK = "lost+found"
 _ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9]+-[0-9a-f]{6}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
+TIME = "%Y-%m-%dT%H:%M:%SZ"
 _CHUNK = 1 << 20
 _LARGEST_DOCUMENT = 256 << 20
 """Bytes; what is larger is no manifest."""
@@ -87,7 +87,7 @@ class Backup(NamedTuple):
     @property
     def created(self) -> datetime.datetime:
         """UTC, as the clock of the host said it."""
-        return datetime.datetime.strptime(self.manifest["created"], _TIME).replace(tzinfo=datetime.timezone.utc)
+        return datetime.datetime.strptime(self.manifest["created"], TIME).replace(tzinfo=datetime.timezone.utc)
 
     @property
     def scope(self) -> Scope:
@@ -428,7 +428,7 @@ class Store:
         document: Dict[str, Any] = {
             "type": _TYPES[VERIFIED],
             "id": backup.id,
-            "at": now().strftime(_TIME),
+            "at": now().strftime(TIME),
             "how": how,
             "problems": list(problems),
         }
@@ -549,7 +549,7 @@ class Draft:
                 "id": self.id,
                 "sequence": self._store.next_sequence(),
                 "kind": self._kind,
-                "created": self._created.strftime(_TIME),
+                "created": self._created.strftime(TIME),
                 "environment": environment,
                 "namespace": namespace,
                 "host": socket.gethostname(),

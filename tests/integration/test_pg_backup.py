@@ -207,7 +207,7 @@ def test_check_mode_makes_nothing(place: Place, tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
     first = place.call()["backup"]["id"]
     result = place.call(check=True, keep_last=1)
-    assert (result["kept"], result["removed"]) == ([first], [])
+    assert (result["kept"], result["removed"]) == ([], [first])
     assert place.backups() == [first]
 
 
@@ -534,6 +534,22 @@ def test_retention_in_the_same_call(place: Place, postgres: Server):
     assert result["removed"] == [second]
     assert not place.call(state="pruned", keep_last=1)["changed"]
     postgres.drop_database(other)
+
+
+@pytest.mark.parametrize("rules", [{"keep_last": 2}, {"keep_daily": 1}, {"keep_last": 3, "minimum": 2}])
+def test_check_mode_foresees_what_is_removed(place: Place, rules: Dict[str, Any]):
+    """Its own backup counts, and so does that of a run that was killed before it could verify it."""
+    assert place.call(check=True, **rules)["removed"] == []
+    made = [place.call()["backup"]["id"] for _round in range(3)]
+    (place.store / made[1] / "verified.json").unlink()
+    before = place.backups()
+    foreseen = place.call(check=True, **rules)
+    assert place.backups() == before
+    assert not (place.store / made[1] / "verified.json").exists()
+    result = place.call(**rules)
+    assert foreseen["removed"] == result["removed"] != []
+    assert [*foreseen["kept"], result["backup"]["id"]] == result["kept"]
+    assert foreseen["reasons"] == {name: why for name, why in result["reasons"].items() if name in made}
 
 
 # -- imported ----------------------------------------------------------------------------------------------------------
