@@ -331,6 +331,14 @@ class _Call:
                     source = Source(swap.name, swap.incoming, archive, facts[swap.name], outside)
                     problems += self._built(source, journal.verb)
             yield problems
+        except _pg_scratch.Unloadable as error:
+            self._unload(journal, error)
+            noted = self._store.note_verified(backup, _HOW, error.details["problems"])
+            raise Pm2Error(
+                "%s Backup %s will not be taken as good any more. Choose another one, or make a new one."
+                % (error, backup.id),
+                {**error.details, "backup": backup.id, "verification": noted.verification},
+            ) from error
         except BaseException as error:
             self._unload(journal, error)
             raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import Callable, List, NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_databases, _pg_facts, _pg_space
+from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_databases, _pg_facts, _pg_proof, _pg_space
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_facts import Facts
@@ -22,6 +22,10 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._steps import Steps
 
 _PAUSE = 0.05  # seconds between two looks at pg_restore and at the disks
 _CHECK_SPACE_EVERY = 0.25  # seconds
+
+
+class Unloadable(Pm2Error):
+    """The archive can be loaded nowhere; ``problems`` in the details says why."""
 
 
 class Source(NamedTuple):
@@ -44,7 +48,7 @@ def build(
 ) -> List[str]:
     """Make the scratch database and fill it. What differs from the backup; [] when it is the same.
 
-    Raises Pm2Error when it cannot be loaded. It is not dropped here.
+    Raises Pm2Error when it cannot be loaded, and Unloadable when that is due to the archive. It is not dropped here.
     """
     with steps.step("create", source.name):
         server.execute(_pg_databases.creation(source.scratch, source.outside, server.version))
@@ -89,7 +93,20 @@ def _load(
         try:
             program.wait()
         except PgError as error:
-            raise Pm2Error(
+            message = (
                 "The backup of %s could not be loaded into a scratch database: %s. The live database was not touched."
                 % (source.name, str(error).rstrip("."))
-            ) from error
+            )
+            proof = _pg_proof.of_a_bad_archive(program.text()) if (program.poll() or 0) > 0 else None
+            if proof and _is_there(server, source.scratch):
+                problem = "%s: it cannot be loaded (%s)" % (source.name, proof)
+                raise Unloadable(message, {"problems": [problem]}) from error
+            raise Pm2Error(message) from error
+
+
+def _is_there(server: Server, database: str) -> bool:
+    """Whether somebody, or the end of the server, has not taken it away meanwhile."""
+    try:
+        return database in _pg_databases.names(server)
+    except Pm2Error:
+        return False

@@ -257,9 +257,13 @@ class Program:
 
     def said(self) -> str:
         """The last lines of its standard error, without the password."""
+        return last_lines(self.text())
+
+    def text(self) -> str:
+        """All of its standard error, without the password."""
         self._said.seek(0)
         text = self._said.read().decode("utf-8", "replace")
-        return last_lines(self._connection.shown(text) if self._connection else text)
+        return self._connection.shown(text) if self._connection else text
 
     def end(self) -> None:
         """SIGKILL for it and for what it started."""

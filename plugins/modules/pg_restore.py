@@ -33,7 +33,8 @@ options:
   state:
     description:
       - V(restored), the databases have the content of O(backup). The live ones are kept as the previous ones.
-      - V(verified), the drill. O(backup) is restored beside the live database, compared and dropped again.
+      - V(verified), the drill. O(backup) is restored beside the live database, compared and dropped again. A backup
+        that is not what was backed up, or that no server could load, is not taken as good any more, as by V(restored).
         Refused while a restore that was killed in its swap is neither finished nor undone, because that is about the
         live database.
       - V(undone), the newest previous databases are live again, and what was live becomes previous. Twice is a redo.
@@ -226,7 +227,8 @@ recovered:
       type: list
       elements: str
 problems:
-  description: What of the restored copy, or of the backup's files, is not as it was backed up.
+  description: What of the restored copy, or of the backup's files, is not as it was backed up, or why no server could
+    load it.
   returned: with O(state=verified), and when that is why it failed
   type: list
   elements: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -12,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_server, _pg_space, _pg_swap, _pg_tools
@@ -280,14 +281,147 @@ def test_a_drill_that_finds_another_content_says_so_and_spoils_the_backup(site):
 
 
 def _forge_facts(site: Site, made: str) -> None:
-    """With the store's own key: what the archive holds is not what was counted."""
+    """What the archive holds is not what was counted."""
+
+    def change(facts: Dict[str, Any]) -> None:
+        facts["tables"]['"public"."items"']["rows"] += 1
+
+    _sign_anew(site, made, change)
+
+
+def _sign_anew(site: Site, made: str, change: Callable[[Dict[str, Any]], Any] = lambda facts: None) -> None:
+    """With the store's own key, as if the archive had always been what it is now."""
     from ansible_collections.nodeops.pm2.plugins.module_utils import _seal
 
     path = Path(site.dest, made, "manifest.json")
     manifest = json.loads(path.read_text())
-    manifest["content"]["databases"][site.database]["tables"]['"public"."items"']["rows"] += 1
+    change(manifest["content"]["databases"][site.database])
+    archive = _archive(site, made).read_bytes()
+    manifest["files"][0].update(size=len(archive), sha256=hashlib.sha256(archive).hexdigest())
     manifest["hmac"] = _seal.load(site.dest + ".key").sign(manifest)
     path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def _archive(site: Site, made: str) -> Path:
+    return Path(site.dest, made, "1.dump")
+
+
+def _verification(site: Site, made: str) -> Dict[str, Any]:
+    return dict(json.loads(Path(site.dest, made, "verified.json").read_text()))
+
+
+def _damaged(site: Site, made: str) -> None:
+    """A byte of its packed rows is another."""
+    path = _archive(site, made)
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+
+
+def _with_a_word_for_a_number(site: Site, made: str) -> None:
+    """As if memory had failed while it was dumped."""
+    path = _archive(site, made)
+    site.postgres.run("pg_dump", "--format=custom", "--compress=0", f"--file={path}", database=site.database)
+    content = path.read_bytes()
+    assert content.count(b"17\titem 17\t17") == 1
+    path.write_bytes(content.replace(b"17\titem 17\t17", b"xx\titem 17\t17"))
+
+
+@pytest.mark.parametrize("state", ["verified", "restored"])
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (_damaged, "could not uncompress data: i"),
+        (_with_a_word_for_a_number, 'COPY failed for table "items": ERROR:  invalid input syntax for type integer)'),
+    ],
+    ids=["an archive that is damaged", "a row that is none"],
+)
+def test_a_backup_that_no_server_can_load_is_not_good(site, state, spoil, words):
+    older, made = site.backup(), site.backup()
+    spoil(site, made)
+    _sign_anew(site, made)
+
+    failed = site.restore(state, backup=made, namespace=None, ready=READY)
+
+    assert failed["failed"]
+    assert "could not be loaded into a scratch database" in failed["msg"]
+    assert f"The live database was not touched. Backup {made} will not be taken as good any more." in failed["msg"]
+    [problem] = failed["problems"]
+    assert problem.startswith(f"{site.database}: it cannot be loaded (")
+    assert words in problem
+    assert failed["verification"] == _verification(site, made)
+    assert _verification(site, made)["problems"] == [problem]
+    assert site.around() == [site.database]
+    assert not site.journal().exists()
+    assert site.restore("verified")["backup"] == older
+    assert call("pg_backup", site.login(databases=[site.database], state="verified", backup=made))["failed"]
+
+
+def test_a_backup_whose_rows_do_not_go_together_is_not_good(site):
+    """It is what the live database is: whoever may turn triggers off can make it so."""
+    site.postgres.psql(
+        site.database,
+        "CREATE TABLE parts (item integer REFERENCES items); SET session_replication_role = replica;"
+        " INSERT INTO parts VALUES (999)",
+    )
+    made = site.backup()
+    failed = site.restore("verified")
+    [problem] = failed["problems"]
+    assert problem.endswith('insert or update on table "parts" violates foreign key constraint "parts_item_fkey")')
+    assert _verification(site, made)["problems"]
+
+
+def _without_a_role(site: Site, owner: str) -> str:
+    site.postgres.psql(site.database, f"CREATE ROLE {owner}_gone; ALTER TABLE items OWNER TO {owner}_gone")
+    made = site.backup()
+    site.postgres.psql(site.database, f"ALTER TABLE items OWNER TO {owner}; DROP ROLE {owner}_gone")
+    _sign_anew(site, made, lambda facts: facts.update(roles=[]))  # else it is refused before
+    return made
+
+
+def _without_a_right(site: Site, owner: str) -> str:
+    site.postgres.psql(
+        site.database,
+        "CREATE FUNCTION me() RETURNS integer LANGUAGE internal AS 'pg_backend_pid';"
+        f" ALTER FUNCTION me() OWNER TO {owner}",
+    )
+    return site.backup()
+
+
+def _without_an_extension(site: Site, owner: str) -> str:
+    site.postgres.psql(site.database, "CREATE SCHEMA extension_gone")
+    made = site.backup()
+    path = _archive(site, made)
+    schema, extension = b"CREATE SCHEMA extension_gone;", b"CREATE EXTENSION ension_gone;"
+    assert len(schema) == len(extension)
+    path.write_bytes(path.read_bytes().replace(schema, extension))
+    _sign_anew(site, made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("lacking", "words"),
+    [
+        (_without_a_role, '_gone" does not exist'),
+        (_without_a_right, "permission denied for language internal"),
+        (_without_an_extension, "ension_gone"),
+    ],
+    ids=["a role", "a right", "an extension"],
+)
+def test_what_a_server_lacks_is_not_held_against_a_backup(site, owner, lacking, words):
+    made = lacking(site, owner)
+    before = _verification(site, made)
+
+    failed = site.restore("verified", login_user=owner if lacking is _without_a_right else "postgres")
+
+    assert failed["failed"]
+    assert "could not be loaded into a scratch database" in failed["msg"]
+    assert words in failed["msg"]
+    assert "will not be taken as good" not in failed["msg"]
+    assert "problems" not in failed
+    assert _verification(site, made) == before
+    assert before["problems"] == []
+    assert site.around() == [site.database]
 
 
 def test_several_databases_are_swapped_together(site):
