@@ -334,7 +334,7 @@ def _restored(call: _Call) -> Dict[str, Any]:
         content = _dump_content.load(call.store, backup, call.params["age_identity_file"])
         is_whole = backup.manifest["namespace"] == call.params["namespace"]
         restore = _dump_restore.Restore(
-            call.params, call.home, backup.id, content, is_whole, call.check_mode, call.warn
+            call.params, call.home, backup.id, content, is_whole, call.store.key, call.check_mode, call.warn
         )
         return dict(restore.run(), backup=described(backup))
 

@@ -8,14 +8,14 @@
 
 Each namespace is a transaction of its own. Where files change under processes that run, all of it is one: when one
 namespace fails, the files and every namespace are put back. ``_unfinished`` remembers across a kill -9 what was there
-before, so that the next restore knows both what to renew and what to go back to. Restores into one PM2 wait for each
-other, from whichever store they come.
+before, so that the next restore knows both what to renew and what to go back to; but what somebody has changed since is
+what was before that one. Restores into one PM2 wait for each other, from whichever store they come.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, cast
+from typing import Any, Callable, Dict, List, Optional, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _apply,
@@ -25,9 +25,11 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _dump,
     _env_files,
     _files,
+    _journal,
     _points,
     _resurrectable,
     _saved,
+    _seal,
     _signals,
     _unfinished,
 )
@@ -36,22 +38,14 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._dump_content import C
 from ansible_collections.nodeops.pm2.plugins.module_utils._env_files import EnvFile
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils._unfinished import Unfinished
+from ansible_collections.nodeops.pm2.plugins.module_utils._unfinished import Former, FormerFile, Unfinished
 
 _READY_AGAIN: Dict[str, Any] = {"timeout": 60, "min_uptime": 1, "http": [], "tcp": [], "log": []}
 """What the former processes have to prove when they are put back: that they run."""
 
 
-class _Former(NamedTuple):
-    """A namespace before: what ran or rested in it, and its entries in the dump."""
-
-    live: List[_dump.Entry]
-    saved: List[_dump.Entry]
-    runs: bool
-
-
 class Restore:
-    """One restore. ``is_whole``: the backup is of exactly what is asked for, not of more."""
+    """One restore. ``is_whole``: the backup is of exactly what is asked for, not of more; ``key``: of its store."""
 
     def __init__(
         self,
@@ -60,6 +54,7 @@ class Restore:
         backup: str,
         content: Content,
         is_whole: bool,
+        key: _seal.Key,
         check_mode: bool,
         warn: Callable[[str], None],
     ) -> None:
@@ -67,6 +62,7 @@ class Restore:
         self._home = pm2_home
         self._executable: Optional[str] = params["pm2_executable"]
         self._backup = backup
+        self._key = key
         self._check_mode = check_mode
         self._warn = warn
         parts = params["parts"] or ["dump", "files"]
@@ -75,8 +71,8 @@ class Restore:
         self._namespaces = list(content.namespaces()) if namespace is None else [namespace]
         self._entries = [entry for entry in content.entries if _dump.namespace_of(entry) in self._namespaces]
         self._files = self._chosen_files(content.files, is_whole) if "files" in parts else []
-        self._formers: Dict[str, _Former] = {}
-        self._former_files: Dict[str, Optional[EnvFile]] = {}
+        self._formers: Dict[str, Former] = {}
+        self._former_files: Dict[str, FormerFile] = {}
         self._dump_before: List[str] = []
 
     def _chosen_files(self, files: List[EnvFile], is_whole: bool) -> List[EnvFile]:
@@ -129,7 +125,7 @@ class Restore:
             self._warn("A resurrect could not bring back all of it on this host: %s." % "; ".join(problems))
         writes = self._with_dump and _dump.would_replace(self._home, self._namespaces, self._entries)
         if not self._check_mode and (changed or writes):
-            former = {each.path: _env_files.look(each.path) for each in changed}
+            former = {each.path: FormerFile(_env_files.look(each.path), []) for each in changed}
             try:
                 self._put_files(changed)
                 if writes:
@@ -161,18 +157,18 @@ class Restore:
         again = bool(changed or unfinished)
         if self._check_mode:
             return self._brought(changed, {each: self._bring_one(each, again, None) for each in self._namespaces})
-        self._former_files = {each.path: _env_files.look(each.path) for each in changed}
-        self._remember(_daemon.find_unless_deaf(self._home))
+        self._former_files = {each.path: FormerFile(_env_files.look(each.path), []) for each in changed}
+        daemon = _daemon.find_unless_deaf(self._home)
+        self._remember(daemon)
         for note in unfinished.values():
-            self._take_over(note)
+            self._take_over(note, daemon)
         files = _Once(lambda: _put_back_files(self._former_files))
         is_one = again and any(former.runs for former in self._formers.values())
         if self._with_dump:
             self._tell_put_aside()
             _dump.put_aside(self._home)
-        if changed:
-            note = Unfinished(self._backup, self._former_files, self._formers_as_json())
-            _unfinished.write(self._home, self._params["namespace"], note)
+        if again:
+            self._note()
             _points.reached("restore noted")
         results: Dict[str, Dict[str, Any]] = {}
         failures: Dict[str, Pm2Error] = {}
@@ -211,21 +207,57 @@ class Restore:
             live = _apply.ours(everything, namespace)
             entries = _dump.entries_of(process.pm2_env for process in live)
             runs = any(process.running for process in live)
-            self._formers[namespace] = _Former(entries, _dump.of_namespace(dump, namespace), runs)
+            self._formers[namespace] = Former(entries, _dump.of_namespace(dump, namespace), runs, [])
 
-    def _take_over(self, note: Unfinished) -> None:
-        """What a killed restore has found is what was before; of its files only ours where it was of others too."""
+    def _take_over(self, note: Unfinished, daemon: Optional[Daemon]) -> None:
+        """What a killed restore has found is what was before, where nobody has changed it since.
+
+        Of its files only ours where it was of others too.
+        """
         others = [name for name in note.namespaces if name not in self._formers]
-        for name, former in note.namespaces.items():
-            if name in self._formers:
-                self._formers[name] = _Former(**former)
         ours = set(_env_files.names(self._files))
-        self._former_files.update({path: each for path, each in note.files.items() if path in ours or not others})
+        for name, former in note.namespaces.items():
+            if name not in self._formers:
+                continue
+            is_settled = daemon is not None and _journal.read(self._home, name) is None
+            if former.is_untouched(self._formers[name], is_settled, self._key):
+                self._formers[name] = former
+            else:
+                self._tell_newer("Namespace %s" % name, note)
+        for path, noted in note.files.items():
+            if others and path not in ours:
+                continue
+            now = _env_files.look(path)
+            if noted.is_untouched(now, self._key):
+                self._former_files[path] = noted
+            else:
+                self._former_files[path] = FormerFile(now, [])
+                self._tell_newer(path, note)
         if others:
             self._warn(
                 "An interrupted restore of backup %s was also of namespace %s: restore that too."
                 % (note.backup, ", ".join(others))
             )
+
+    def _tell_newer(self, what: str, note: Unfinished) -> None:
+        self._warn(
+            "%s was changed since the restore of backup %s was killed. Where this restore fails it is put back as it "
+            "is now, not as it was before that one." % (what, note.backup)
+        )
+
+    def _note(self) -> None:
+        """What was before, with the marks of what is going to take its place."""
+        files = dict(self._former_files)
+        for each in self._files:
+            if each.path in files:
+                former = files[each.path]
+                files[each.path] = former._replace(marks=[*former.marks, _unfinished.mark_of_file(each, self._key)])
+        namespaces = {}
+        for name, before in self._formers.items():
+            entries = _dump.of_namespace(self._entries, name)
+            mark = [_unfinished.mark_of_entries(entries, self._key)] if self._with_dump else []
+            namespaces[name] = before._replace(marks=before.marks + mark)
+        _unfinished.write(self._home, self._params["namespace"], Unfinished(self._backup, files, namespaces))
 
     def _settle(self) -> None:
         try:
@@ -235,9 +267,6 @@ class Restore:
                 "That the restore is over could not be noted below %s: %s. The next one will renew all processes."
                 % (self._home, _files.why(error))
             )
-
-    def _formers_as_json(self) -> Dict[str, Any]:
-        return {name: former._asdict() for name, former in self._formers.items()}
 
     def _bring_one(self, namespace: str, again: bool, revert: Optional[Callable[[], None]]) -> Dict[str, Any]:
         ready = self._params["ready"]
@@ -266,8 +295,9 @@ class Restore:
     def _redactor(self) -> Redactor:
         """Knows what is in the files: the processes read it, and what they log when they fail is shown."""
         redactor = Redactor()
-        for data in [each.data for each in self._files] + [each.data for each in self._former_files.values() if each]:
-            redactor.add_environment(dict(_dotenv.parse(data.decode("utf-8", "replace"))))
+        formers = [former.file for former in self._former_files.values() if former.file]
+        for each in self._files + formers:
+            redactor.add_environment(dict(_dotenv.parse(each.data.decode("utf-8", "replace"))))
         return redactor
 
     def _put_back(self, error: BaseException, files: "_Once", results: Dict[str, Dict[str, Any]], is_one: bool) -> None:
@@ -388,12 +418,12 @@ class _Once:
             self._action = None
 
 
-def _put_back_files(former: Dict[str, Optional[EnvFile]]) -> None:
+def _put_back_files(formers: Dict[str, FormerFile]) -> None:
     """Raises Pm2Error for the first that could not be put back, after all have been tried."""
     failure: Optional[Pm2Error] = None
-    for path, each in former.items():
+    for path, former in formers.items():
         try:
-            _env_files.put_former(path, each)
+            _env_files.put_former(path, former.file)
         except (Pm2Error, OSError) as error:
             failure = failure or (error if isinstance(error, Pm2Error) else Pm2Error(str(error)))
     if failure:

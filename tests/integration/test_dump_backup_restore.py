@@ -476,6 +476,50 @@ def test_killed_and_then_refused_by_the_gate_it_goes_back_to_what_was_before_bot
     assert [status for _pid, status, _restarts in left.live().values()] == ["online"]
 
 
+def killed_restore_of_two(place: Place, runner: Runner, at: str) -> List[Readers]:
+    """Of a file that only the former processes of `right` can read; `left` comes first, and is well with both."""
+    both = [readers(place, name, "a") for name in ("left", "right")]
+    both[1].write("broken")
+    place.done(files=[str(each.env_file) for each in both])
+    for each in both:
+        each.write("green")
+        each.bring("a", env={"TOKEN": "green"})
+    assert runner.run("pm2_dump_backup", place.params(state="restored", apply=True), at=at).killed
+    return both
+
+
+@pytest.mark.parametrize("at", ["environment file put", "namespace restored"])
+def test_killed_and_then_refused_each_namespace_goes_back_to_what_was_before_both(place, runner, at):
+    """Also the one that the killed restore had brought already; and where a second was killed before it did a thing."""
+    left, right = killed_restore_of_two(place, runner, at)
+    assert runner.run("pm2_dump_backup", place.params(state="restored", apply=True), at="restore noted").killed
+    result = place.refused("exited", state="restored", apply=True, ready=UNTIL_IT_HAS_READ)
+    assert (result["rolled_back"], result.get("warnings", [])) == (True, [])
+    for each in (left, right):
+        assert "green" in each.env_file.read_text()
+        assert each.told("a") == ["green"]
+        assert each.meant()["a/0"]["TOKEN"] == "green"
+        assert [entry["TOKEN"] for entry in each.saved()] == ["green"]
+    assert notes(place) == []
+
+
+def test_what_was_changed_since_a_restore_was_killed_is_what_a_failed_one_goes_back_to(place, runner):
+    """A file by hand, a namespace by a deploy: what the killed one has noted of them is old. The others stay noted."""
+    left, right = killed_restore_of_two(place, runner, "namespace restored")
+    left.write("yellow", "t0ken-by-hand")
+    left.bring("a", "more", env={"TOKEN": "yellow"})
+    was = left.meant()
+    result = place.refused("exited", state="restored", apply=True, ready=UNTIL_IT_HAS_READ)
+    assert result["rolled_back"] is True
+    assert left.env_file.read_text() == "COLOUR=yellow\nTOKEN=t0ken-by-hand\n"
+    assert (left.meant(), left.told("a", "more")) == (was, ["yellow"] * 2)
+    told = [warning.partition(" was changed since the restore of backup ")[0] for warning in result["warnings"]]
+    assert told == ["Namespace left", str(left.env_file)]
+    assert sorted(entry["name"] for entry in left.saved()) == ["a", "more"]
+    assert ("green" in right.env_file.read_text(), right.told("a")) == (True, ["green"])
+    assert notes(place) == []
+
+
 def test_the_killed_restore_of_a_namespace_is_no_matter_of_another(place, runner):
     """Neither does that of another forget what was before it, nor put its files back."""
     left, right = readers(place, "left", "a"), readers(place, "right", "a")
