@@ -127,30 +127,46 @@ class Store:
                 "The backup store %s cannot have its key at %s. %s Keep the key outside of the store: else whoever can "
                 "change a copy of the store can sign it too." % (dest, self.key_file, NOTHING_CHANGED)
             )
+        self.exists = self._check_directory()
         if create:
             self._check_creation()
         if create and not check_mode:
             self._create()
-        self.exists = self._check_directory()
+            self.exists = self._check_directory()
 
     def _check_creation(self) -> None:
         """Raises Pm2Error for what is no store and cannot become one."""
-        if self._check_directory():
-            names = os.listdir(self.dest)
-            others = sorted(set(names) - {_OF_THE_DISK, _STATE})
-            if others and _STATE not in names:
-                raise Pm2Error(
-                    "The directory %s is no backup store and not empty (%s). Nothing was backed up. Give the store a "
-                    "directory of its own." % (self.dest, ", ".join(others[:_SHOWN]))
-                )
-            if not os.path.lexists(self.key_file) and any(_ID.match(name) for name in names):
-                raise Pm2Error(
-                    "The backup store %s has backups, but its key %s is missing. Nothing was backed up. Put the key "
-                    "back: with a new one no backup of this store could be told from a forged one. If it is lost for "
-                    "good, move the store away and begin a new one." % (self.dest, self.key_file)
-                )
         if os.path.lexists(self.key_file):
             self._key = _seal.load(self.key_file)
+        elif any(map(_ID.match, self._names())):
+            raise Pm2Error(
+                "The backup store %s has backups, but its key %s is missing. Nothing was backed up. Put the key "
+                "back: with a new one no backup of this store could be told from a forged one. If it is lost for "
+                "good, move the store away and begin a new one." % (self.dest, self.key_file)
+            )
+        self._must_be_ours("Nothing was backed up", may_be_damaged=False)
+
+    def _must_be_ours(self, what: str, may_be_damaged: bool) -> None:
+        """Raises Pm2Error for a directory with something in it that is no store.
+
+        A store that was copied without what is hidden in it has backups and nothing else; of which one can be restored
+        though another ``may_be_damaged``.
+        """
+        if not self.exists or _STATE in os.listdir(self.dest):
+            return
+        names = sorted(set(os.listdir(self.dest)) - {_OF_THE_DISK})
+        others = [name for name in names if not _ID.match(name)]
+        if others:
+            raise Pm2Error(
+                "The directory %s is no backup store and not empty (%s). %s. Give the store a directory of its own."
+                % (self.dest, ", ".join(others[:_SHOWN]), what)
+            )
+        broken = self.broken()
+        if broken and not (may_be_damaged and len(broken) < len(names)):
+            raise Pm2Error(
+                "The directory %s has no %s, as a store that was fetched back may, but not all in it can be trusted: "
+                "%s. %s. Fetch these again, or move them away." % (self.dest, _STATE, _listed(broken), what)
+            )
 
     def _create(self) -> None:
         try:
@@ -229,6 +245,7 @@ class Store:
                 self._held -= 1
             return
         self._must_exist(what)
+        self._must_be_ours(what, may_be_damaged=True)
         with _files.lock_file(self._state("lock"), what, timeout):
             self._held = 1
             try:

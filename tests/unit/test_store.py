@@ -205,6 +205,46 @@ def test_a_directory_with_something_else_does_not(dest: Path) -> None:
     assert not os.path.exists(str(dest) + ".key")
 
 
+def test_one_that_was_copied_without_what_is_hidden_in_it_is_one(store: Store, dest: Path) -> None:
+    """Fetched back with `cp *`, as a store of its key: nothing but its backups is in it."""
+    first, second = make(store), make(store)
+    shutil.rmtree(dest / ".nodeops")
+    for check_mode in (True, False):
+        again = Store(str(dest), create=True, check_mode=check_mode)
+        assert again.backups() == [first, second]
+    assert make(again).sequence > second.sequence
+    assert names(dest)[0] == ".nodeops"
+
+
+def test_no_backup_of_others_makes_a_directory_a_store(store: Store, dest: Path, tmp_path: Path) -> None:
+    """Neither with something else beside it, nor signed with another key; reading it does not make it one either."""
+    make(store)
+    made = Path(make(store).path)
+    shutil.rmtree(dest / ".nodeops")
+
+    def refuse(words: str) -> None:
+        before = names(dest)
+        refused(words, Store, str(dest), create=True, check_mode=True)
+        refused(words, Store, str(dest), create=True)
+        assert names(dest) == before
+
+    (dest / "mail").write_text("x")
+    refuse("not empty (mail)")
+    refused("not empty (mail). Nothing was restored", Store(str(dest)).lock("Nothing was restored", 1).__enter__)
+    (dest / "mail").unlink()
+    (made / "manifest.json").write_text("{}")
+    refuse("its manifest.json is damaged")
+    os.rename(store.key_file, tmp_path / "away")
+    refuse("its key")
+    _seal.ensure(store.key_file)
+    refuse("is not signed with the key")
+    refused("is not signed with the key", Store(str(dest)).lock("Nothing was restored", 1).__enter__)
+    assert ".nodeops" not in names(dest)
+    os.rename(tmp_path / "away", store.key_file)
+    with Store(str(dest)).lock("Nothing was restored", 1):  # of two backups one is good
+        pass
+
+
 def test_in_check_mode_what_could_not_be_made_is_refused_too(dest: Path, tmp_path: Path) -> None:
     def foreseen() -> Store:
         return Store(str(dest), create=True, check_mode=True)
