@@ -117,18 +117,27 @@ def _collected(call: _Call) -> Content:
         content = _dump_content.collect(call.home, call.params["namespace"], call.params["files"])
     except Pm2Error as error:
         raise Pm2Error("%s %s" % (error, _way_back(call)), error.details) from error
-    if content.source != _dump.path_of(call.home):
-        call.warn(
-            "%s is missing or broken. Backed up is %s, which a resurrect would take instead."
-            % (_dump.path_of(call.home), content.source)
-        )
     good = _newest_good(call)
+    if content.source != _dump.path_of(call.home):
+        _check_substitute(call, content, good)
     if not content.entries and not call.params["allow_empty"] and good and _count(good):
         raise Pm2Error(
             "The dump %s holds no process%s, and the newest good backup holds %d. %s. Where this is a loss: %s Where "
             "it is meant, set allow_empty." % (content.source, _of(call), _count(good), _NOT_BACKED_UP, _way_back(call))
         )
     return content
+
+
+def _check_substitute(call: _Call, content: Content, good: Optional[_store.Backup]) -> None:
+    """The dump's ``.bak`` is what was saved before: older than the newest good backup, unless it means the same."""
+    lost = "%s is missing or broken" % _dump.path_of(call.home)
+    if good and good.manifest["content"]["fingerprint"] != content.fingerprint(call.store.key):
+        raise Pm2Error(
+            "%s, and %s%s, which a resurrect would take instead, is not what the newest good backup holds. %s. Save "
+            "what runs (nodeops.pm2.pm2_save), or rename %s where it is right. %s"
+            % (lost, content.source, _of(call), _NOT_BACKED_UP, content.source, _way_back(call))
+        )
+    call.warn("%s. Backed up is %s, which a resurrect would take instead." % (lost, content.source))
 
 
 def _of(call: _Call) -> str:

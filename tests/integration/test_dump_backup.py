@@ -185,7 +185,7 @@ def test_one_namespace_has_a_row_of_backups_of_its_own(place):
 
 
 def test_the_dump_is_read_as_resurrect_reads_it(place):
-    """From its backup where it is broken or gone; nothing is made of nothing, and the way back is named."""
+    """From its .bak, where that is as the newest good backup; nothing is made of nothing, and the way back is named."""
     left = readers(place)
     left.bring("a", "b")
     good, before = place.done()["backup"]["id"], place.pm2.dump.read_bytes()
@@ -204,6 +204,34 @@ def test_the_dump_is_read_as_resurrect_reads_it(place):
         path.unlink()
     place.refused("is missing, and so is its .bak", good)
     assert place.ids() == [good]
+
+
+@pytest.mark.parametrize("how", ["missing", "broken"])
+def test_no_backup_of_an_older_bak_replaces_a_good_one(place, how):
+    """`latest` would be older than it. Where there is none yet, it is better than nothing."""
+    left = readers(place)
+    left.bring("a", "b")
+    bak = Path(f"{place.pm2.dump}.bak")
+    assert len(json.loads(bak.read_text())) == 1
+
+    def lose() -> None:
+        place.pm2.dump.unlink()
+        if how == "broken":
+            place.pm2.dump.write_bytes(b"[{")
+
+    dump = place.pm2.dump.read_bytes()
+    lose()
+    first = place.done()
+    assert (first["backup"]["processes"], first["backup"]["verified"], len(first["warnings"])) == (1, True, 1)
+    place.pm2.dump.write_bytes(dump)
+    good = place.done()["backup"]["id"]
+    lose()
+    for check in (True, False):
+        words = "is missing or broken", f"{bak}, which a resurrect would take instead, is not", good, "pm2_save"
+        place.refused("Nothing was backed up", "with 2 processes", *words, check=check)
+    assert place.ids() == sorted([first["backup"]["id"], good])
+    bak.rename(place.pm2.dump)
+    assert place.done()["backup"]["processes"] == 1
 
 
 def test_an_empty_dump_is_taken_for_a_loss(place):
