@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections import Counter
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _apply, _bus, _daemon, _dump, _files, _plan, _saved
@@ -22,6 +24,7 @@ LOCK_TIMEOUT = 120.0
 DEFAULT_KILL_TIMEOUT = 1600.0  # ms, PM2_KILL_TIMEOUT (constants.js)
 _ROOM = 64 << 10  # bytes
 _START_TIMEOUT = 30.0  # seconds until processes that are made anew run
+_AGAIN = 0.2  # seconds until PM2 is looked at again
 
 
 class Watched(NamedTuple):
@@ -115,6 +118,31 @@ class Pause:
         namespace = self._namespace()
         if namespace is not None:
             namespace.stop(self._present(namespace, processes).values())
+
+    def await_resurrect(self, processes: Sequence[Stopped], timeout: float) -> bool:
+        """Where one of them is missing: wait until PM2 has brought all of its dump back. False: it has not.
+
+        At boot a ``pm2 resurrect`` is on its way. It leaves out what is called as something that runs, in whatever
+        namespace, and starts twice what begins beside it.
+        """
+        deadline = time.monotonic() + timeout
+        while not self._is_resurrected(processes):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_AGAIN)
+        return True
+
+    def _is_resurrected(self, processes: Sequence[Stopped]) -> bool:
+        try:
+            daemon = _daemon.find_unless_deaf(self._home) if self._name else None
+            live = [process for process in map(Process, daemon.read() if daemon else []) if not process.is_module]
+        except Pm2Error:  # it is just starting, or whoever needs it will say what is wrong
+            return False
+        found = {(process.name, process.instance) for process in live if process.namespace == self._name}
+        if all((process.name, process.instance) in found for process in processes):
+            return True
+        saved = Counter((_dump.namespace_of(each), each.get("name")) for each in _dump.read(self._home).entries)
+        return not saved - Counter((process.namespace, process.name) for process in live)
 
     def start(self, processes: Sequence[Stopped]) -> List[Watched]:
         """Start them again as they were, and wait until each runs or has failed.

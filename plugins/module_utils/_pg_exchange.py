@@ -72,6 +72,7 @@ class Exchange:
         _checks.hide(journal.ready, self._redactor)
         self._well_since: Optional[float] = None
         self._seen: List[Stopped] = []
+        self._resurrect_timeout = 0.0
         self.begun = False
         """Whether something live may have been touched: until then nothing has to be put back."""
         self.dropped: List[str] = []
@@ -125,9 +126,13 @@ class Exchange:
         names = _names(process.name for process in processes)
         return Down(round(end - start, 3), names, names)
 
-    def resume(self) -> str:
-        """Finish or undo what a killed run was doing: whether the ``old`` databases are live, or the ``new`` ones."""
+    def resume(self, resurrect_timeout: float) -> str:
+        """Finish or undo what a killed run was doing: whether the ``old`` databases are live, or the ``new`` ones.
+
+        Processes that are missing are left to PM2 for so many seconds first.
+        """
         self._verb = "recover"
+        self._resurrect_timeout = resurrect_timeout
         outcome = OLD
         if self._journal.phase == LOADING:
             self._clear_away(outcome)
@@ -178,11 +183,21 @@ class Exchange:
         sizes = _pause.log_sizes(self._pause.read())
         with contextlib.closing(self._pause.errors()) as errors:
             with self._steps.step("start"):
-                watched = self._pause.start(self._journal.processes)
+                watched = self._start()
                 self._reached("started")
             with self._steps.step("prove"):
                 self._prove(watched, sizes, errors)
                 self._reached("proven")
+
+    def _start(self) -> List[_pause.Watched]:
+        timeout, self._resurrect_timeout = self._resurrect_timeout, 0.0
+        if timeout and not self._pause.await_resurrect(self._journal.processes, timeout):
+            self._warn(
+                "PM2 has not brought back within %g s what its dump holds. So the processes of namespace %s are "
+                "started without it, and a resurrect that comes later leaves out what has their names in other "
+                "namespaces: run nodeops.pm2.recover for those." % (timeout, self._journal.namespace)
+            )
+        return self._pause.start(self._journal.processes)
 
     def _prove(self, watched: List[_pause.Watched], sizes: Dict[str, int], errors: _bus.Errors) -> None:
         """Where a namespace is given and none of its processes ran, nobody is there to answer."""
@@ -239,7 +254,7 @@ class Exchange:
         with contextlib.suppress(Pm2Error, OSError):
             self.opened += _pg_swap.lift(self._server, self._journal.names, self._fence_timeout)
         with contextlib.suppress(Pm2Error, OSError):
-            self._pause.start(self._journal.processes)
+            self._start()
 
     def _prove_or_go_back(self) -> str:
         try:

@@ -32,7 +32,7 @@ Recovery = Dict[str, Any]
 
 class Recoverer:
     """``databases``: those this call is about, None for all. ``reopens``: also opens, without a journal, what an undo
-    may have closed; but it may be somebody else who did. Times in seconds.
+    may have closed; but it may be somebody else who did. Times in seconds; ``resurrect_timeout``: see ``Exchange``.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Recoverer:
         databases: Optional[Sequence[str]],
         fence_timeout: float,
         lock_timeout: float,
+        resurrect_timeout: float,
         reopens: bool,
         steps: Steps,
         warn: Warn,
@@ -51,6 +52,7 @@ class Recoverer:
         self._databases = databases
         self._fence_timeout = fence_timeout
         self._lock_timeout = lock_timeout
+        self._resurrect_timeout = resurrect_timeout
         self._reopens = reopens
         self._steps = steps
         self._warn = warn
@@ -93,7 +95,7 @@ class Recoverer:
         exchange = Exchange(self._server, self._dest, journal, self._fence_timeout, self._steps, self._warn)
         with _signals.mask_kept():  # what it holds back on its way may end what is done after it
             try:
-                outcome = exchange.resume()
+                outcome = exchange.resume(self._resurrect_timeout)
             except Pm2Error as error:
                 error.details["unfinished"] = journal.names
                 raise

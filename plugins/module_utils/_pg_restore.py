@@ -83,7 +83,7 @@ def check_options(params: Params) -> None:
     for name, least in (("jobs", 1), ("keep_previous", 1), ("healthy", 1)):
         if params[name] < least:
             raise Pm2Error("%s is %d, the least is %d. Nothing was changed." % (name, params[name], least))
-    for name in ("lock_timeout", "stop_timeout", "fence_timeout"):
+    for name in ("lock_timeout", "stop_timeout", "fence_timeout", "resurrect_timeout"):
         if not 0 <= params[name] < float("inf"):
             raise Pm2Error("%s must be a number of seconds >= 0, not %r. Nothing was changed." % (name, params[name]))
     _checks.parse(params["ready"])
@@ -147,6 +147,7 @@ class _Call:
             params["databases"],
             params["fence_timeout"],
             params["lock_timeout"],
+            params["resurrect_timeout"],
             params["state"] == "recovered",
             self._steps,
             self._warn,

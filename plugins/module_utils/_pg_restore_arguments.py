@@ -31,4 +31,5 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "keep_previous": {"type": "int", "default": 1},
     "stop_timeout": {"type": "float", "default": 30},
     "fence_timeout": {"type": "float", "default": 10},
+    "resurrect_timeout": {"type": "float", "default": 0},
 }

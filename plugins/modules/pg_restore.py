@@ -93,6 +93,14 @@ options:
       - Seconds until every connection to the closed databases has to be gone. Otherwise everything is put back.
     type: float
     default: 10
+  resurrect_timeout:
+    description:
+      - Where an interrupted restore is finished or undone, and processes that it has stopped are gone with PM2's
+        daemon, seconds to wait for a C(pm2 resurrect) that is on its way, as at boot, before they are started without
+        it.
+      - A resurrect starts nothing that has the name of a process that runs, be it of another namespace.
+    type: float
+    default: 0
   age_identity_file:
     description:
       - The file with the private key, C(0600). Needed for what is encrypted. Decrypted archives lie in O(dest)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -61,6 +62,9 @@ def test_cron_runs_it(environment: Environment, tmp_path: Path, monkeypatch: pyt
         environment.succeeds("backup")
         lines = [line for line in cron.table().splitlines() if not line.startswith("#")]
         assert [line.split(" ")[0] for line in lines] == ["@reboot", "30", "@reboot"]
+        jobs = json.loads((environment.job / "current" / "config.json").read_text())["jobs"]
+        ((at_boot,),) = [job["steps"] for job in jobs if job["name"] == "recover"]
+        assert (at_boot["params"]["state"], at_boot["params"]["resurrect_timeout"]) == ("recovered", 120)
         assert environment.succeeds("backup").changed == set()
         assert environment.world.server.password not in cron.table()
         assert not environment.backups("postgresql")

@@ -376,6 +376,13 @@ class World:
         assert_same(self.state(self.other), self._neighbour_state)
         return is_new
 
+    def check_as_after_a_boot(self, before: Before, backup: str) -> None:
+        """The databases of `backup`, and in both namespaces what the dump holds, each once."""
+        self._check_databases(before, backup)
+        self._check_answer()
+        assert sorted(_described(item["pm2_env"]) for item in self.pm2.processes(NAMESPACE)) == PROCESSES
+        assert [_described(item["pm2_env"]) for item in self.pm2.processes(NEIGHBOUR)] == [("api", "0", "online")]
+
     def server_was_restarted(self) -> None:
         """The connections are lost, which was not our doing: until all have come back, and the neighbour's is new."""
         until(self._neighbour_backend, "the neighbour connects again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, Dict
 
@@ -18,6 +19,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _pg_swap,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._pause import Pause
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_databases import Grant
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_journal import Journal, Stopped, Swap
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_space import Disk, Room
@@ -38,6 +40,20 @@ FACTS: Dict[str, Any] = {
 }
 BOTH = [Swap("a", "a__new_1", "a__prev_1"), Swap("b", "b__new_1", "b__prev_1")]
 FRESH = [Swap("a", "a__new_1", None)]
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_missing_is_left_to_pm2_for_a_while_where_it_has_a_dump(tmp_path):
+    pause = Pause(str(tmp_path), None, "shop")
+    gone = [Stopped("1", "api", 0, {})]
+    begun = time.monotonic()
+    assert pause.await_resurrect(gone, 60)
+    (tmp_path / "dump.pm2").write_text(json.dumps([{"name": "other"}]))
+    assert pause.await_resurrect([], 60)
+    assert not pause.await_resurrect(gone, 0.3)
+    assert 0.3 < time.monotonic() - begun < 30
 
 
 # -- statements --------------------------------------------------------------------------------------------------------
@@ -287,6 +303,7 @@ def params(**more: Any) -> Dict[str, Any]:
         ({"lock_timeout": -1.0}, "lock_timeout"),
         ({"fence_timeout": float("nan")}, "fence_timeout"),
         ({"stop_timeout": float("inf")}, "stop_timeout"),
+        ({"resurrect_timeout": -1.0}, "resurrect_timeout"),
         ({"ready": {"timeout": 1.0, "min_uptime": 2.0}}, "min_uptime"),
         ({"namespace": "a/b", "pm2_home": "/tmp"}, "namespace"),
         ({"namespace": "shop", "pm2_home": "relative"}, "absolute"),

@@ -79,6 +79,10 @@ def test_no_way_into_a_role_goes_round_the_validation_of_its_variables(file: Pat
     assert tasks in entry_points(role) or (calls in ROLES and file.stem in entry_points(calls))
 
 
+AT_BOOT = "resurrect_timeout"
+"""The option that is for the job at boot."""
+
+
 def test_every_way_into_a_role_is_found() -> None:
     texts = [file.read_text() for folder in ("playbooks", "roles") for file in (places.ROOT / folder).rglob("*.yml")]
     assert sum(text.count("tasks_from:") for text in texts) == len(list(ways_in())) > 0
@@ -102,7 +106,9 @@ def test_the_readme_has_every_variable_and_no_other(role: str) -> None:
             assert rows[name] == option["type"], name
 
 
-@pytest.mark.parametrize(("tasks", "without"), [("restore", set()), ("undo", {"backup", "jobs", "keep_previous"})])
+@pytest.mark.parametrize(
+    ("tasks", "without"), [("restore", {AT_BOOT}), ("undo", {AT_BOOT, "backup", "jobs", "keep_previous"})]
+)
 def test_a_restore_can_be_given_every_option_of_its_module(tasks: str, without: Set[str]) -> None:
     text = (places.ROOT / "roles" / "backup" / "tasks" / f"{tasks}.yml").read_text()
     (block,) = [task["block"] for task in yaml.safe_load(text) if "block" in task]
