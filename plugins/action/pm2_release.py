@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import getpass
+import itertools
 import multiprocessing
 import os
 import shutil
@@ -23,7 +24,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Erro
 # What CI systems and AWX say of a job: who started it, where it can be looked at.
 USERS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_USER_ID", "BITBUCKET_STEP_TRIGGERER_UUID", "SUDO_USER")
 LINKS = ("CI_JOB_URL", "BUILD_URL", "CIRCLE_BUILD_URL")
-TEXT_LIMIT = 1 << 20
+TEXT_LIMIT = 1 << 20  # bytes
+TEXTS_LIMIT = 200  # files of packages; the host looks at all of them once they are there
 
 
 class ActionModule(ActionBase):
@@ -73,7 +75,7 @@ class ActionModule(ActionBase):
             if not os.path.isdir(address):
                 raise Pm2Error("%s is no directory on the controller. Nothing was changed." % address)
             source["revision"] = _source.read(address, exclude).revision
-            source["texts"] = _texts(address, arguments)
+            source["texts"] = _texts(address, exclude, arguments)
         elif not os.path.isfile(address):
             raise Pm2Error("%s is no file on the controller. Nothing was changed." % address)
         result = self._call(dict(arguments, source=source), variables)
@@ -128,16 +130,20 @@ def _ended(locked_by: Any) -> Optional[str]:
     return None if driver.alive() else str(locked_by.get("run"))
 
 
-def _texts(directory: str, arguments: Mapping[str, Any]) -> Dict[str, str]:
-    """The files that are looked at before anything is uploaded."""
+def _texts(directory: str, exclude: List[str], arguments: Mapping[str, Any]) -> Dict[str, str]:
+    """The files that are looked at before anything is uploaded: small ones, and only so many."""
     contract = arguments.get("contract")
     example = contract.get("example") if isinstance(contract, Mapping) else None
+    names = [name for name in ("package.json", example) if name]
+    if arguments.get("forbidden"):
+        below = _source.paths(directory, [*exclude, "node_modules"])
+        names += itertools.islice((path for path in below if path.endswith("/package.json")), TEXTS_LIMIT)
     texts = {}
-    for name in filter(None, ("package.json", example)):
-        path = os.path.join(directory, str(name))
+    for name in map(str, names):
+        path = os.path.join(directory, name)
         if os.path.isfile(path) and os.path.getsize(path) <= TEXT_LIMIT:
             with open(path, encoding="utf-8", errors="replace") as stream:
-                texts[str(name)] = stream.read()
+                texts[name] = stream.read()
     return texts
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _commands,
@@ -41,8 +41,7 @@ def file_reader(directory: str) -> Callable[[str], Optional[str]]:
 
 def check_commands(options: Options) -> None:
     """Raises Pm2Error for one that is none."""
-    of_dependencies = ((item["commands"], "dependencies") for item in options.dependencies)
-    for commands, what in (*of_dependencies, (options.build, "build"), (options.migrate, "migrate")):
+    for commands, what in _commands_of(options):
         for command in commands:
             try:
                 _commands.arguments(command)
@@ -50,19 +49,38 @@ def check_commands(options: Options) -> None:
                 raise Pm2Error("%s: %s Nothing was changed." % (what, error)) from None
 
 
-def check_forbidden(call: Call, read: Optional[Callable[[str], Optional[str]]]) -> None:
-    """Raises Pm2Error when a command of the options is one that the inventory forbids."""
+def _commands_of(options: Options) -> Iterator[Tuple[Sequence[_commands.Command], str]]:
+    """All that is run in a release before it is live, and where it stands."""
+    for item in options.dependencies:
+        yield ([item["runtime"]] if item.get("runtime") else []), "dependencies"
+        yield item["commands"], "dependencies"
+    yield options.build, "build"
+    yield options.migrate, "migrate"
+
+
+def check_forbidden(
+    call: Call, read: Optional[Callable[[str], Optional[str]]], packages: Optional[Callable[[], Iterable[str]]] = None
+) -> None:
+    """Raises Pm2Error when a command of the options is one that the inventory forbids. The rest as for _guard.check."""
     options = call.options
     if not options.forbidden:
         return
     from ansible_collections.nodeops.pm2.plugins.module_utils import _guard
 
-    for commands, what in (
-        ([command for item in options.dependencies for command in item["commands"]], "dependencies"),
-        (options.build, "build"),
-        (options.migrate, "migrate"),
-    ):
-        _guard.check(commands, options.forbidden, read("package.json") if read else None, what, read)
+    package_json = read("package.json") if read else None
+    for commands, what in _commands_of(options):
+        _guard.check(commands, options.forbidden, package_json, what, read, packages)
+
+
+def check_forbidden_in(call: Call, directory: str) -> None:
+    """The same for a release that is there. Right before a command runs: an earlier one may have written scripts."""
+
+    def packages() -> Iterable[str]:
+        from ansible_collections.nodeops.pm2.plugins.module_utils import _guard
+
+        return _guard.packages_below(directory)
+
+    check_forbidden(call, file_reader(directory), packages)
 
 
 def build(call: Call) -> Dict[str, Any]:
@@ -82,7 +100,7 @@ def _build(call: Call, manifest: Manifest) -> Dict[str, Any]:
     from ansible_collections.nodeops.pm2.plugins.module_utils import _dependencies
 
     options, directory = call.options, call.layout.release(manifest.release)
-    check_forbidden(call, file_reader(directory))
+    check_forbidden_in(call, directory)
     environment = command_environment(call, options.build_environment)
     # Such as PUPPETEER_SKIP_DOWNLOAD. By a keyed name, because the key of dependencies stands in the manifest.
     deciding = {n: v for n, v in options.build_environment.items() if not _dependencies.SECRET.search(n)}
@@ -91,6 +109,8 @@ def _build(call: Call, manifest: Manifest) -> Dict[str, Any]:
     for item in options.dependencies:
         earlier = _earlier(call, item["path"])
         taken.append(_dependencies.provide(item, directory, earlier, environment, options.timeout, call.redactor, more))
+    if options.dependencies:
+        check_forbidden_in(call, directory)
     commands = _commands.run(options.build, directory, environment, options.timeout, call.redactor, "build")
     manifest = manifest._replace(status=_manifest.BUILT, dependencies=taken)
     _manifest.write(directory, manifest)
@@ -134,7 +154,7 @@ def migrate(call: Call) -> Dict[str, Any]:
         manifest = call.prepared()
         with _removed_on_failure(call, manifest):
             directory = call.layout.release(manifest.release)
-            check_forbidden(call, file_reader(directory))
+            check_forbidden_in(call, directory)
             environment = command_environment(call, dict(options.build_environment, **options.environment))
             commands = _commands.run(
                 options.migrate, directory, environment, options.timeout, call.redactor, "migrate", ends_with_us=False

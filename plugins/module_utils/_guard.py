@@ -14,35 +14,28 @@ import json
 import os
 import re
 import shlex
-from typing import Callable, Dict, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _commands
+from ansible_collections.nodeops.pm2.plugins.module_utils import _commands, _guard_words
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
 
-_MANAGERS = frozenset("npm pnpm yarn bun".split())
-_RUN = frozenset("run run-script rum urn".split())
-_EXEC = frozenset("exec x dlx".split())
-_INSTALL = frozenset(
-    "install i in ins isntall ci clean-install ic install-clean add rebuild it cit install-test".split()
-)
 _LIFECYCLE = "preinstall install postinstall prepublish preprepare prepare postprepare".split()
 _RUNNERS = frozenset("run-s run-p npm-run-all npm-run-all2".split())
+_OF_WORKSPACES = frozenset("turbo nx lerna lage rush wsrun ultra moon".split())
 _SHORT = {"t": "test", "tst": "test"}
-_PREFIXES = frozenset(
-    "env cross-env cross-env-shell exec time nice nohup command sudo npx bunx dotenv dotenvx --".split()
-)
-_WITH_VALUE = frozenset("-e -f -u -n -c -p --file --package --prefix --workspace -w -C --filter --dir --cwd".split())
-_IN_DIRECTORY = frozenset("--prefix -C --dir --cwd -w --workspace".split())
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
-_OPERATOR = re.compile(r"[();<>|&]+")
 _MAX_STEPS = 20000
+_MORE_STEPS = 50  # for each package
+_MAX_DEPTH = 50  # scripts that call each other
+_MAX_PACKAGES = 1000
 
 
 Way = Tuple[str, ...]
 """The scripts that led to a command."""
 Read = Callable[[str], Optional[str]]
 """The text of a file of the release, by its path in it; None where there is none, or it is not here yet."""
+Packages = Callable[[], Iterable[str]]
+"""The directories of the release that have a package.json, "" for its top."""
 
 
 class _Line(NamedTuple):
@@ -56,13 +49,16 @@ def check(
     package_json: Optional[str],
     what: str,
     read: Optional[Read] = None,
+    packages: Optional[Packages] = None,
 ) -> None:
     """Raises Pm2Error when a command, or one it leads to, has a match of one of ``patterns`` (re.search).
 
     A command line is its words with one space between them. It is followed through ``npm run`` and its like (with the
     scripts before and after, and the words given to it), ``npx``, and ``sh -c``; with ``read`` also to the scripts of
-    another directory (``npm --prefix app run x``, ``cd app && npm run x``). What a program or a script file does
-    itself is not seen. ``what`` says where the commands stand: "build". A pattern that is none is a Pm2Error.
+    another directory (``npm --prefix app run x``, ``cd app && npm run x``). Where it is not sure in which package a
+    script runs (``npm run x -w db``, ``pnpm -r run x``, ``turbo run x``), those of all ``packages`` are looked at. What
+    a program or a script file does itself is not seen. ``what`` says where the commands stand: "build". A pattern that
+    is none is a Pm2Error.
     """
     compiled = [_compiled(pattern) for pattern in patterns]
     if not compiled:
@@ -70,7 +66,7 @@ def check(
     scripts = _scripts(package_json)
     for command in commands:
         argv = _commands.arguments(command)
-        for line in _Following(scripts, argv, read).lines():
+        for line in _Following(scripts, argv, read, packages).lines():
             for pattern in compiled:
                 if pattern.search(line.text):
                     raise _forbidden(argv, line, pattern.pattern, what)
@@ -100,55 +96,109 @@ def _forbidden(argv: Sequence[str], line: _Line, pattern: str, what: str) -> Pm2
 
 def _scripts(package_json: Optional[str]) -> Dict[str, str]:
     try:
-        scripts = json.loads(package_json or "{}").get("scripts")
+        scripts = json.loads((package_json or "{}").lstrip("\ufeff")).get("scripts")
     except (ValueError, AttributeError, RecursionError):
         return {}  # npm will say so
     return {name: text for name, text in scripts.items() if isinstance(text, str)} if isinstance(scripts, dict) else {}
 
 
+def packages_below(top: str) -> List[str]:
+    """The directories below ``top`` that have a package.json; no link is followed, node_modules not looked into.
+
+    Raises Pm2Error where there are too many to look at all.
+    """
+    found: List[str] = []
+    todo = [""]
+    while todo:
+        directory = todo.pop()
+        try:
+            entries = sorted(os.scandir(os.path.join(top, directory)), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.name == "package.json":
+                found.append(directory)
+            elif entry.name not in ("node_modules", ".git") and entry.is_dir(follow_symlinks=False):
+                todo.append(os.path.join(directory, entry.name))
+        if len(found) > _MAX_PACKAGES:
+            raise Pm2Error(
+                "%s holds more than %d files package.json outside node_modules, so it cannot be told whether a command "
+                "leads to a forbidden one. Nothing was run. Leave out of the source what is not needed, or make "
+                "deploy_forbidden []." % (top, _MAX_PACKAGES)
+            )
+    return found
+
+
 class _Following:
     """All command lines that one command leads to."""
 
-    def __init__(self, scripts: Dict[str, str], argv: Sequence[str], read: Optional[Read]) -> None:
+    def __init__(
+        self, scripts: Dict[str, str], argv: Sequence[str], read: Optional[Read], packages: Optional[Packages]
+    ) -> None:
         self._scripts_in = {"": scripts}
         self._read = read
+        self._packages = packages
         self._here = ""
         self._seen: Set[Tuple[str, ...]] = set()
-        self._todo: List[Tuple[str, Sequence[str], Way]] = [("", argv, ())]
+        self._is_everywhere: Set[Tuple[str, ...]] = set()
+        self._todo: List[Tuple[str, Sequence[str], Way]] = []
         self._found: List[_Line] = []
+        self._later(argv, ())
 
     @property
     def _scripts(self) -> Dict[str, str]:
         return self._scripts_in[self._here]
 
-    def _directory(self, named: str, here: str) -> str:
-        """Another directory of the release that has scripts; ``here`` where it has none or cannot be looked into."""
+    def _directory(self, named: str, here: str) -> Optional[str]:
+        """Another directory of the release that has scripts; None where it has none or cannot be looked into."""
         path = os.path.normpath(os.path.join(here, named))
         path = "" if path == "." else path
-        if path not in self._scripts_in:
-            text = self._read(path + "/package.json") if self._read and not path.startswith(("/", "..")) else None
-            if text is None:
-                return here
+        return path if path in self._scripts_in or self._has_package(path) else None
+
+    def _has_package(self, path: str) -> bool:
+        text = self._read(path + "/package.json") if self._read and not path.startswith(("/", "..")) else None
+        if text is not None:
             self._scripts_in[path] = _scripts(text)
-        return path
+        return text is not None
+
+    def _all_directories(self) -> List[str]:
+        if self._packages is not None:
+            for path in self._packages():
+                if path not in self._scripts_in:
+                    self._has_package(path)
+            self._packages = None
+        return list(self._scripts_in)
+
+    def _everywhere(self, argv: Sequence[str], way: Way) -> None:
+        """Follow ``argv`` in every package, as it is not told here in which it runs."""
+        if tuple(argv) not in self._is_everywhere:
+            self._is_everywhere.add(tuple(argv))
+            for directory in self._all_directories():
+                self._later(argv, way, directory)
 
     def _later(self, argv: Sequence[str], way: Way, directory: Optional[str] = None) -> None:
-        self._todo.append((self._here if directory is None else directory, argv, way))
+        where = self._here if directory is None else directory
+        if argv and self._is_new("argv", *argv, where=where):
+            self._todo.append((where, argv, way))
 
     def lines(self) -> List[_Line]:
         """The command itself first. Raises Pm2Error when there is no end of it."""
         while self._todo:
             self._here, argv, way = self._todo.pop()
             self._follow(argv, way)
-            if len(self._seen) > _MAX_STEPS:
+            most = _MAX_STEPS + _MORE_STEPS * len(self._scripts_in)
+            if len(self._seen) > most or len(way) > _MAX_DEPTH:
+                redactor = Redactor()
+                redactor.add_arguments(self._found[0].text.split())
                 raise Pm2Error(
-                    "The command %s leads to more than %d others, so it cannot be told whether one is forbidden. "
-                    "Nothing was run." % (self._found[0].text, _MAX_STEPS)
+                    "The command %s leads to too many others, by way of scripts that call each other, so it cannot be "
+                    "told whether one is forbidden. Nothing was run. Let it call fewer, or make deploy_forbidden []."
+                    % redactor.text(self._found[0].text)
                 )
         return self._found
 
-    def _is_new(self, *step: str) -> bool:
-        step = (self._here, *step)
+    def _is_new(self, *step: str, where: Optional[str] = None) -> bool:
+        step = (self._here if where is None else where, *step)
         is_new = step not in self._seen
         self._seen.add(step)
         return is_new
@@ -157,24 +207,25 @@ class _Following:
         self._found.append(_Line(" ".join(text.split()), way))
 
     def _follow(self, argv: Sequence[str], way: Way) -> None:
-        if not argv or not self._is_new("argv", *argv):
-            return
         self._tell(" ".join(argv), way)
-        inner = _without_prefix(argv)
-        if inner != list(argv):
-            self._later(inner, way)
+        inner = _guard_words.without_prefix(argv)
+        self._later(inner, way)
+        if any(map(_guard_words.is_setting, argv)):
+            self._everywhere(inner, way)
         for option, text in zip(argv, argv[1:]):  # of a shell, su, npx, npm exec
             if re.fullmatch("-[a-zA-Z]*c[a-zA-Z]*|--call|--command", option):
                 self._shell(text, way)
         for index, word in enumerate(argv):  # whatever runs it
-            self._leads_to(word.rpartition("/")[2], list(argv[index + 1 :]), way)
+            self._leads_to(_guard_words.program(word), list(argv[index + 1 :]), way)
 
     def _leads_to(self, program: str, rest: List[str], way: Way) -> None:
-        if program in _MANAGERS:
+        if program in _guard_words.MANAGERS:
             self._manager(program, rest, way)
         elif program in _RUNNERS or program == "concurrently":
             for word in rest:
                 self._several(word, program, way)
+        elif program in _OF_WORKSPACES:
+            self._of_workspaces(rest, way)
         elif program == "node" and "--run" in rest[:-1]:
             index = rest.index("--run")
             self._script(rest[index + 1], rest[index + 2 :], way)
@@ -185,31 +236,42 @@ class _Following:
         """The text of a shell as a whole, and each command in it."""
         if self._is_new("shell", text):
             self._tell(text, way)
-            directory = self._here
-            for argv in _simple_commands(text):
-                if argv[0] == "cd" and len(argv) == 2:
-                    directory = self._directory(argv[1], directory)
-                self._later(argv, way, directory)
+            directories = [self._here]
+            for argv in _guard_words.simple_commands(text):
+                if argv[0] in ("cd", "pushd") and len(argv) > 1:
+                    directories = self._entered(argv[-1], directories)
+                for directory in directories:
+                    self._later(argv, way, directory)
+
+    def _entered(self, named: str, before: Sequence[str]) -> List[str]:
+        """Where what follows a ``cd`` may run: also where it would without, as that may fail or be of a subshell."""
+        found = list(before)
+        for here in before:
+            directory = self._directory(named, here)
+            found += self._all_directories() if directory is None else [directory]
+        return list(dict.fromkeys(found))
 
     def _manager(self, program: str, rest: List[str], way: Way) -> None:
-        named, others = _without_directory(rest)
-        directory = self._directory(named, self._here) if named else self._here
-        if directory != self._here:
+        named, others = _guard_words.without_directory(rest)
+        directory = self._directory(named, self._here) if named else None
+        if directory is not None:
             self._later([program, *others], way, directory)
             return
-        words = _without_options(rest)
+        words = _guard_words.without_options(rest)
         verb = words[0] if words else "install" if program in ("yarn", "pnpm", "bun") else ""
         given = words[1:]
-        if verb not in _INSTALL:
+        if verb in _guard_words.INSTALL | _guard_words.WORKSPACES or _guard_words.leads_elsewhere(rest):
+            self._everywhere([program, *rest], way)
+        if not rest or rest[0] not in _guard_words.INSTALL:
             self._behind_options(program, rest, way)
-        if verb in _RUN:
+        if verb in _guard_words.RUN:
             if given:
                 self._script(given[0], given[1:], way)
-        elif verb in _EXEC:
+        elif verb in _guard_words.EXEC:
             self._later([word for word in given if word != "--"], way)
-        elif verb in ("workspace", "workspaces"):  # of yarn
+        elif verb in _guard_words.WORKSPACES:
             self._manager(program, given[1:] if verb == "workspace" else given, way)
-        elif verb in _INSTALL:
+        elif verb in _guard_words.INSTALL:
             for name in _LIFECYCLE:
                 self._script(name, [], way, with_hooks=False)
             if verb in ("it", "cit", "install-test"):
@@ -227,13 +289,23 @@ class _Following:
         for at, word in enumerate(rest):
             if word == "--":
                 return
-            if is_behind and (word in _RUN | _EXEC or word in self._scripts):
+            if is_behind and (word in _guard_words.RUN | _guard_words.EXEC or word in self._scripts):
                 self._later([program, *rest[at:]], way)
             is_behind = is_behind or (word.startswith("-") and "=" not in word)
 
+    def _of_workspaces(self, rest: List[str], way: Way) -> None:
+        """``turbo run x``, ``nx run db:x``, ``lerna run x``: whatever word is the name of a script in some package."""
+        at = rest.index("--") if "--" in rest else len(rest)
+        names = [name for word in rest[:at] for name in _guard_words.targets(word)]
+        for directory in self._all_directories():
+            for name in names:
+                if name in self._scripts_in[directory]:
+                    self._later(["npm", "run", name, *rest[at:]], way, directory)
+
     def _script(self, name: str, given: Sequence[str], way: Way, with_hooks: bool = True) -> None:
         for each in ["pre" + name, name, "post" + name] if with_hooks else [name]:
-            text, step = self._scripts.get(each), "the script %s" % each
+            step = "the script %s" % each + (" of %s/package.json" % self._here if self._here else "")
+            text = self._scripts.get(each)
             if text is None or way.count(step) > 1:  # a loop, in which what is given to a script may grow
                 continue
             words = [word for word in given if word != "--"] if each == name else []
@@ -246,71 +318,10 @@ class _Following:
         name, _space, given = word.partition(" ")
         if program == "concurrently":
             prefix, colon, short = name.partition(":")
-            if not (colon and prefix in _MANAGERS):
+            if not (colon and prefix in _guard_words.MANAGERS):
                 self._shell(word, way)
                 return
             name = short
         for script in self._scripts:
             if fnmatch.fnmatchcase(script, name):
-                self._script(script, _words(given), way)
-
-
-def _without_prefix(argv: Sequence[str]) -> List[str]:
-    """The command behind assignments, ``env``, ``npx`` and their like, and their options."""
-    words = list(argv)
-    while words:
-        if _ASSIGNMENT.fullmatch(words[0]):
-            words = words[1:]
-        elif words[0].rpartition("/")[2] in _PREFIXES and len(words) > 1:
-            words = words[1:]
-            while words and words[0].startswith("-"):
-                words = words[2:] if words[0] in _WITH_VALUE else words[1:]
-        else:
-            break
-    return words
-
-
-def _without_options(rest: Sequence[str]) -> List[str]:
-    """Words before the first that is none: options of npm itself, with their values; those after it stay."""
-    words = list(rest)
-    while words and words[0].startswith("-"):
-        words = words[2:] if words[0] in _WITH_VALUE else words[1:]
-    if len(words) > 1 and words[0] in _RUN | _EXEC:
-        inner = words[1:]
-        while inner and inner[0].startswith("-") and inner[0] != "--":
-            inner = inner[2:] if inner[0] in _WITH_VALUE else inner[1:]
-        words = [words[0], *(inner[1:] if inner[:1] == ["--"] else inner)]
-    return words
-
-
-def _without_directory(rest: Sequence[str]) -> Tuple[str, List[str]]:
-    """The directory that an option of a package manager names, "" for none, and the words without it."""
-    for at, word in enumerate(rest):
-        option, equals, value = word.partition("=")
-        if word == "--":
-            break
-        if option in _IN_DIRECTORY and (equals or at + 1 < len(rest)):
-            return (value, [*rest[:at], *rest[at + 1 :]]) if equals else (rest[at + 1], [*rest[:at], *rest[at + 2 :]])
-    return "", list(rest)
-
-
-def _simple_commands(text: str) -> List[List[str]]:
-    """A shell's text cut at its operators."""
-    found: List[List[str]] = [[]]
-    text = text.replace("\\\n", " ").replace("\n", " ; ").replace("$(", " ; ").replace("`", " ; ")
-    for word in _words(text, operators=True):
-        if _OPERATOR.fullmatch(word):
-            found.append([])
-        elif word not in ("!", "{", "}", "then", "do", "else", "if", "while") or found[-1]:
-            found[-1].append(word)
-    return [words for words in found if words]
-
-
-def _words(text: str, operators: bool = False) -> List[str]:
-    lexer = shlex.shlex(text, posix=True, punctuation_chars="();<>|&" if operators else False)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    try:
-        return list(lexer)
-    except ValueError:  # an unfinished quote
-        return text.split()
+                self._script(script, _guard_words.split(given), way)

@@ -12,7 +12,7 @@ import errno
 import json
 import os
 import shutil
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
     _address,
@@ -74,7 +74,7 @@ class _Preparation:
             self._check_environment_file(_inside(options.environment_file))
         _build.check_commands(options)
         self._check_contract(lambda _path: None, is_here=False)
-        self._check_forbidden(None)
+        _build.check_forbidden(self._call, None)
 
     def _check_environment_file(self, path: str) -> None:
         if path.split(os.sep)[0].startswith(".nodeops"):
@@ -109,7 +109,7 @@ class _Preparation:
             return _fetch.read_file(self._source, look, self._layout.private, path) if look.known else None
 
         self._check_contract(read, is_here=look.known or self._texts is not None)
-        self._check_forbidden(read)
+        _build.check_forbidden(call, read, self._packages)
         release = options.release or "%s-%s" % (options.run.partition("-")[0], look.revision[:8])
         _layout.check_id(release)
         if os.path.lexists(self._layout.release(release)):
@@ -178,7 +178,7 @@ class _Preparation:
         _fetch.fetch(self._source, look, self._layout.private, unfinished, self._call.redactor)
         read = _build.file_reader(unfinished)
         self._check_contract(read, is_here=True)
-        self._check_forbidden(read)
+        _build.check_forbidden_in(self._call, unfinished)
         manifest = manifest._replace(version=self._version(manifest.revision, read("package.json")))
         _shared.link(self._layout.shared, unfinished, self._options.shared)
         if self._options.environment_file:
@@ -221,8 +221,9 @@ class _Preparation:
                 {"contract": problems},
             )
 
-    def _check_forbidden(self, read: Optional[Callable[[str], Optional[str]]]) -> None:
-        _build.check_forbidden(self._call, read)
+    def _packages(self) -> List[str]:
+        """Of what is not here yet: the directories with a package.json that the controller has told."""
+        return [os.path.dirname(path) for path in self._texts or () if os.path.basename(path) == "package.json"]
 
     def _version(self, revision: str, package_json: Optional[str]) -> str:
         if self._options.version:

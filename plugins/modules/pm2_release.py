@@ -271,8 +271,9 @@ options:
     default: []
   forbidden:
     description:
-      - Regular expressions. A command that one is found in is refused before anything changes; so is C(npm run x) when
-        the script x of C(package.json) has it.
+      - Regular expressions. A command that one is found in is refused before anything is run; so is C(npm run x) when
+        the script x of C(package.json) has it, and C(npm run x -w db) when that of any C(package.json) of the release
+        outside C(node_modules) has it.
     type: list
     elements: str
     default: []

@@ -489,6 +489,7 @@ def _serve(directory: Path, port: int) -> Any:
     return server
 
 
+ANY_DEPENDENCY = {"path": "node_modules", "files": ["package.json"], "commands": ["true"]}
 REFUSED: List[Tuple[Dict[str, Any], str]] = [
     ({"release": "../up"}, "is no id"),
     ({"source": {"type": "directory", "location": "host", "address": "relative"}}, "absolute"),
@@ -501,6 +502,7 @@ REFUSED: List[Tuple[Dict[str, Any], str]] = [
     ({"contract": {"rules": {"A": {"no_such_rule": 1}}}}, "no_such_rule"),
     ({"forbidden": ["["], "build": [["true"]]}, "forbidden"),
     ({"forbidden": ["drizzle-kit push.*--force"], "migrate": ["npx drizzle-kit push --force"]}, "drizzle-kit"),
+    ({"forbidden": ["reset"], "dependencies": [{**ANY_DEPENDENCY, "runtime": ["prisma", "reset"]}]}, "reset"),
     ({"namespace": "all"}, "all"),
 ]
 
@@ -518,6 +520,40 @@ def test_what_is_refused_before_anything_changes(app: Application) -> None:
         assert app.pids() == pids, options
     app.check_agreement(release, "1")
     app.deployed()
+
+
+def test_a_forbidden_script_of_a_workspace_is_refused_before_anything_is_run(app: Application, tmp_path: Path) -> None:
+    """Wherever it is first seen: in the source, in what an install has written, and right before a migration."""
+    ran, packages = tmp_path / "ran", app.source / "packages"
+    packages.joinpath("web").mkdir(parents=True)
+    packages.joinpath("web", "package.json").write_text("{}")
+    app.source.joinpath("later.json").write_text(json.dumps({"scripts": {"push": "drizzle-kit push --force"}}))
+    forbidden = {"forbidden": ["drizzle-kit push.*--force"]}
+    commands = [["touch", str(ran)], "npm run push --workspace=@shop/db"]
+
+    def refused(state: str, run: str, **more: Any) -> None:
+        options = {**forbidden, **more}
+        wanted = app.prepared_options(run, **options) if state == "prepared" else app.options(state, run, **options)
+        result = app.call("pm2_release", wanted)
+        assert result["failed"]
+        assert "by way of the script push of packages/db/package.json" in result["msg"]
+        assert "Nothing was run" in result["msg"]
+        assert app.releases() == []
+        assert not ran.exists()
+
+    write = "mkdir node_modules packages/db && cp later.json packages/db/package.json"
+    install = {"path": "node_modules", "files": ["later.json"], "commands": [["sh", "-c", write]]}
+    for state, name in (("built", "build"), ("migrated", "migrate")):
+        run = app.run()
+        release = app.call("pm2_release", app.prepared_options(run, **forbidden, **{name: commands}))["release"]
+        more = {"release": release, "dependencies": [install]}
+        if state == "migrated":
+            built = app.call("pm2_release", app.options("built", run, **more))
+            assert not built["failed"], built
+        refused(state, run, **more, **{name: commands})
+    packages.joinpath("db").mkdir()
+    app.source.joinpath("later.json").rename(packages / "db" / "package.json")
+    refused("prepared", app.run(), migrate=commands)
 
 
 @pytest.mark.parametrize(

@@ -62,3 +62,16 @@ def test_a_failure_between_the_calls_is_told_to_the_host_and_frees_the_lock(tmp_
     assert (second["run"], second["root"], second["stage"]) == (first["run"], "/srv/shop", "prepare")
     assert "No space left" in second["reason"]
     assert "source" not in second
+
+
+def test_the_host_gets_every_package_to_look_for_forbidden_scripts(tmp_path: Path) -> None:
+    for name in ("", "packages/db", "packages/left-out", "node_modules/x", "packages/db/node_modules/y"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "package.json").write_text(f'{{"name": "{name}"}}')
+    for forbidden, told in (([], {"package.json"}), (["reset"], {"package.json", "packages/db/package.json"})):
+        action = Action(tmp_path)
+        action._task.args["forbidden"] = forbidden
+        action._task.args["source"]["exclude"] = ["left-out"]
+        with mock.patch.object(ActionBase, "run"), mock.patch.object(action, "_upload", return_value="/tmp/x"):
+            action.run(None, {})
+        assert set(action.calls[0]["source"]["texts"]) == told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Union
 
 import pytest
@@ -205,9 +206,190 @@ def test_scripts_of_another_directory_are_followed(command: str) -> None:
         "npm --prefix app run fine",
         "npm run build",
         "npm run db:force",
-        "npm --prefix ../app run db:force",
-        "npm --prefix none run db:force",
     ],
 )
 def test_scripts_of_another_directory_are_not_mixed_up(command: str) -> None:
     _guard.check([command], FORBIDDEN, read_release("package.json"), "migrate", read_release)
+
+
+MONOREPO = {
+    "": {
+        "push": "echo",
+        "build": "tsc",
+        "by:name": "npm run push -w @shop/db",
+        "by:name:deeper": "run-s by:name",
+        "by:yarn": "yarn workspace @shop/db push",
+        "prehook": "pnpm -r run push",
+        "hook": "echo",
+        "by:turbo": "turbo run push --filter=@shop/db",
+        "both": "(cd packages/web && npm run build) && npm run push",
+        "each": "for each in packages/*; do (cd $each && npm run push); done",
+        "dev": "drizzle-kit push --force",
+    },
+    "packages/db": {"push": "drizzle-kit push --force", "build": "tsc", "postclean": "npm run push", "test:db": "x"},
+    "packages/web": {"build": "vite build", "clean": "rm -rf dist"},
+}
+
+
+def read_monorepo(path: str) -> Optional[str]:
+    directory, _slash, name = path.rpartition("/")
+    known = name == "package.json" and directory in MONOREPO
+    return json.dumps({"scripts": MONOREPO[directory]}) if known else None
+
+
+def check_monorepo(command: Any) -> None:
+    root = read_monorepo("package.json")
+    _guard.check(["npm run build", command], FORBIDDEN, root, "migrate", read_monorepo, lambda: list(MONOREPO))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "npm run push -w @shop/db",
+        "npm run push --workspace=packages/db",
+        "npm run push --workspace packages/db",
+        "npm run push -w @shop/web -w @shop/db",
+        "npm run -w @shop/db push",
+        "npm -w @shop/db run push",
+        "npm --workspace @shop/db run-script push",
+        "npm --silent --workspace=@shop/db run push",
+        "npm run push --workspaces --if-present",
+        "npm run push --ws",
+        "npm -ws run push",
+        "npm run push --work @shop/db",
+        "npm run clean --ws",
+        "npm exec -w @shop/db -c 'npm run push'",
+        "npm --prefix packages/db run push",
+        "npm --prefix packages/$NAME run push",
+        "npm --prefix ../release/packages/db run push",
+        "npm -C packages/db run push",
+        "npm_config_workspace=@shop/db npm run push",
+        "env NPM_CONFIG_WORKSPACES=true npm run push",
+        "npx npm@10 run push -w @shop/db",
+        "pnpm --filter @shop/db run push",
+        "pnpm --filter=@shop/db push",
+        "pnpm --filter-prod @shop/db push",
+        "pnpm -F @shop/db push",
+        "pnpm run -F @shop/db push",
+        "pnpm run push --filter @shop/db",
+        "pnpm -r run push",
+        "pnpm -r push",
+        "pnpm -r exec npm run push",
+        "pnpm --recursive run push",
+        "pnpm recursive run push",
+        "pnpm multi run push",
+        "pnpm --dir packages/db push",
+        "pnpm --dir=packages/db run push",
+        "pnpm -C packages/db push",
+        "corepack pnpm@9.1.0 -F @shop/db push",
+        "yarn workspace @shop/db push",
+        "yarn workspace @shop/db run push",
+        "yarn workspaces run push",
+        "yarn workspaces foreach run push",
+        "yarn workspaces foreach -A run push",
+        "yarn workspaces foreach --all --include @shop/db run push",
+        "yarn --cwd packages/db push",
+        "yarn --cwd packages/db run push",
+        "node .yarn/releases/yarn-4.1.0.cjs workspace @shop/db push",
+        "bun run --filter '*' push",
+        "bun run --filter=@shop/db push",
+        "bun --filter @shop/db push",
+        "bun --cwd packages/db run push",
+        "bun --cwd=packages/db run push",
+        "turbo run push",
+        "npx turbo push --filter=@shop/db",
+        "nx run @shop/db:push",
+        "nx run-many -t build,push",
+        "nx run-many --target=push",
+        "lerna run push --scope @shop/db",
+        "npm run by:name",
+        "npm run by:name:deeper",
+        "npm run by:yarn",
+        "npm run hook",
+        "npm run by:turbo",
+        "npm run each",
+        "sh -c 'cd packages/db; npm run push'",
+        "sh -c 'cd packages; cd db; npm run push'",
+    ],
+)
+def test_scripts_of_workspaces_are_followed(command: str) -> None:
+    with pytest.raises(Pm2Error, match=r"the script push of packages/db/package\.json"):
+        check_monorepo(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "npm run push",
+        "npm run build --workspaces",
+        "npm run build -w @shop/db",
+        "npm run push -- -w @shop/db",
+        "npm --prefix packages/web run push",
+        "npm --prefix=packages/web run push",
+        "pnpm --filter @shop/web run build",
+        "pnpm -r build",
+        "yarn workspace @shop/web build",
+        "yarn workspaces run build",
+        "bun run --filter '*' build",
+        "turbo run build",
+        "npm run both",
+        "npm ci",
+        "pnpm install --frozen-lockfile",
+        "sh -c 'cd packages/web && npm run build'",
+    ],
+)
+def test_what_workspaces_may_do_passes(command: str) -> None:
+    check_monorepo(command)
+
+
+def test_a_command_after_a_subshell_runs_where_it_would_without() -> None:
+    with pytest.raises(Pm2Error, match=r"\(by way of the script dev\)"):
+        check_monorepo("sh -c '(cd packages/web && npm run build) && npm run dev'")
+
+
+@pytest.mark.parametrize("command", ["npm ci", "yarn", "pnpm i --prod", "bun install"])
+def test_an_install_leads_to_the_hooks_of_workspaces(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MONOREPO, "packages/db", {"postinstall": "prisma migrate reset"})
+    with pytest.raises(Pm2Error, match=r"the script postinstall of packages/db/package\.json"):
+        check_monorepo(command)
+
+
+@pytest.mark.parametrize("command", ["pnpm -w dev", "pnpm -w run dev", "pnpm --workspace-root dev", "yarn run -T dev"])
+def test_the_scripts_of_the_top_are_followed_from_wherever(command: str) -> None:
+    with pytest.raises(Pm2Error, match=r"\(by way of the script dev\)"):
+        check_monorepo(["sh", "-c", "cd packages/web && " + command])
+
+
+def test_scripts_of_many_packages_end() -> None:
+    root = json.dumps({"scripts": {"all": "npm run build --workspaces --if-present && pnpm -r run all --x"}})
+    package = json.dumps({"scripts": {"build": "pnpm -r run build && npm run more", "more": "tsc", "postinstall": "x"}})
+    packages = ["", *(f"packages/{number}" for number in range(500))]
+    for command in ("npm run all", "npm ci"):
+        _guard.check([command], FORBIDDEN, root, "build", lambda _path: package, lambda: packages)
+
+
+def test_what_has_no_end_is_refused() -> None:
+    text = json.dumps({"scripts": {"all": "npm run all --ws --x"}})
+    packages = ["", *(f"packages/{number}" for number in range(100))]
+    with pytest.raises(Pm2Error, match="leads to too many others"):
+        _guard.check(["npm run all"], FORBIDDEN, text, "build", lambda _path: text, lambda: packages)
+
+
+def test_the_packages_of_a_release_are_found(tmp_path: Path) -> None:
+    for name in ("", "a", "a/b", ".hidden/c", "node_modules/x", "a/node_modules/y", ".git/z"):
+        (tmp_path / "release" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "release" / name / "package.json").write_text("{}")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "package.json").write_text("{}")
+    (tmp_path / "release" / "link").symlink_to("../outside")
+    (tmp_path / "release" / "loop").symlink_to(".")
+    assert sorted(_guard.packages_below(str(tmp_path / "release"))) == ["", ".hidden/c", "a", "a/b"]
+
+
+def test_more_packages_than_are_looked_at_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_guard, "_MAX_PACKAGES", 2)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "package.json").write_text("{}")
+    with pytest.raises(Pm2Error, match="more than 2 files package"):
+        _guard.packages_below(str(tmp_path))
