@@ -18,7 +18,7 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.nodeops.pm2.plugins.module_utils import _ancestry, _source
+from ansible_collections.nodeops.pm2.plugins.module_utils import _address, _ancestry, _source
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 
 # What CI systems and AWX say of a job: who started it, where it can be looked at.
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
             place = " (%s)" % error.filename if error.filename else ""
             raise AnsibleActionFail(
                 "The source %s cannot be read or packed: %s%s. Nothing was changed."
-                % (source.get("address"), error.strerror or error, place)
+                % (_address.shown(str(source.get("address"))), error.strerror or error, place)
             ) from error
 
     def _prepare(self, arguments: Dict[str, Any], source: Dict[str, Any], variables: Dict[str, Any]) -> Dict[str, Any]:
@@ -69,7 +69,7 @@ class ActionModule(ActionBase):
         if not os.path.isabs(address):
             raise Pm2Error(
                 "source address %r is no absolute path. Nothing was changed. What it is relative to would depend on "
-                "the playbook." % address
+                "the playbook." % _address.shown(address)
             )
         if source["type"] == "directory":
             if not os.path.isdir(address):

@@ -20,7 +20,8 @@ GIT_SCHEMES = ("https", "http", "ssh", "git", "file")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER = re.compile(r"[A-Za-z0-9+.-]+::")
 _SCP_LIKE = re.compile(r"[^/:]+:")  # host:path, as git tells it from a path
-_PASSWORD_WITHOUT_SCHEME = re.compile(r"[^/:@]+:(?!//)[^@]+@[^/@:]+[:/]")  # name:password@host:path
+_PASSWORD_WITHOUT_SCHEME = re.compile(r"[^/:@]+:(?!//).+@[^/@:]+[:/]")  # name:password@host:path
+_LATE_AT = re.compile(r"://[^/?#]*[/?#].*@", re.DOTALL)  # up to it may go a password with a slash in it
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONG = 16  # characters of a query's value from which on it may be a secret
 
@@ -78,13 +79,12 @@ def origin(address: str) -> str:
 
 def shown(address: str) -> str:
     """An address for a message: without credentials, query (it may be a signed URL) and fragment."""
-    if _PASSWORD_WITHOUT_SCHEME.match(address):
-        return "..." + address[address.rindex("@") :]
     if not scheme_of(address):
-        return address
+        before, at, behind = address.rpartition("@")
+        return "..." + at + behind if ":" in before and not address.startswith("/") else address
     try:
         parts = urlsplit(address)
-        if parts.port == 0:  # reading it raises ValueError for what is none: a password with a slash in it?
+        if parts.port == 0 or _LATE_AT.search(address):  # reading port raises ValueError for what is none
             return scheme_of(address) + "://..."
         query = "?..." if parts.query else ""
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl() + query
@@ -96,6 +96,9 @@ def hide(address: str, redactor: Redactor) -> None:
     """Tell ``redactor`` what of an address is secret."""
     if not is_url(address):
         return
+    if _LATE_AT.search(address):
+        userinfo = address.partition("://")[2].rpartition("@")[0]
+        redactor.add_environment({"address": [userinfo, userinfo.partition(":")[2]]})
     credentials = take_apart(address).credentials
     # A name beside a password is often a plain word ("deploy"), which must not vanish from every message.
     secrets: List[str] = [credentials.password or credentials.username] if credentials else []
@@ -119,7 +122,7 @@ def check_url(address: str) -> None:
 def check_repository(address: str) -> None:
     """Raises Pm2Error unless ``address`` is a repository git may be sent to: https, http, ssh, git, file, a path."""
     if address.startswith("-"):
-        raise Pm2Error("The repository %r starts with a dash. Nothing was changed." % address)
+        raise Pm2Error("The repository %r starts with a dash. Nothing was changed." % shown(address))
     if _CONTROL.search(address):
         raise Pm2Error("The address of the repository has a control character in it. Nothing was changed.")
     scheme = scheme_of(address)
@@ -137,8 +140,12 @@ def check_repository(address: str) -> None:
         if not _SCP_LIKE.match(address):
             check_path(address, "The repository")
     elif scheme != "file":
-        if not _readable_url(address):
-            raise Pm2Error("The repository %s is not a usable URL. Nothing was changed." % shown(address))
+        # What looks like a path behind a port may be a password, and git gets the address as an argument.
+        if not _readable_url(address) or (re.match(r"[^/]*://[^@/]*:\d+/", address) and _LATE_AT.search(address)):
+            raise Pm2Error(
+                "The repository %s is not a usable URL. Nothing was changed. Write characters such as / and @ of a "
+                "password, and an @ in the path, as %%2F and %%40." % shown(address)
+            )
         if urlsplit(address).query:
             raise Pm2Error(
                 "The repository %s has a query, which git has no use for. Nothing was changed." % shown(address)
@@ -156,6 +163,8 @@ def _readable_url(address: str) -> bool:
     try:
         parts = urlsplit(address)
         if not parts.hostname or parts.hostname.startswith("-") or parts.netloc.startswith("-"):
+            return False
+        if parts.netloc.endswith(":"):  # before a password that begins with a slash
             return False
         return parts.port is None or parts.port > 0
     except ValueError:

@@ -16,7 +16,7 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple, Union
 from urllib.parse import unquote, urlsplit
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _sockets
+from ansible_collections.nodeops.pm2.plugins.module_utils import _address, _sockets
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
 
@@ -39,8 +39,8 @@ class HttpCheck(NamedTuple):
         return parts.port or (443 if parts.scheme == "https" else 80)
 
     def label(self) -> str:
-        parts = urlsplit(self.url)
-        return "http check %s://%s%s" % (parts.scheme, parts.netloc.rpartition("@")[2], parts.path or "/")
+        shown = _address.shown(self.url).partition("?")[0]
+        return "http check " + (shown if urlsplit(self.url).path else shown + "/")
 
 
 class TcpCheck(NamedTuple):
@@ -108,19 +108,28 @@ def hide(ready: Dict[str, Any], redactor: Redactor) -> None:
     for item in ready.get("http") or []:
         redactor.add_environment(item.get("headers") or {})
         redactor.add_arguments([item["url"]])
+        if _is_url(item["url"]):
+            _address.hide(item["url"], redactor)
         userinfo = str(item["url"]).partition("://")[2].partition("/")[0].rpartition("@")[0]
         redactor.add_environment({"authorization": base64.b64encode(unquote(userinfo).encode("utf-8")).decode("ascii")})
 
 
-def _http_check(item: Dict[str, Any]) -> HttpCheck:
-    url = item["url"]
+def _is_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or 0 < parts.port < 65536)
     except ValueError:
-        valid = False
-    if not valid or not all(32 < ord(char) < 127 for char in url):
-        raise Pm2Error("ready.http url %r is no http(s) URL (in ASCII). Nothing was changed." % url)
+        return False
+    return bool(valid) and not parts.netloc.endswith(":") and all(32 < ord(char) < 127 for char in url)
+
+
+def _http_check(item: Dict[str, Any]) -> HttpCheck:
+    url = item["url"]
+    if not _is_url(url):
+        raise Pm2Error(
+            "ready.http url %r is no http(s) URL (in ASCII; / and @ in a password: %%2F, %%40). Nothing was changed."
+            % _address.shown(url)
+        )
     status = tuple(item.get("status") or (200,))
     if not all(100 <= code <= 599 for code in status):
         raise Pm2Error("ready.http status %r: a status is 100 to 599. Nothing was changed." % (list(status),))
@@ -171,8 +180,9 @@ def _compile_expectation(expression: Optional[str]) -> Any:
 
 def _tcp_check(item: Any) -> TcpCheck:
     host, _colon, port = str(item).rpartition(":")
-    if not port.isdigit() or not 0 < int(port) < 65536:
-        raise Pm2Error("ready.tcp %r is neither a port nor host:port. Nothing was changed." % (item,))
+    if not port.isdigit() or not 0 < int(port) < 65536 or "/" in host or "@" in host:
+        shown = _address.shown(item) if isinstance(item, str) else item
+        raise Pm2Error("ready.tcp %r is neither a port nor host:port. Nothing was changed." % (shown,))
     return TcpCheck(host.strip("[]") or "127.0.0.1", int(port))
 
 

@@ -84,11 +84,9 @@ def _app(app: Any) -> Any:
 def _source(source: Any) -> Any:
     if not isinstance(source, dict):
         return MASK
-    from ansible_collections.nodeops.pm2.plugins.module_utils import _address
-
     readable = {"type", "location", "version", "sha256", "strip", "exclude", "key_file", "known_hosts", "submodules"}
     shown = _only(source, readable | {"timeout", "revision", "archive"})
-    return dict(shown, address=_address.shown(str(source.get("address"))))
+    return dict(shown, address=_shown_address(source.get("address")))
 
 
 def _only(given: Dict[str, Any], readable: AbstractSet[str]) -> Dict[str, Any]:
@@ -117,15 +115,25 @@ def _without_secrets(value: Any) -> Any:
 def _ready(ready: Any) -> Any:
     if not isinstance(ready, dict):
         return MASK
-    shown = _only(ready, {"timeout", "min_uptime", "tcp", "log"})
-    return dict(shown, http=_each(ready["http"], _check)) if ready.get("http") else shown
+    shown = _only(ready, {"timeout", "min_uptime", "log"})
+    if ready.get("http"):
+        shown["http"] = _each(ready["http"], _check)
+    if ready.get("tcp"):
+        shown["tcp"] = _each(ready["tcp"], _shown_address)
+    return shown
 
 
 def _check(check: Any) -> Any:
     if not isinstance(check, dict):
         return MASK
     shown = _only(check, {"status", "expect", "timeout", "validate_certs"})
-    return dict(shown, url=Redactor().text(str(check.get("url"))))
+    return dict(shown, url=_shown_address(check.get("url")))
+
+
+def _shown_address(value: Any) -> str:
+    from ansible_collections.nodeops.pm2.plugins.module_utils import _address
+
+    return _address.shown(str(value))
 
 
 def _masked(value: Any) -> Any:

@@ -20,7 +20,7 @@ import socket
 import tempfile
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _commands, _keep, _trust
+from ansible_collections.nodeops.pm2.plugins.module_utils import _address, _commands, _keep, _trust
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils._store import MANIFEST, VERIFIED, Backup, Store
@@ -57,7 +57,7 @@ _WHAT = "the offsite copy"
 _LISTING = 256 * 1024 * 1024  # bytes of what restic says is in a snapshot: about 400 for each file
 _VANISHED = {"restic": 3, "rsync": 24}
 """Exit codes that say: something was removed while it was read."""
-_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+_WITH_PASSWORD = re.compile(r"://[^/@\s]*:(?!\d{1,5}/).*@", re.DOTALL)
 _STATISTIC = re.compile(r"^(Number of [a-z ]+|Total [a-z ]+): ([0-9,.]+)", re.MULTILINE)
 
 
@@ -135,7 +135,7 @@ def _check_options(params: Dict[str, Any]) -> None:
     if tool == "rsync" and not place:
         raise Pm2Error("rsync needs target, such as backup@host:/srv/backups/shop. Nothing was copied.")
     if place and place.startswith("-"):
-        raise Pm2Error("%r is no place to copy to. Nothing was copied." % place)
+        raise Pm2Error("%r is no place to copy to. Nothing was copied." % _address.shown(place))
     for name in ("ssh_key_file", "known_hosts_file"):
         if re.search(r"[\s'\"]", params.get(name) or ""):
             raise Pm2Error("%s cannot be %r: rsync takes no spaces and quotes there." % (name, params[name]))

@@ -15,6 +15,7 @@ import stat
 import tempfile
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
+from ansible_collections.nodeops.pm2.plugins.module_utils import _address
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK, Redactor
 
@@ -131,10 +132,10 @@ def _check(params: Mapping[str, Any]) -> None:
         value = params.get(name) or ""
         if "\0" in value or "\n" in value:
             raise Pm2Error("%s is %r, which has a line break or a NUL. Nothing was changed." % (name, value))
-        if "://" in value:
+        if "://" in value or (name == "login_host" and "@" in value):
             raise Pm2Error(
                 "%s is %s: a URL. Nothing was changed. Give host, port, user and password each in its option."
-                % (name, Redactor().text(value))
+                % (name, _address.shown(value))
             )
     host, directory = params.get("login_host"), params.get("login_unix_socket")
     if host and directory:

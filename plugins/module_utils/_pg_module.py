@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from ansible_collections.nodeops.pm2.plugins.module_utils import _address
 from ansible_collections.nodeops.pm2.plugins.module_utils._module import Module
 from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK, Redactor
 
@@ -34,4 +35,4 @@ def without_urls(value: Any) -> Any:
     """Without the passwords of URLs: some give one where a name is asked for."""
     if isinstance(value, list):
         return [without_urls(each) for each in value]
-    return Redactor().text(value) if isinstance(value, str) and "://" in value else value
+    return Redactor().text(_address.shown(value)) if isinstance(value, str) and "@" in value else value

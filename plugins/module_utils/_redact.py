@@ -26,7 +26,8 @@ _PLAIN_WORDS = frozenset(
     staging test testing local localhost default enabled disabled""".split()
 )
 _SECRET_NAME = re.compile(r"pass|secret|token|api-?_?key|credential|private", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):([^/\s@]+)@")
+# Up to the last @ where there are several, or a slash before it: unless that is behind a port.
+_URL_PASSWORD = re.compile(r"""(?<=://)([^/\s:@]*):(?:(?!\d{1,5}/)[^\s"'<>,]+|[^/\s@]+)@""")
 _ASSIGNMENT = re.compile(
     r"""((?:pass(?:word|wd)?|secret|token|api[-_]?key|private[-_]?key|authorization|bearer)["']?\s*[:=]\s*["']?)"""
     r"""(?:bearer\s+)?([^\s"',;&]+)""",
@@ -108,6 +109,8 @@ class Redactor:
             try:
                 password = urlsplit(value).password
             except ValueError:
-                return
+                password = None
             if password:
                 self._secrets.update({password, unquote(password)} - {""})
+            for found in _URL_PASSWORD.finditer(value):  # also of a URL that is none, and of one in a text
+                self._add(found.group(0).partition(":")[2][:-1])

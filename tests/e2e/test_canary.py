@@ -343,6 +343,8 @@ WRONG: List[Tuple[Dict[str, Any], str]] = [
     ({"deploy_ready": {"http": [{"url": "http://h/", "headers": {"X": SECRETS["vault"] + "\n"}}]}}, "header"),
     ({"deploy_ready": {"http": [{"url": "http://h/", "header": {"X": SECRETS["vault"]}}]}}, "header"),
     ({"deploy_source": f"deploy:{SECRETS['vault']}@git.example.org:x"}, "a name and a password"),
+    ({"deploy_ready": {"http": [{"url": f"http://deploy:/{SECRETS['vault']}@h/"}]}}, "ready.http url 'http://...'"),
+    ({"deploy_source": f"https://deploy:/{SECRETS['vault']}@git.example.org/x"}, "https://... is not a usable URL"),
     ({"deploy_source": f"ftp://deploy:{SECRETS['vault']}@git.example.org/x"}, "ftp"),
 ]
 """Variables, and words of the message that refuses them."""

@@ -522,6 +522,30 @@ def test_what_is_refused_before_anything_changes(app: Application) -> None:
     app.deployed()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ready": {"http": [{"url": f"http://u:p/{CANARY}@h/"}]}},
+        {"ready": {"http": [{"url": f"http://u:p {CANARY}@h/"}]}},
+        {"ready": {"http": [{"url": f"http://u:p#{CANARY}@h/"}, {"url": "http://h/", "no_such_option": True}]}},
+        {"ready": {"http": [{"url": f"http://u:p@{CANARY}@h:99999/"}]}},
+        {"ready": {"http": [{"url": f"http://u:[{CANARY}@h/"}]}},
+        {"ready": {"tcp": [f"postgres://u:p/{CANARY}@h:5432"]}},
+        {"source": {"type": "git", "address": f"https://u:p/{CANARY}@h/x.git"}},
+        {"source": {"type": "git", "address": f"https://u:/{CANARY}@h/x.git"}},
+        {"source": {"type": "git", "address": f"https://u:12/{CANARY}@h/x.git"}},
+        {"source": {"type": "git", "address": f"u:p@{CANARY}@h:x.git"}},
+        {"source": {"type": "archive", "address": f"https://u:[{CANARY}@h/x.tgz", "sha256": "0" * 64}},
+        {"build": [["git", "clone", f"https://u:p/{CANARY}@h/x.git"]], "keep": 0},
+    ],
+)
+def test_a_password_in_what_is_no_url_is_shown_nowhere(app: Application, options: Dict[str, Any]) -> None:
+    result = app.call("pm2_release", app.prepared_options(app.run(), **{"apps": app.apps(), **options}))
+    assert result["failed"]
+    assert "invocation" in result
+    assert CANARY not in str(result)
+
+
 def test_a_forbidden_script_of_a_workspace_is_refused_before_anything_is_run(app: Application, tmp_path: Path) -> None:
     """Wherever it is first seen: in the source, in what an install has written, and right before a migration."""
     ran, packages = tmp_path / "ran", app.source / "packages"

@@ -14,6 +14,7 @@ from unittest import mock
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils import _checks, _rotation, _sock_diag, _sockets
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
 
 READY: Dict[str, Any] = {"timeout": 30.0, "min_uptime": 2.0}
 NOBODY = _checks.Pids(set(), set(), set())
@@ -55,11 +56,48 @@ def test_what_is_no_port(text: object) -> None:
         ("http://h:3000/a/b?key=secret#part", "http check http://h:3000/a/b"),
         ("https://me:secret@h", "http check https://h/"),
         ("http://[::1]:80/", "http check http://[::1]:80/"),
+        ("http://me:pass@word@h/x", "http check http://h/x"),
     ],
 )
 def test_the_name_of_a_check_has_no_secret(url: str, label: str) -> None:
     (check,) = parse(http=[{"url": url}]).connections
     assert check.label() == label
+
+
+CANARY = "canary-5d1c77"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"http://u:{password}@h/" for password in (f"p/{CANARY}", f"{CANARY} x", f"p#{CANARY}", f"[{CANARY}")),
+        f"http://u:{CANARY}@h:99999/",
+        f"http://u:{CANARY}@h:x/",
+        f"http://u:p@{CANARY}@h:0/",
+        f"postgres://u:{CANARY}@h/",
+        f"u:{CANARY}@h/",
+        f" http://u:{CANARY}@h/",
+    ],
+)
+def test_a_url_that_is_refused_shows_no_password(url: str) -> None:
+    with pytest.raises(Pm2Error, match=r"ready\.http url .* Nothing was changed") as raised:
+        parse(http=[{"url": url}])
+    assert CANARY not in str(raised.value)
+    redactor = Redactor()
+    _checks.hide({"http": [{"url": url}]}, redactor)
+    assert CANARY not in redactor.text(f"asked {url}") or "://" not in url
+
+
+@pytest.mark.parametrize("place", [f"u:{CANARY}@h:5432", f"postgres://u:{CANARY}/x@h:5432", f"redis://:{CANARY}@h/0"])
+def test_a_place_that_is_refused_shows_no_password(place: str) -> None:
+    with pytest.raises(Pm2Error, match=r"ready\.tcp .* Nothing was changed") as raised:
+        parse(tcp=[place])
+    assert CANARY not in str(raised.value)
+
+
+def test_a_check_whose_url_may_hold_a_password_in_its_path_shows_neither() -> None:
+    (check,) = parse(http=[{"url": f"http://u:12/{CANARY}@h/"}]).connections
+    assert check.label() == "http check http://..."
 
 
 def test_the_ports_of_all_checks() -> None:

@@ -110,6 +110,10 @@ def test_options_that_are_refused(given: Dict[str, Any], message: str) -> None:
     assert "Nothing was changed" in str(raised.value)
 
 
+UNREADABLE = [f"12/{CANARY}", f"p/{CANARY}", f"p#{CANARY}", f"p?{CANARY}", f"p@/{CANARY}", f"[{CANARY}"]
+"""Passwords that make what is no URL of one."""
+
+
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
@@ -118,12 +122,32 @@ def test_options_that_are_refused(given: Dict[str, Any], message: str) -> None:
         (f"https://h/a.tgz?X-Signature={CANARY}#{CANARY}", "https://h/a.tgz?..."),
         (f"https://u:p{CANARY}@@h/a", "https://h/a"),
         (f"https://[{CANARY}", "https://..."),
+        *((f"https://u:{password}@h/a", "https://...") for password in UNREADABLE),
+        (f"https://u:1/{CANARY}@h:x/a", "https://..."),
+        (f"https://u:{CANARY}@h:99999/a", "https://..."),
+        (f"https://u:{CANARY}/x@h", "https://..."),
+        (f"https://u:p@{CANARY} x@h/a", "https://h/a"),
+        (f"u:{CANARY}@h:a/b.git", "...@h:a/b.git"),
+        (f"u:p@/{CANARY}@h:a/b.git", "...@h:a/b.git"),
+        (f"https:/u:{CANARY}@h/a", "...@h/a"),
+        ("https://h:8443/@scope/a.tgz", "https://..."),
+        ("/srv/a:b@c", "/srv/a:b@c"),
         ("git@h:a/b.git", "git@h:a/b.git"),
         ("/srv/a b", "/srv/a b"),
     ],
 )
 def test_what_is_shown_of_an_address(address: str, shown: str) -> None:
     assert _address.shown(address) == shown
+
+
+@pytest.mark.parametrize("password", UNREADABLE)
+def test_what_git_or_a_build_says_of_an_unreadable_url_is_hidden(password: str) -> None:
+    address = f"https://u:{password}@h/a"
+    redactor = Redactor()
+    redactor.add_arguments([address])
+    if not password.startswith("["):
+        _address.hide(address, redactor)
+    assert CANARY not in redactor.text(f"cannot access {address}: {password}")
 
 
 def test_credentials_are_decoded_and_belong_to_one_origin() -> None:

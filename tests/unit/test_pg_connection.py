@@ -26,7 +26,9 @@ def params(**given: Any) -> Dict[str, Any]:
     [
         ({"login_host": "a", "login_unix_socket": "/tmp"}, "both given"),
         ({"login_host": "a,b"}, "a list of hosts"),
-        ({"login_host": "postgresql://u:secret@h/d"}, r"postgresql://u:\*+@h/d: a URL"),
+        ({"login_host": "postgresql://u:secret@h/d"}, "login_host is postgresql://h/d: a URL"),
+        ({"login_host": "postgresql://u:secret/1@h/d"}, r"login_host is postgresql://\.\.\.: a URL"),
+        ({"login_host": "u:secret@h"}, r"login_host is \.\.\.@h: a URL"),
         ({"maintenance_db": "postgresql://u:secret@h/d"}, "a URL"),
         ({"login_unix_socket": "/nowhere"}, "no directory"),
         ({"login_port": 0}, "no port"),

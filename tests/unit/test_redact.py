@@ -99,6 +99,9 @@ def test_other_arguments_stay_readable() -> None:
     "text",
     [
         "amqp://user:unknown-1@queue/",
+        "amqp://user:pass/unknown-1@queue/",
+        "amqp://user:pass@unknown-1@queue/",
+        "amqp://user:pass'unknown-1@queue/",
         "password=unknown-1 was wrong",
         '{"apiKey": "unknown-1"}',
         "Authorization: Bearer unknown-1",
@@ -109,6 +112,11 @@ def test_what_looks_like_a_secret_is_hidden_though_nobody_has_named_it(text: str
     shown = Redactor().text(text)
     assert "unknown-1" not in shown
     assert MASK in shown
+
+
+def test_a_port_is_not_taken_for_a_password() -> None:
+    text = "GET http://localhost:4873/@shop/db 404, see http://localhost:3000/a,b:c@d"
+    assert Redactor().text(text) == text
 
 
 def test_text_without_secrets_is_not_touched() -> None:
