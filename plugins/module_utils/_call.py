@@ -16,6 +16,7 @@ import os
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import (
+    _address,
     _files,
     _history,
     _layout,
@@ -114,6 +115,7 @@ class Call:
                 pid=int(owner.get("pid") or 0),
                 start=int(owner.get("start") or 0),
                 place=str(owner.get("place") or ""),
+                goal=self._goal(),
             ),
         )
         self._action = action
@@ -122,6 +124,18 @@ class Call:
         source = self.options.source or {}
         of_git = str(source.get("version") or "") if source.get("type") == "git" else ""
         return self.options.version or self.options.release or of_git
+
+    def _goal(self) -> str:
+        """What is known of the version before the source, or the releases, were looked at."""
+        if self.options.state == "rolled_back":
+            return "to the release before"
+        address = (self.options.source or {}).get("address")
+        return "from %s" % _address.shown(str(address)) if address else ""
+
+    def tell_version(self, manifest: Manifest) -> None:
+        """To who asks for the lock."""
+        if not self.check_mode:
+            self.lease.tell_version(manifest.version)
 
     # -- the lock ------------------------------------------------------------------------------------------------
 
@@ -133,11 +147,8 @@ class Call:
         """
         if self.check_mode:
             holder = self.lease.holder()
-            if holder and holder.get("run") != self.options.run:
-                self.warnings.append(
-                    "%s is locked by a run of %s@%s since %s."
-                    % (self.options.app, holder.get("user"), holder.get("host"), holder.get("since"))
-                )
+            if holder and holder.run != self.options.run:
+                self.warnings.append("%s is locked: %s." % (self.options.app, holder.text()))
             yield
             return
         if first:
@@ -203,6 +214,7 @@ class Call:
             )
         self._subject = manifest
         self.check_is_ours(manifest)
+        self.tell_version(manifest)
         return manifest
 
     def fingerprint(self, facts: Any) -> str:

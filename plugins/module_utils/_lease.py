@@ -50,9 +50,12 @@ class Owner(NamedTuple):
     """The ansible-playbook, on ``host``; ``start`` and ``place`` as for _ancestry.anchor."""
     start: int = 0
     place: str = ""
+    goal: str = ""
+    """What is known before the version is: "from /srv/shop"."""
 
     def text(self) -> str:
-        what = "%s of %s" % (self.action, self.version) if self.version else self.action
+        goal = ("to " if self.action == "rollback" else "of ") + self.version if self.version else self.goal
+        what = ("%s %s" % (self.action, goal)).strip()
         where = "%s, pid %d" % (self.host, self.pid) if self.pid else self.host
         return "a %s by %s (%s) since %s, run %s%s" % (
             what,
@@ -93,15 +96,20 @@ class Lease:
         if not self._try(ours_only=True):
             self._refuse()
 
-    def holder(self) -> Optional[Dict[str, Any]]:
-        """What the lock file says, when somebody holds it; for check mode."""
+    def holder(self) -> Optional[Owner]:
+        """Who holds it, for check mode; None when nobody does."""
         with contextlib.suppress(OSError):
             handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return None if _lock(handle) else _read(handle)
+                return None if _lock(handle) else _owner(_read(handle))
             finally:
                 os.close(handle)
         return None
+
+    def tell_version(self, version: str) -> None:
+        """Let the lock say which version the run brings, once that is known."""
+        self._owner = self._owner._replace(version=version)
+        self._note(version=version)
 
     def release(self) -> None:
         """Let it go, when it is ours. Does nothing when it is not."""
@@ -198,13 +206,12 @@ class Lease:
             said = _read(handle)
         finally:
             os.close(handle)
-        fields = {name: said.get(name, "") for name in Owner._fields}
-        fields.update(pid=int(said.get("pid") or 0), start=int(said.get("start") or 0))
+        owner = _owner(said)
         raise Pm2Error(
             "%s in namespace %s is locked: %s. Nothing was changed. Wait for it to end, or give lock_timeout (of the "
             "roles: deploy_lock_timeout) to wait here. The lock frees itself when that run ends, however it ends."
-            % (self._owner.app, self._owner.namespace, Owner(**fields).text()),
-            {"locked_by": fields},
+            % (self._owner.app, self._owner.namespace, owner.text()),
+            {"locked_by": owner._asdict()},
         )
 
 
@@ -222,6 +229,12 @@ def _read(handle: int) -> Dict[str, Any]:
     except ValueError:
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def _owner(said: Dict[str, Any]) -> Owner:
+    fields = {name: said.get(name, "") for name in Owner._fields}
+    fields.update(pid=int(said.get("pid") or 0), start=int(said.get("start") or 0))
+    return Owner(**fields)
 
 
 def _write(handle: int, content: Dict[str, Any]) -> None:

@@ -99,6 +99,7 @@ class _Preparation:
         found = _live.find(call)
         former, live = found.release, found.manifest
         if live and live.good and live.fingerprint == fingerprint and not options.force:
+            call.tell_version(live)
             self._check_contract(_build.file_reader(self._layout.release(former)), is_here=True)
             result = self._result(live, former, needed=False, changed=call.recovered is not None)
             return dict(result, in_order=self._is_in_order(found, live))
@@ -117,6 +118,7 @@ class _Preparation:
                 "%s exists already. Nothing was changed. Choose another release." % self._layout.release(release)
             )
         manifest = self._manifest(release, look.revision, fingerprint, read("package.json"), former)
+        call.tell_version(manifest)
         if call.check_mode:
             return self._result(manifest, former, needed=True, changed=True)
         if self._source.location == "controller" and self._source.archive is None:
@@ -180,6 +182,7 @@ class _Preparation:
         self._check_contract(read, is_here=True)
         _build.check_forbidden_in(self._call, unfinished)
         manifest = manifest._replace(version=self._version(manifest.revision, read("package.json")))
+        self._call.tell_version(manifest)
         _shared.link(self._layout.shared, unfinished, self._options.shared)
         if self._options.environment_file:
             self._write_environment_file(unfinished, environment_text)

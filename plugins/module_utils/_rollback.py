@@ -62,6 +62,7 @@ def roll_back(call: Call) -> Dict[str, Any]:
         _check_left(call, live)
         ours = [manifest for manifest in _manifest.every(call.layout) if call.is_ours(manifest)]
         chosen = choose(ours, live.manifest, live.release, call.options.release)
+        call.tell_version(chosen)
         directory = call.layout.release(chosen.release)
         if not os.path.isdir(directory):
             raise Pm2Error("%s is not there any more. Nothing was changed." % directory)

@@ -133,6 +133,20 @@ def test_it_is_kept_when_the_task_has_ended_and_names_its_owner(
     assert refusal.value.details["locked_by"]["user"] == "mary"
 
 
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"goal": "from /srv/shop"}, "a deploy of v3 by joe"),
+        ({"version": "", "goal": "from /srv/shop"}, "a deploy from /srv/shop by joe"),
+        ({"version": ""}, "a deploy by joe"),
+        ({"action": "rollback"}, "a rollback to v3 by joe"),
+        ({"action": "rollback", "version": "", "goal": "to the release before"}, "a rollback to the release before by"),
+    ],
+)
+def test_it_says_what_is_known_of_the_version(fields: Dict[str, Any], text: str) -> None:
+    assert owner("first")._replace(**fields).text().startswith(text)
+
+
 def test_the_same_run_goes_on_with_it(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
     drive(drivers, tmp_path, "first")
     lease(tmp_path, "first").ensure()

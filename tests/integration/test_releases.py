@@ -182,6 +182,27 @@ def test_two_runs_at_once(app: Application) -> None:
     assert not app.call("pm2_release", app.prepared_options(second))["failed"]  # free again
 
 
+def test_the_lock_says_which_version_as_soon_as_it_is_known(app: Application) -> None:
+    def locked() -> Dict[str, Any]:
+        found: Dict[str, Any] = json.loads((app.root / ".nodeops" / "deploy.lock").read_text())
+        return found
+
+    first = app.deployed()["release"]
+    app.release("2")
+    run = app.run()
+    second = app.call("pm2_release", app.prepared_options(run))
+    assert second["version"] != app.manifest(first)["version"]
+    refused = app.roll_back()
+    assert f"is locked: a deploy of {second['version']} by mary" in refused["msg"]
+    seen = modules.call("pm2_release", app.prepared_options(app.run()), check=True)
+    assert f"shop is locked: a deploy of {second['version']} by mary (laptop" in str(seen["warnings"])
+    assert locked()["goal"] == f"from {app.source}"
+    assert not app.call("pm2_release", app.published_options(run, second["release"]))["failed"]
+    app.roll_back()
+    assert (locked()["action"], locked()["version"]) == ("rollback", app.manifest(first)["version"])
+    assert locked()["goal"] == "to the release before"
+
+
 def test_a_rollback_waits_for_a_deploy_that_runs(app: Application) -> None:
     first = app.deployed()["release"]
     app.release("2")
