@@ -215,10 +215,11 @@ def attempt(check: Check, pids: Pids) -> Answer:
     except OSError as error:
         return Answer("cannot be reached (%s)" % _why(error), None)
     with contextlib.closing(connection):
-        owner = _owner(connection, pids)
-        if owner in pids.old:
-            return Answer("is answered only by processes that were there before", owner)
+        owner = None
         try:
+            owner = _owner(connection, pids)
+            if owner in pids.old:
+                return Answer("is answered only by processes that were there before", owner)
             return Answer(ask(), owner)
         except socket.timeout:
             return Answer("did not answer within %g s" % check.timeout, owner)

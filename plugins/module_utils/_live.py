@@ -55,6 +55,18 @@ def find(call: Call) -> Live:
     return Live(link, release, manifest)
 
 
+def recovered(call: Call) -> Live:
+    """As ``find``; raises Pm2Error also where a killed run cannot be finished or undone because no daemon runs."""
+    live = find(call)
+    if _journal.read(call.options.pm2_home, call.options.namespace) is not None:
+        raise Pm2Error(
+            "A run of namespace %s was killed half-way, and no PM2 daemon runs in %s to finish or undo it: nothing may "
+            "serve now. Run again: the next deploy or rollback starts PM2, and does that first."
+            % (call.options.namespace, call.options.pm2_home)
+        )
+    return live
+
+
 def _recover(call: Call) -> None:
     """Finish or undo what a killed run has left in the namespace. Without a daemon that is done when there is one."""
     home, namespace = call.options.pm2_home, call.options.namespace

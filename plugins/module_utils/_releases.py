@@ -88,7 +88,12 @@ def prune(call: Call) -> Dict[str, Any]:
 
 
 def abandon(call: Call) -> Dict[str, Any]:
-    """State abandoned: something between two calls of this run has failed. Tell it, remove what is there, unlock."""
+    """State abandoned: something between two calls of this run has failed, or one of them was killed.
+
+    Finish or undo what that has left, tell it, remove what was prepared and is not live, unlock.
+    """
+    from ansible_collections.nodeops.pm2.plugins.module_utils import _live, _manifest
+
     options = call.options
     removed: List[str] = []
     if call.check_mode:
@@ -96,14 +101,20 @@ def abandon(call: Call) -> Dict[str, Any]:
     if options.release and not os.path.isdir(call.layout.release(options.release)):
         call.lease.release()  # the state that failed has removed it and told it already
         return {"changed": False, "removed": removed}
-    with call.locked("abandon", first=False):
-        manifest = call.prepared() if options.release else None
-        if manifest and _retention.discard(call.layout, manifest, options.pm2_home):
-            removed.append(manifest.release)
+    with call.locked("abandon", first=True):  # a call may have been killed before it had the lock
+        live = _live.recovered(call)
+        if options.release:
+            prepared = [call.prepared()]
+        else:
+            prepared = [m for m in _manifest.every(call.layout) if m.run == options.run and call.is_ours(m)]
+        for manifest in prepared:
+            if _retention.discard(call.layout, manifest, options.pm2_home):
+                removed.append(manifest.release)
         reason = call.redactor.text(options.reason or "")
-        call.record("failed", manifest, stage=options.stage, reason=reason)
+        call.record("failed", prepared[0] if prepared else None, stage=options.stage, reason=reason)
     call.lease.release()
-    return {"changed": bool(removed), "removed": removed}
+    changed = bool(removed) or call.recovered is not None
+    return {"changed": changed, "removed": removed, "recovered": call.recovered, "current": live.release or None}
 
 
 STATES: Dict[str, Callable[[Call], Dict[str, Any]]] = {

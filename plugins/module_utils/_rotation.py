@@ -102,8 +102,10 @@ def takers(endpoint: Endpoint, pids: Set[int]) -> Set[Optional[int]]:
         connection = _connect(endpoint)
         if connection is None:
             break
-        with contextlib.closing(connection):
-            found.add(_taker(connection, pids))
+        taker = None
+        with contextlib.closing(connection), contextlib.suppress(OSError):  # it was reset
+            taker = _taker(connection, pids)
+        found.add(taker)
     return found
 
 

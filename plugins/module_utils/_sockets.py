@@ -28,7 +28,7 @@ _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 def accepted_inode(connection: socket.socket) -> Optional[int]:
     """The inode of the other end of a local TCP connection.
 
-    0 while nobody has accepted it yet, None when the other end is not on this host.
+    0 while nobody has accepted it yet, None when the other end is not on this host. Raises OSError when it was reset.
     """
     ours, theirs = connection.getsockname()[:2], connection.getpeername()[:2]
     try:

@@ -64,9 +64,11 @@ options:
       - V(built), its dependencies are there and the O(build) commands have run.
       - V(migrated), the O(migrate) commands have run.
       - V(published), it is live; then releases beyond O(keep) are removed. Frees the lock.
-      - V(rolled_back), the release before the live one, or O(release), is live. Takes and frees the lock.
+      - V(rolled_back), the release before the live one, or O(release), is live, and processes that only another
+        release had are gone. Takes and frees the lock.
       - V(pruned), releases beyond O(keep) are removed.
-      - V(abandoned), what V(prepared) made is removed and the lock freed, because something between two calls failed.
+      - V(abandoned), what this run has prepared is removed and the lock freed, because something between two calls
+        failed, or one of them was killed. What that has left half done is finished or undone first.
       - Where a state fails, what was prepared is removed (or, by the gate of V(published), marked bad), the outcome is
         written into the history, and the lock is freed.
     type: str
@@ -409,7 +411,7 @@ went_on:
   type: bool
 current:
   description: The id that C(current) names after the failure, null when there is none.
-  returned: on failure
+  returned: on failure, and with O(state=abandoned)
   type: str
 committed:
   description:
@@ -450,8 +452,8 @@ saved:
   returned: with O(state=published) and O(state=rolled_back)
   type: bool
 recovered:
-  description: V(finished) or V(undone) when an earlier run had been killed half-way, else null.
-  returned: with O(state=published) and O(state=rolled_back)
+  description: V(finished) or V(undone) when an earlier run, or call of this run, had been killed half-way, else null.
+  returned: with O(state=published), O(state=rolled_back) and O(state=abandoned)
   type: str
 rolled_back:
   description: On failure, whether everything was put back. Absent when nothing had been changed.

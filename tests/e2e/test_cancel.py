@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 from support import cancel, playbooks
@@ -123,6 +126,47 @@ def test_a_migration_is_not_cut_short(site: Cancelled, load: Load) -> None:
         site.settle()
         assert site.done.exists()
         assert site.check_agreement() == former
+    site.next_deploy_works()
+
+
+def begin_a_deploy_that_undrains(site: Cancelled, **variables: Any) -> Tuple["subprocess.Popen[str]", Path]:
+    """At the gate; and what tells that the hook undrain has run."""
+    sign = site.directory / "undrained"
+    task = {"name": "Undrain", "ansible.builtin.file": {"path": str(sign), "state": "touch", "mode": "0600"}}
+    site.hook.write_text(json.dumps([task]))
+    given = {**site.slow_gate(), "deploy_hooks": {"undrain": str(site.hook)}, **variables}
+    process = cancel.reach(site, cancel.GATE._replace(variables=lambda _site: given), "deploy")
+    assert process
+    return process, sign
+
+
+@pytest.mark.parametrize("in_one_call", [True, False], ids=["one call", "several calls"])
+def test_a_module_that_is_killed_on_its_host(site: Cancelled, load: Load, in_one_call: bool) -> None:
+    """Its own run puts everything back, and then the host may serve again."""
+    former = site.live_release
+    variables: Dict[str, Any] = {"deploy_build": [], "deploy_hooks": {}} if in_one_call else {}
+    process, undrained = begin_a_deploy_that_undrains(site, **variables)
+    cancel.kill_module(process)
+    run = playbooks.finish(process)
+    assert run.code != 0
+    result = run.results["production"]
+    assert (result["result"], result["current"]) == ("failed", former), run.output
+    site.settle()
+    assert site.check_agreement() == former
+    assert site.releases() == [former]
+    assert undrained.exists() is not in_one_call
+    site.next_deploy_works()
+
+
+def test_a_host_whose_daemon_dies_with_the_module_is_not_put_into_service(site: Cancelled) -> None:
+    process, undrained = begin_a_deploy_that_undrains(site)
+    cancel.kill_module(process)
+    for pid in site.pm2.daemon_pids():
+        os.kill(pid, signal.SIGKILL)
+    run = playbooks.finish(process)
+    assert run.code != 0
+    assert "no PM2 daemon runs" in run.message
+    assert not undrained.exists(), run.output
     site.next_deploy_works()
 
 

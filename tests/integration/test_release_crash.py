@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import signal
+import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from support import modules
+from support import modules, processes
 from support.killer import Outcome, Runner
 from support.load import Load
 from support.pm2 import Pm2Home
@@ -53,10 +56,36 @@ def _app(pm2_7: Pm2Home, tmp_path: Path, runner: Runner) -> Application:
 
 
 def kill(app: Application, runner: Runner, options: Dict[str, Any], **when: Any) -> Outcome:
-    """A call that is killed; then what the play does where it still can: abandon the run."""
+    """A call that is killed; then what the play does where it still can: abandon the run. That leaves all in order."""
     outcome = runner.run("pm2_release", options, **when)
-    more = {"release": options["release"]} if "release" in options else {}
-    app.call("pm2_release", app.options("abandoned", options["run"], **more))
+    more = {"release": options["release"]} if options["state"] == "published" else {}
+    told = app.call("pm2_release", app.options("abandoned", options["run"], **more))
+    live = app.current()
+    if outcome.killed:
+        assert (told["failed"], told.get("current", live)) == (False, live), told
+        assert not (app.root / "releases" / more.get("release", "none")).exists() or more["release"] == live
+    return outcome
+
+
+def abandoned(app: Application, runner: Runner, options: Dict[str, Any], **when: Any) -> Outcome:
+    """As `kill`, of an application with processes: they are of one release, and the dump and the link too."""
+    outcome = kill(app, runner, options, **when)
+    live = app.current()
+    assert live
+    (version,) = app.served()
+    app.check_agreement(live, version)
+    return outcome
+
+
+def lost(app: Application, runner: Runner, options: Dict[str, Any], **when: Any) -> Outcome:
+    """A call that is killed, and its play with it: the lock frees itself, and the next run does the rest."""
+    outcome = runner.run("pm2_release", options, **when)
+    lock = app.root / ".nodeops" / "deploy.lock"
+    if lock.exists():
+        pid, _start = json.loads(lock.read_text()).get("holder") or (0, 0)
+        while pid and processes.alive(pid):
+            os.kill(pid, signal.SIGTERM)
+            time.sleep(0.01)
     return outcome
 
 
@@ -78,7 +107,9 @@ def test_killed_while_it_publishes(app: Application, runner: Runner) -> None:
             run = app.run()
             release = app.call("pm2_release", app.prepared_options(run))["release"]
             at = point.replace("<definition>", f"{release}.json")
-            outcome = kill(app, runner, app.published_options(run, release), at=at)
+            options = app.published_options(run, release)
+            abandons = version % 4 == 0  # else the next run does it
+            outcome = abandoned(app, runner, options, at=at) if abandons else lost(app, runner, options, at=at)
             assert outcome.killed, (point, outcome.points, outcome.result)
             assert app.served() <= {old_version, str(version)}
             assert app.current() in (old, release)
@@ -112,9 +143,10 @@ def test_killed_while_it_rolls_back(app: Application, runner: Runner) -> None:
     assert first
     for point in ["gate_passed", "committed", "switched", "saved", "retired"]:
         options = app.options("rolled_back", app.run(), release=first)
-        outcome = runner.run("pm2_release", options, at=point)
+        told = point in ("gate_passed", "switched")
+        outcome = (abandoned if told else lost)(app, runner, options, at=point)
         assert outcome.killed, (point, outcome.points, outcome.result)
-        app.call("pm2_release", app.options("abandoned", options["run"]))
+        assert not told or app.current() == (first if point == "switched" else second)
         again = app.roll_back(release=first)
         assert not again["failed"], again
         app.check_agreement(first, "1")
@@ -131,7 +163,7 @@ def test_a_rollback_after_a_kill_goes_back_from_what_was_committed(app: Applicat
     app.release("3")
     run = app.run()
     release = app.call("pm2_release", app.prepared_options(run))["release"]
-    assert kill(app, runner, app.published_options(run, release), at="committed").killed
+    assert lost(app, runner, app.published_options(run, release), at="committed").killed
     assert app.current() == second
     foreseen = modules.call("pm2_release", app.options("rolled_back", app.run()), check=True)
     assert (foreseen["former"], foreseen["release"]) == (release, second)
@@ -196,10 +228,10 @@ def test_killed_at_random(app: Application, runner: Runner) -> None:
         app.release(str(number))
         run = app.run()
         if chance.random() < 0.3:
-            outcome = kill(app, runner, app.prepared_options(run), after=chance.uniform(0.0, 0.1))
+            outcome = abandoned(app, runner, app.prepared_options(run), after=chance.uniform(0.0, 0.1))
         else:
             release = app.call("pm2_release", app.prepared_options(run))["release"]
-            outcome = kill(app, runner, app.published_options(run, release), after=chance.uniform(0.0, 1.6))
+            outcome = abandoned(app, runner, app.published_options(run, release), after=chance.uniform(0.0, 1.6))
         killed += ["killed"] if outcome.killed else []
         if number % 5 == 0:
             next_deploy_works(app, f"{number} again")

@@ -89,6 +89,13 @@ def kill_all(process: subprocess.Popen[str]) -> None:
             os.killpg(os.getpgid(pid), signal.SIGKILL)
 
 
+def kill_module(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the module alone, as when the host is short of memory; ansible-playbook goes on."""
+    modules = [pid for pid in processes.descendants(process.pid) if "AnsiballZ_pm2_release" in processes.cmdline(pid)]
+    for pid in modules:
+        os.kill(pid, signal.SIGKILL)
+
+
 Way = Callable[[subprocess.Popen[str]], None]
 
 

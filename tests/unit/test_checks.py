@@ -204,6 +204,24 @@ def test_the_other_end_of_a_connection(kernel: str, family: socket.AddressFamily
                 assert _sockets.holder(os.fstat(accepted.fileno()).st_ino, [1, os.getpid()]) == os.getpid()
 
 
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+def test_a_connection_that_is_reset_before_it_is_taken_is_a_failed_check(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a process, or of the daemon that listens for its workers, that dies just then."""
+    really, servers = _sockets.accepted_inode, [socket.create_server(("127.0.0.1", 0)) for _number in range(2)]
+
+    def reset(connection: socket.socket) -> Optional[int]:
+        servers.pop().close()
+        return really(connection)
+
+    monkeypatch.setattr(_sockets, "accepted_inode", reset)
+    port = servers[-1].getsockname()[1]
+    (check,) = parse(**{kind: [{"url": f"http://127.0.0.1:{port}/"} if kind == "http" else port]}).connections
+    assert str(_checks.attempt(check, NOBODY).problem).startswith("broke off (")
+    assert _rotation.takers(servers[-1].getsockname(), {1}) == {None}
+
+
 def test_the_other_end_is_on_another_host() -> None:
     """Seen by a socket that says so: no other host answers here."""
     far = mock.Mock(family=socket.AF_INET)
