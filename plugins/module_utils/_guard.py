@@ -14,7 +14,8 @@ import json
 import os
 import re
 import shlex
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple
+from collections import deque
+from typing import Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _commands, _guard_words
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
@@ -23,9 +24,11 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redacto
 _LIFECYCLE = "preinstall install postinstall prepublish preprepare prepare postprepare".split()
 _RUNNERS = frozenset("run-s run-p npm-run-all npm-run-all2".split())
 _OF_WORKSPACES = frozenset("turbo nx lerna lage rush wsrun ultra moon".split())
+_LEADING = _guard_words.MANAGERS | _RUNNERS | _OF_WORKSPACES | {"concurrently", "node"}
+"""Programs that lead to scripts of a directory."""
 _SHORT = {"t": "test", "tst": "test"}
 _MAX_STEPS = 20000
-_MORE_STEPS = 50  # for each package
+_MORE_STEPS = 200  # for each package
 _MAX_DEPTH = 50  # scripts that call each other
 _MAX_PACKAGES = 1000
 
@@ -141,7 +144,7 @@ class _Following:
         self._here = ""
         self._seen: Set[Tuple[str, ...]] = set()
         self._is_everywhere: Set[Tuple[str, ...]] = set()
-        self._todo: List[Tuple[str, Sequence[str], Way]] = []
+        self._todo: Deque[Tuple[str, Sequence[str], Way]] = deque()
         self._found: List[_Line] = []
         self._later(argv, ())
 
@@ -178,13 +181,18 @@ class _Following:
 
     def _later(self, argv: Sequence[str], way: Way, directory: Optional[str] = None) -> None:
         where = self._here if directory is None else directory
-        if argv and self._is_new("argv", *argv, where=where):
+        if argv and self._is_new("argv", *argv, where=where if self._needs_directory(argv) else ""):
             self._todo.append((where, argv, way))
+
+    @staticmethod
+    def _needs_directory(argv: Sequence[str]) -> bool:
+        """Whether what it leads to may depend on where it runs; else it is followed once."""
+        return any(_guard_words.program(word) in _LEADING or _guard_words.BEFORE_TEXT.fullmatch(word) for word in argv)
 
     def lines(self) -> List[_Line]:
         """The command itself first. Raises Pm2Error when there is no end of it."""
         while self._todo:
-            self._here, argv, way = self._todo.pop()
+            self._here, argv, way = self._todo.popleft()  # the shortest ways first
             self._follow(argv, way)
             most = _MAX_STEPS + _MORE_STEPS * len(self._scripts_in)
             if len(self._seen) > most or len(way) > _MAX_DEPTH:
@@ -213,7 +221,7 @@ class _Following:
         if any(map(_guard_words.is_setting, argv)):
             self._everywhere(inner, way)
         for option, text in zip(argv, argv[1:]):  # of a shell, su, npx, npm exec
-            if re.fullmatch("-[a-zA-Z]*c[a-zA-Z]*|--call|--command", option):
+            if _guard_words.BEFORE_TEXT.fullmatch(option):
                 self._shell(text, way)
         for index, word in enumerate(argv):  # whatever runs it
             self._leads_to(_guard_words.program(word), list(argv[index + 1 :]), way)

@@ -26,6 +26,8 @@ _PREFIXES = frozenset(
 _WITH_VALUE = frozenset("-e -f -u -n -c -p --file --package --prefix --workspace -w -C --filter -F --dir --cwd".split())
 _IN_DIRECTORY = frozenset("--prefix -C --dir --cwd".split())
 _ELSEWHERE = "workspaces workspace-root ws include-workspace-root iwr filter recursive prefix dir cwd top-level".split()
+BEFORE_TEXT = re.compile("-[a-zA-Z]*c[a-zA-Z]*|--call|--command")
+"""An option of a shell, su, npx and npm exec: the text of a shell follows."""
 _SETTING = re.compile(r"p?npm_config_(\w+)=", re.IGNORECASE)
 _MANAGER = re.compile(r"(npm|pnpm|yarn|bun)(?:-[\w.-]+)?\.[cm]?js")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)

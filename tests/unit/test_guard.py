@@ -368,11 +368,33 @@ def test_scripts_of_many_packages_end() -> None:
         _guard.check([command], FORBIDDEN, root, "build", lambda _path: package, lambda: packages)
 
 
+@pytest.mark.parametrize("build", ["yarn workspace p{0} build", "cd dist && mv index.js p{0}.js && gzip p{0}.js"])
+def test_many_packages_whose_builds_differ_are_followed(build: str) -> None:
+    scripts = {f"packages/{number}": {"build": build.format(number + 1)} for number in range(120)}
+    scripts["packages/119"]["build"] += " && yarn more"
+    texts = {path + "/package.json": json.dumps({"scripts": each}) for path, each in scripts.items()}
+    root = json.dumps({"scripts": {"build": "yarn workspaces foreach run build"}})
+    packages = ["", *scripts]
+    _guard.check(["yarn build"], FORBIDDEN, root, "build", texts.get, lambda: packages)
+    last = dict(scripts["packages/119"], more="prisma migrate reset")
+    texts["packages/119/package.json"] = json.dumps({"scripts": last})
+    with pytest.raises(Pm2Error, match=r"the script more of packages/119/package\.json"):
+        _guard.check(["yarn build"], FORBIDDEN, root, "build", texts.get, lambda: packages)
+
+
 def test_what_has_no_end_is_refused() -> None:
-    text = json.dumps({"scripts": {"all": "npm run all --ws --x"}})
-    packages = ["", *(f"packages/{number}" for number in range(100))]
+    chain = {f"s{number}": f"npm run s{number + 1}" for number in range(60)}
     with pytest.raises(Pm2Error, match="leads to too many others"):
-        _guard.check(["npm run all"], FORBIDDEN, text, "build", lambda _path: text, lambda: packages)
+        _guard.check(["npm run s0"], FORBIDDEN, json.dumps({"scripts": chain}), "build")
+
+
+def test_what_leads_to_too_many_commands_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_guard, "_MAX_STEPS", 100)
+    monkeypatch.setattr(_guard, "_MORE_STEPS", 1)
+    package = json.dumps({"scripts": {"all": " && ".join(f"npm run all -w {number}" for number in range(9))}})
+    packages = ["", *(f"packages/{number}" for number in range(9))]
+    with pytest.raises(Pm2Error, match="leads to too many others"):
+        _guard.check(["npm run all"], FORBIDDEN, package, "build", lambda _path: package, lambda: packages)
 
 
 def test_the_packages_of_a_release_are_found(tmp_path: Path) -> None:
