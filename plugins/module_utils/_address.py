@@ -21,7 +21,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER = re.compile(r"[A-Za-z0-9+.-]+::")
 _SCP_LIKE = re.compile(r"[^/:]+:")  # host:path, as git tells it from a path
 _PASSWORD_WITHOUT_SCHEME = re.compile(r"[^/:@]+:(?!//).+@[^/@:]+[:/]")  # name:password@host:path
-_LATE_AT = re.compile(r"://[^/?#]*[/?#].*@", re.DOTALL)  # up to it may go a password with a slash in it
+# Up to the last @ may go a password with a slash in it; not where all before it is a host's name: https://h.org/@scope/x
+_LATE_AT = re.compile(r"://(?!(?:(?:[\w-]+\.)+[\w-]+)?/(?:[^@]*/)?@[^@]*\Z)[^/?#]*[/?#].*@", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONG = 16  # characters of a query's value from which on it may be a secret
 

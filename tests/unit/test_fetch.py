@@ -131,6 +131,10 @@ UNREADABLE = [f"12/{CANARY}", f"p/{CANARY}", f"p#{CANARY}", f"p?{CANARY}", f"p@/
         (f"u:p@/{CANARY}@h:a/b.git", "...@h:a/b.git"),
         (f"https:/u:{CANARY}@h/a", "...@h/a"),
         ("https://h:8443/@scope/a.tgz", "https://..."),
+        ("https://npm.example.org/@scope/a/-/a-1.tgz", "https://npm.example.org/@scope/a/-/a-1.tgz"),
+        ("file:///srv/git/@scope/a.git", "file:///srv/git/@scope/a.git"),
+        (f"https://a.b/{CANARY}@h/a", "https://..."),
+        (f"https://a.b/@{CANARY}@h/a", "https://..."),
         ("/srv/a:b@c", "/srv/a:b@c"),
         ("git@h:a/b.git", "git@h:a/b.git"),
         ("/srv/a b", "/srv/a b"),
@@ -148,6 +152,12 @@ def test_what_git_or_a_build_says_of_an_unreadable_url_is_hidden(password: str) 
     if not password.startswith("["):
         _address.hide(address, redactor)
     assert CANARY not in redactor.text(f"cannot access {address}: {password}")
+
+
+def test_the_host_before_a_scope_is_not_hidden() -> None:
+    redactor = Redactor()
+    _address.hide("https://git.example.org/@scope/a.git", redactor)
+    assert redactor.text("cannot access git.example.org/@scope") == "cannot access git.example.org/@scope"
 
 
 def test_credentials_are_decoded_and_belong_to_one_origin() -> None:
