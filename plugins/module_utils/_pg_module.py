@@ -32,7 +32,7 @@ class PgModule(Module):
 
 
 def without_urls(value: Any) -> Any:
-    """Without the passwords of URLs: some give one where a name is asked for."""
+    """Without the passwords of URLs and of what else libpq takes: some give that where a name is asked for."""
     if isinstance(value, list):
         return [without_urls(each) for each in value]
-    return Redactor().text(_address.shown(value)) if isinstance(value, str) and "@" in value else value
+    return Redactor().text(_address.shown(value)) if isinstance(value, str) else value

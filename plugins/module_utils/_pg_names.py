@@ -15,6 +15,7 @@ from typing import Iterable, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _address
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
 
 LONGEST = 42
 """Bytes: PostgreSQL cuts names after 63, silently, and ``__prev_`` with an id takes 21."""
@@ -35,7 +36,8 @@ def check_database(name: str) -> str:
     """The name itself. Raises Pm2Error for one that cannot be backed up and restored."""
     why = _wrong(name)
     if why:
-        raise Pm2Error("The database name %s %s. Nothing was changed." % (repr(_address.shown(name)), why))
+        shown = Redactor().text(repr(_address.shown(name)))
+        raise Pm2Error("The database name %s %s. Nothing was changed." % (shown, why))
     return name
 
 

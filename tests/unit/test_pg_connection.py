@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_arguments
+from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_arguments, _pg_module
 from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import connection
 from ansible_collections.nodeops.pm2.plugins.module_utils._psql import identifier, literal
@@ -136,3 +136,12 @@ def test_where(given: Dict[str, Any], local: bool, text: str):
 def test_sql():
     assert identifier('a"b') == '"a""b"'
     assert literal("it's \\") == "E'it\\'s \\\\'"
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["postgresql://u:secret/1@h/d", "postgresql://h/d?user=u&password=secret", "host=h password=secret dbname=d"],
+)
+def test_no_password_is_shown_where_a_name_was_asked_for(given: str) -> None:
+    assert "secret" not in str(_pg_module.without_urls([given]))
+    assert _pg_module.without_urls(["shop", 5432]) == ["shop", 5432]

@@ -29,6 +29,7 @@ def test_good(name: str):
         ("../x", "slash"),
         ("postgresql://u:secret@h/d", "'postgresql://h/d' has a slash"),
         ("postgresql://u:secret/1@h/d", r"'postgresql://\.\.\.' has a slash"),
+        ("host=h/d password=secret", r"'host=h/d password=\*+' has a slash"),
         ("postgres", "reserved"),
         ("template0", "reserved"),
         ("template1", "reserved"),
