@@ -26,8 +26,9 @@ _PLAIN_WORDS = frozenset(
     staging test testing local localhost default enabled disabled""".split()
 )
 _SECRET_NAME = re.compile(r"pass|secret|token|api-?_?key|credential|private", re.IGNORECASE)
-# Up to the last @ where there are several, or a slash before it: unless that is behind a port.
-_URL_PASSWORD = re.compile(r"""(?<=://)([^/\s:@]*):(?:(?!\d{1,5}/)[^\s"'<>,]+|[^/\s@]+)@""")
+# Up to the last @ where there are several, or a slash before it: unless that is behind a port. The limit keeps a text
+# of many URLs from being read to its end for each.
+_URL_PASSWORD = re.compile(r"""(?<=://)([^/\s:@]*):(?:(?!\d{1,5}/)[^\s"'<>,]{1,2048}|[^/\s@]+)@""")
 _ASSIGNMENT = re.compile(
     r"""((?:pass(?:word|wd)?|secret|token|api[-_]?key|private[-_]?key|authorization|bearer)["']?\s*[:=]\s*["']?)"""
     r"""(?:bearer\s+)?([^\s"',;&]+)""",
