@@ -25,7 +25,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Erro
 USERS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_USER_ID", "BITBUCKET_STEP_TRIGGERER_UUID", "SUDO_USER")
 LINKS = ("CI_JOB_URL", "BUILD_URL", "CIRCLE_BUILD_URL")
 TEXT_LIMIT = 1 << 20  # bytes
-TEXTS_LIMIT = 200  # files of packages; the host looks at all of them once they are there
+TEXTS_LIMIT = 200  # files of packages, of no more than 4 * TEXT_LIMIT; the host looks at all once they are there
 
 
 class ActionModule(ActionBase):
@@ -138,10 +138,13 @@ def _texts(directory: str, exclude: List[str], arguments: Mapping[str, Any]) -> 
     if arguments.get("forbidden"):
         below = _source.paths(directory, [*exclude, "node_modules"])
         names += itertools.islice((path for path in below if path.endswith("/package.json")), TEXTS_LIMIT)
-    texts = {}
+    texts: Dict[str, str] = {}
+    room = 4 * TEXT_LIMIT
     for name in map(str, names):
         path = os.path.join(directory, name)
-        if os.path.isfile(path) and os.path.getsize(path) <= TEXT_LIMIT:
+        size = os.path.getsize(path) if os.path.isfile(path) else room + 1
+        if size <= min(TEXT_LIMIT, room):
+            room -= size
             with open(path, encoding="utf-8", errors="replace") as stream:
                 texts[name] = stream.read()
     return texts

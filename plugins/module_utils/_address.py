@@ -23,6 +23,7 @@ _SCP_LIKE = re.compile(r"[^/:]+:")  # host:path, as git tells it from a path
 _PASSWORD_WITHOUT_SCHEME = re.compile(r"[^/:@]+:(?!//).+@[^/@:]+[:/]")  # name:password@host:path
 # Up to the last @ may go a password with a slash in it; not where all before it is a host's name: https://h.org/@scope/x
 _LATE_AT = re.compile(r"://(?!(?:(?:[\w-]+\.)+[\w-]+)?/(?:[^@]*/)?@[^@]*\Z)[^/?#]*[/?#].*@", re.DOTALL)
+_WITH_PORT = re.compile(r"[^/]+://[\w.-]+:\d+(?:[/?#]|\Z)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LONG = 16  # characters of a query's value from which on it may be a secret
 
@@ -86,11 +87,17 @@ def shown(address: str) -> str:
     try:
         parts = urlsplit(address)
         if parts.port == 0 or _LATE_AT.search(address):  # reading port raises ValueError for what is none
-            return scheme_of(address) + "://..."
+            return _unreadable(address)
         query = "?..." if parts.query else ""
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl() + query
     except ValueError:
-        return scheme_of(address) + "://..."
+        return _unreadable(address)
+
+
+def _unreadable(address: str) -> str:
+    """All but the scheme may be a password, unless it is a port that makes it so."""
+    has_bad_port = "@" not in address and _WITH_PORT.match(address)
+    return re.split("[?#]", address)[0] if has_bad_port else scheme_of(address) + "://..."
 
 
 def hide(address: str, redactor: Redactor) -> None:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
@@ -33,7 +34,7 @@ def file_reader(directory: str) -> Callable[[str], Optional[str]]:
         try:
             with open(os.path.join(directory, path), encoding="utf-8", errors="replace") as stream:
                 return stream.read()
-        except OSError:
+        except (OSError, ValueError):  # ValueError: of a name that none can have
             return None
 
     return read
@@ -75,12 +76,13 @@ def check_forbidden(
 def check_forbidden_in(call: Call, directory: str) -> None:
     """The same for a release that is there. Right before a command runs: an earlier one may have written scripts."""
 
+    @functools.lru_cache(maxsize=None)
     def packages() -> Iterable[str]:
         from ansible_collections.nodeops.pm2.plugins.module_utils import _guard
 
         return _guard.packages_below(directory)
 
-    check_forbidden(call, file_reader(directory), packages)
+    check_forbidden(call, functools.lru_cache(maxsize=None)(file_reader(directory)), packages)
 
 
 def build(call: Call) -> Dict[str, Any]:

@@ -127,8 +127,8 @@ def _http_check(item: Dict[str, Any]) -> HttpCheck:
     url = item["url"]
     if not _is_url(url):
         raise Pm2Error(
-            "ready.http url %r is no http(s) URL (in ASCII; / and @ in a password: %%2F, %%40). Nothing was changed."
-            % _address.shown(url)
+            "ready.http url %r is no http(s) URL (in ASCII, with / and @ of a password as %%2F and %%40). Nothing was "
+            "changed." % _address.shown(url)
         )
     status = tuple(item.get("status") or (200,))
     if not all(100 <= code <= 599 for code in status):

@@ -133,8 +133,8 @@ def _check_substitute(call: _Call, content: Content, good: Optional[_store.Backu
     lost = "%s is missing or broken" % _dump.path_of(call.home)
     if good and good.manifest["content"]["fingerprint"] != content.fingerprint(call.store.key):
         raise Pm2Error(
-            "%s, and %s%s, which a resurrect would take instead, is not what the newest good backup holds. %s. Save "
-            "what runs (nodeops.pm2.pm2_save), or rename %s where it is right. %s"
+            "%s, and %s%s, which a resurrect would take instead, is not what the newest good backup holds (or an "
+            "environment file is not). %s. Save what runs (nodeops.pm2.pm2_save), or rename %s where it is right. %s"
             % (lost, content.source, _of(call), _NOT_BACKED_UP, content.source, _way_back(call))
         )
     call.warn("%s. Backed up is %s, which a resurrect would take instead." % (lost, content.source))

@@ -4,7 +4,6 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-
 """Refuse commands that the inventory forbids, also where a script of package.json leads to them."""
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _MAX_STEPS = 20000
 _MORE_STEPS = 200  # for each package
 _MAX_DEPTH = 50  # scripts that call each other
 _MAX_PACKAGES = 1000
-
+_NOT_LOOKED_INTO = frozenset("node_modules .git .venv site-packages".split())
 
 Way = Tuple[str, ...]
 """The scripts that led to a command."""
@@ -106,7 +105,7 @@ def _scripts(package_json: Optional[str]) -> Dict[str, str]:
 
 
 def packages_below(top: str) -> List[str]:
-    """The directories below ``top`` that have a package.json; no link is followed, node_modules not looked into.
+    """The directories below ``top`` that have a package.json, but for installed ones; no link is followed.
 
     Raises Pm2Error where there are too many to look at all.
     """
@@ -121,7 +120,7 @@ def packages_below(top: str) -> List[str]:
         for entry in entries:
             if entry.name == "package.json":
                 found.append(directory)
-            elif entry.name not in ("node_modules", ".git") and entry.is_dir(follow_symlinks=False):
+            elif entry.name not in _NOT_LOOKED_INTO and entry.is_dir(follow_symlinks=False):
                 todo.append(os.path.join(directory, entry.name))
         if len(found) > _MAX_PACKAGES:
             raise Pm2Error(

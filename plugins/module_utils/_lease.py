@@ -28,6 +28,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Erro
 LIFETIME = 3600.0  # seconds
 TICK = 0.2  # seconds between two looks at the anchor
 SIZE = 16384  # bytes of the lock file that are read
+LONGEST_VERSION = 200  # characters; package.json may say whatever it likes
 PATIENCE = 25  # looks at a lock file that cannot be read, before the lock is given up
 RELEASE_TIMEOUT = 5.0
 NOBODY = [0, 0]  # an anchor that is no process
@@ -101,15 +102,16 @@ class Lease:
         with contextlib.suppress(OSError):
             handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                return None if _lock(handle) else _owner(_read(handle))
+                said = None if _lock(handle) else _read(handle)
+                return _owner(said) if said else None
             finally:
                 os.close(handle)
         return None
 
     def tell_version(self, version: str) -> None:
         """Let the lock say which version the run brings, once that is known."""
-        self._owner = self._owner._replace(version=version)
-        self._note(version=version)
+        self._owner = self._owner._replace(version=version[:LONGEST_VERSION])
+        self._note(version=self._owner.version)
 
     def release(self) -> None:
         """Let it go, when it is ours. Does nothing when it is not."""

@@ -150,7 +150,8 @@ def test_it_says_what_is_known_of_the_version(fields: Dict[str, Any], text: str)
 def test_the_same_run_goes_on_with_it(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
     drive(drivers, tmp_path, "first")
     lease(tmp_path, "first").ensure()
-    with pytest.raises(Pm2Error):
+    lease(tmp_path, "first").tell_version("9" * 20_000)  # of a package.json: the lock has room for it
+    with pytest.raises(Pm2Error, match=r"deploy of 9{200} by"):
         lease(tmp_path, "second").ensure()
     lease(tmp_path, "second").release()  # not its own: nothing happens
     assert not is_free(tmp_path)
@@ -250,7 +251,9 @@ def test_a_run_that_is_known_to_have_ended_is_ended_here_too(
 
 def test_a_holder_whose_number_was_not_noted_is_released(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
     """Its task was killed between starting it and writing that down."""
-    drive(drivers, tmp_path, "first")
+    driver = drive(drivers, tmp_path, "first")
+    assert driver.stdout
+    assert driver.stdout.readline() == "done\n"  # else it writes too
     content = said(tmp_path)
     del content["holder"]
     (tmp_path / "deploy.lock").write_text(json.dumps(content).ljust(16384))
