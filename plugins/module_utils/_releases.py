@@ -111,7 +111,9 @@ def abandon(call: Call) -> Dict[str, Any]:
             if _retention.discard(call.layout, manifest, options.pm2_home):
                 removed.append(manifest.release)
         reason = call.redactor.text(options.reason or "")
-        call.record("failed", prepared[0] if prepared else None, stage=options.stage, reason=reason)
+        told = prepared[0] if prepared else None
+        is_live = told is not None and told.release == live.release  # the killed call had decided so
+        call.record("deployed" if is_live else "failed", told, stage=options.stage, reason=reason)
     call.lease.release()
     changed = bool(removed) or call.recovered is not None
     return {"changed": changed, "removed": removed, "recovered": call.recovered, "current": live.release or None}

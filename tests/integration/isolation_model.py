@@ -112,8 +112,28 @@ def expected(before: State, call: Call) -> Expected:
             if change.stops_first and change.name in before
             for slot in before[change.name].active() - change.kept
         }
+        stopped_meanwhile |= _making_room(before, changes, call.strategy)
         return Expected("undone", before, affected, slots_of(before) - stopped_meanwhile)
     return _done(before, changes, affected, call.state)
+
+
+def _making_room(before: State, changes: List[Change], strategy: str) -> Set[Slot]:
+    """What is removed, and stops before an app is started that did not run: that may be it by another name."""
+    new = [change.after for change in changes if change.after and not _runs(before, change.name)]
+    if strategy == "replace" or not new:
+        return set()
+    shares_ports = any(app.definition.mode == CLUSTER for app in new)
+    leaving = [before[change.name] for change in changes if change.after is None]
+    return {
+        (app.definition.name, slot)
+        for app in leaving
+        if not (shares_ports and app.definition.mode == CLUSTER)
+        for slot in app.active()
+    }
+
+
+def _runs(before: State, name: str) -> bool:
+    return name in before and bool(before[name].active())
 
 
 def _done(before: State, changes: List[Change], affected: int, state: str) -> Expected:

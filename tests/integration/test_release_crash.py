@@ -72,6 +72,9 @@ def abandoned(app: Application, runner: Runner, options: Dict[str, Any], **when:
     outcome = kill(app, runner, options, **when)
     live = app.current()
     assert live
+    told = app.history()[-1]
+    if told["run"] == options["run"] and options["state"] == "published" and outcome.killed:
+        assert told["result"] == ("deployed" if live == options["release"] else "failed")
     (version,) = app.served()
     app.check_agreement(live, version)
     return outcome
