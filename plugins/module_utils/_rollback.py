@@ -66,15 +66,16 @@ def roll_back(call: Call) -> Dict[str, Any]:
         directory = call.layout.release(chosen.release)
         if not os.path.isdir(directory):
             raise Pm2Error("%s is not there any more. Nothing was changed." % directory)
-        after = live.release in [manifest.release for manifest in _manifest.lineage(ours, chosen.release)]
+        goes_on = live.release in [manifest.release for manifest in _manifest.lineage(ours, chosen.release)]
+        left = None if goes_on else live.manifest
         try:
             result = _publish.bring(call, live, chosen, _recipe.read(call.layout, chosen.release), back=True)
         except Pm2Error as error:
             if error.details.get("committed"):
-                _mark(call, chosen, None if after else live.manifest)
+                _mark(call, chosen, left)
             raise
         if not call.check_mode:
-            _mark(call, chosen, None if after else live.manifest)
+            _mark(call, chosen, left)
             if result["changed"]:
                 call.record("rolled back", chosen, former=live.release or None, actions=len(result["actions"]))
     if not call.check_mode:
@@ -93,7 +94,7 @@ def _check_left(call: Call, live: Live) -> None:
 
 
 def _mark(call: Call, chosen: Manifest, left: Optional[Manifest]) -> None:
-    """``left``: the release that was gone back from."""
+    """``left``: the release that was gone back from; None where ``chosen`` came after it."""
     if left is not None and left.release != chosen.release:
         reason = "rolled back by %s at %s" % (call.by, _history.now())
         _publish.mark(call, left._replace(status=_manifest.ROLLED_BACK, reason=reason))
