@@ -379,7 +379,7 @@ def _foreseen(call: _Call, is_good: bool) -> Dict[str, Any]:
     """What would be removed once the backup is made that check mode does not make."""
     if call.rules is None or not call.store.exists or not is_good:
         return _pruning(call, is_good)
-    return _warned(call, _keep.foresee(call.store.backups(scope=call.scope), call.rules, _store.now()))
+    return _keep.told(_keep.foresee(call.store.backups(scope=call.scope), call.rules, _store.now()), call.warn)
 
 
 def _pruning(call: _Call, is_good: bool) -> Dict[str, Any]:
@@ -388,10 +388,4 @@ def _pruning(call: _Call, is_good: bool) -> Dict[str, Any]:
         return {}
     if not is_good:
         return {"removed": [], "kept": [each.id for each in call.store.backups(scope=call.scope)], "reasons": {}}
-    return _warned(call, _keep.prune(call.store, call.scope, call.rules, _store.now(), call.check_mode))
-
-
-def _warned(call: _Call, outcome: Dict[str, Any]) -> Dict[str, Any]:
-    for warning in outcome.pop("warnings"):
-        call.warn(warning)
-    return outcome
+    return _keep.told(_keep.prune(call.store, call.scope, call.rules, _store.now(), call.check_mode), call.warn)

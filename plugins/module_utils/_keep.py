@@ -175,6 +175,13 @@ def foresee(backups: List[Backup], rules: Rules, now: datetime.datetime) -> Dict
     }
 
 
+def told(outcome: Dict[str, Any], warn: Callable[[str], None]) -> Dict[str, Any]:
+    """What ``prune`` or ``foresee`` has returned, without its warnings: ``warn`` gets them."""
+    for warning in outcome.pop("warnings"):
+        warn(warning)
+    return outcome
+
+
 def _warnings(backups: List[Backup], now: datetime.datetime) -> List[str]:
     ahead = [backup.id for backup in backups if is_ahead(backup, now)]
     if not ahead:

@@ -233,7 +233,7 @@ def pruned(call: Call, result: Dict[str, Any]) -> Dict[str, Any]:
     if call.rules is None or not call.store.exists:
         return result
     outcome = _keep.prune(call.store, call.scope, call.rules, _store.now(), call.check_mode)
-    return {**result, **_warned(call, outcome)}
+    return {**result, **_keep.told(outcome, call.warn)}
 
 
 def _foreseen(call: Call, tools: Tools) -> Dict[str, Any]:
@@ -244,13 +244,7 @@ def _foreseen(call: Call, tools: Tools) -> Dict[str, Any]:
     for number, backup in enumerate(backups):
         if backup.verification is None:
             backups[number] = backup._replace(verification={"problems": look(call, backup, tools)})
-    return _warned(call, _keep.foresee(backups, call.rules, _store.now()))
-
-
-def _warned(call: Call, outcome: Dict[str, Any]) -> Dict[str, Any]:
-    for warning in outcome.pop("warnings"):
-        call.warn(warning)
-    return outcome
+    return _keep.told(_keep.foresee(backups, call.rules, _store.now()), call.warn)
 
 
 # -- state verified, state pruned --------------------------------------------------------------------------------------
