@@ -31,7 +31,6 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._job_config import Con
 PACKAGE = "ansible_collections.nodeops.pm2.plugins.module_utils"
 SYSTEM_PYTHON = "/usr/bin/python3"
 OLDEST = (3, 8)
-_FIRST = _job.__name__.rpartition(".")[2]
 _RUN = '''\
 """Run a job of this directory: run.py <job> [--quiet]. Written by nodeops.pm2; changes are lost."""
 
@@ -61,11 +60,11 @@ def install(document: Dict[str, Any], check_mode: bool) -> Installed:
     path = config.directory
     _check(config)
     files = {"config.json": (json.dumps(document, indent=1, sort_keys=True) + "\n").encode(), "run.py": _RUN.encode()}
-    for name, source in sources().items():
-        files["%s/%s.py" % (PACKAGE.replace(".", "/"), name)] = source
-    levels = PACKAGE.split(".")
-    for depth in range(len(levels)):  # else a package of this name that the host has would be taken instead
-        files["/".join([*levels[: depth + 1], "__init__.py"])] = b""
+    for module, source in sources().items():
+        parts = module.split(".")
+        files["/".join(parts) + ".py"] = source
+        for depth in range(1, len(parts)):  # else a package of this name that the host has would be taken
+            files["/".join([*parts[:depth], "__init__.py"])] = b""
     version = _hash(files)
     run = [_python(), "-I", os.path.join(path, "current", "run.py")]
     commands = {job: [*run, job, "--quiet"] for job in config.jobs}
@@ -107,9 +106,9 @@ def remove(document: Dict[str, Any], check_mode: bool) -> bool:
 
 
 def sources() -> Dict[str, bytes]:
-    """The source of each file that the jobs need, by its name without ``.py``: _job, and what it imports."""
+    """The source of each module that the jobs need, by its full name: _job, and what it imports of this collection."""
     found: Dict[str, bytes] = {}
-    waiting = [_FIRST]
+    waiting = [_job.__name__]
     while waiting:
         name = waiting.pop()
         if name not in found:
@@ -120,23 +119,24 @@ def sources() -> Dict[str, bytes]:
 
 def _source(name: str) -> str:
     """From wherever it was imported, also from the archive that Ansible makes of a module."""
-    full = "%s.%s" % (PACKAGE, name)
-    spec = importlib.util.find_spec(full)
+    spec = importlib.util.find_spec(name)
     loader: Any = spec.loader if spec else None
-    source = loader.get_source(full) if loader is not None else None
+    source = loader.get_source(name) if loader is not None else None
     if source is None:
-        raise Pm2Error("The code of %s is not there. Nothing was changed. Install the collection again." % full)
+        raise Pm2Error("The code of %s is not there. Nothing was changed. Install the collection again." % name)
     return str(source)
 
 
 def _imported(source: str) -> Set[str]:
-    """The files of this package that a source imports, anywhere in it."""
+    """The modules below PACKAGE that a source imports, anywhere in it. A module's name begins with ``_``; what else is
+    imported from one is a name in it."""
     names: Set[str] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE + "."):
-            names.add(str(node.module)[len(PACKAGE) + 1 :].partition(".")[0])
+        if isinstance(node, ast.ImportFrom) and ("%s." % node.module).startswith(PACKAGE + "."):
+            if str(node.module).rpartition(".")[2].startswith("_"):
+                names.add(str(node.module))
+            else:
+                names.update("%s.%s" % (node.module, alias.name) for alias in node.names)
     return names
 
 
