@@ -18,8 +18,9 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.nodeops.pm2.plugins.module_utils import _address, _ancestry, _source
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _process_id
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directory
 
 # What CI systems and AWX say of a job: who started it, where it can be looked at.
 USERS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_USER_ID", "BITBUCKET_STEP_TRIGGERER_UUID", "SUDO_USER")
@@ -74,7 +75,7 @@ class ActionModule(ActionBase):
         if source["type"] == "directory":
             if not os.path.isdir(address):
                 raise Pm2Error("%s is no directory on the controller. Nothing was changed." % address)
-            source["revision"] = _source.read(address, exclude).revision
+            source["revision"] = _directory.read(address, exclude).revision
             source["texts"] = _texts(address, exclude, arguments)
         elif not os.path.isfile(address):
             raise Pm2Error("%s is no file on the controller. Nothing was changed." % address)
@@ -100,7 +101,7 @@ class ActionModule(ActionBase):
         try:
             if source["type"] == "directory":
                 archive = os.path.join(work, "source.tar.gz")
-                _source.pack(address, exclude, archive, source["revision"])
+                _directory.pack(address, exclude, archive, source["revision"])
             else:
                 archive = address
             remote = str(self._connection._shell.join_path(self._connection._shell.tmpdir, "source"))
@@ -123,10 +124,10 @@ class ActionModule(ActionBase):
 
 def _ended(locked_by: Any) -> Optional[str]:
     """The run that has the lock, where it was one of this machine and its ansible-playbook is gone."""
-    place = _ancestry.place()
+    place = _process_id.place()
     if not isinstance(locked_by, Mapping) or not place or locked_by.get("place") != place:
         return None
-    driver = _ancestry.Seen(int(locked_by.get("pid") or 0), int(locked_by.get("start") or 0))
+    driver = _process_id.Seen(int(locked_by.get("pid") or 0), int(locked_by.get("start") or 0))
     return None if driver.alive() else str(locked_by.get("run"))
 
 
@@ -136,7 +137,7 @@ def _texts(directory: str, exclude: List[str], arguments: Mapping[str, Any]) -> 
     example = contract.get("example") if isinstance(contract, Mapping) else None
     names = [name for name in ("package.json", example) if name]
     if arguments.get("forbidden"):
-        below = _source.paths(directory, [*exclude, "node_modules"])
+        below = _directory.paths(directory, [*exclude, "node_modules"])
         names += itertools.islice((path for path in below if path.endswith("/package.json")), TEXTS_LIMIT)
     texts: Dict[str, str] = {}
     room = 4 * TEXT_LIMIT
@@ -161,8 +162,8 @@ def _controller() -> Dict[str, Any]:
     """The ansible-playbook: not the parent of this process any more when it was killed meanwhile."""
     parent = multiprocessing.parent_process()
     pid = parent.pid if parent is not None and parent.pid else os.getpid()
-    place = _ancestry.place()
-    seen = _ancestry.look(pid)
+    place = _process_id.place()
+    seen = _process_id.look(pid)
     if place and seen is None:
         raise AnsibleActionFail("ansible-playbook (pid %d) has ended. The task was not begun." % pid)
     return {"pid": pid, "start": seen.start if seen else 0, "place": place}

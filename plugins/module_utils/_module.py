@@ -11,15 +11,16 @@ from __future__ import annotations
 from typing import AbstractSet, Any, Callable, Dict, NoReturn, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.nodeops.pm2.plugins.module_utils import _arguments, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK, Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
 
 
 class Module(AnsibleModule):
     """An AnsibleModule that shows no environment of an app: not in ``invocation``, not in the system's log."""
 
-    COMMON: Dict[str, Dict[str, Any]] = _arguments.CONNECTION
+    COMMON: Dict[str, Dict[str, Any]] = _process_options.CONNECTION
     """Options of every module of this kind."""
 
     def __init__(self, argument_spec: Dict[str, Any], **kwargs: Any) -> None:
@@ -66,7 +67,7 @@ def _each(value: Any, show: Callable[[Any], Any]) -> Any:
 
 def _app(app: Any) -> Any:
     """A definition with every value masked that is a secret, or of a key that nobody knows."""
-    from ansible_collections.nodeops.pm2.plugins.module_utils import _schema
+    from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _schema
 
     if not isinstance(app, dict):
         return MASK
@@ -131,7 +132,7 @@ def _check(check: Any) -> Any:
 
 
 def _shown_address(value: Any) -> str:
-    from ansible_collections.nodeops.pm2.plugins.module_utils import _address
+    from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
 
     return _address.shown(str(value))
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _address
 from ansible_collections.nodeops.pm2.plugins.module_utils._module import Module
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK, Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
 
 NONE: Dict[str, Dict[str, Any]] = {}
 

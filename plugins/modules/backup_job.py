@@ -177,23 +177,18 @@ import pwd
 from typing import Any, Dict, List
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.nodeops.pm2.plugins.module_utils import (
-    _daemon,
-    _job,
-    _job_config,
-    _job_install,
-    _job_kinds,
-    _module,
-)
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK
+from ansible_collections.nodeops.pm2.plugins.module_utils import _module
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _install, _kinds, _run
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 
 STEP = {
-    "module": {"type": "str", "required": True, "choices": list(_job_kinds.KINDS)},
+    "module": {"type": "str", "required": True, "choices": list(_kinds.KINDS)},
     "params": {"type": "dict", "required": True},
 }
 JOB = {
-    "name": {"type": "str", "required": True, "choices": list(_job_config.JOBS)},
+    "name": {"type": "str", "required": True, "choices": list(_config.JOBS)},
     "ping_url": {"type": "str"},
     "patience": {"type": "float", "default": 0},
     "steps": {"type": "list", "elements": "dict", "required": True, "options": STEP},
@@ -203,7 +198,7 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "name": {"type": "str", "required": True},
     "environment": {"type": "str"},
     "state": {"type": "str", "choices": ["installed", "absent", "done"], "default": "installed"},
-    "job": {"type": "str", "choices": list(_job_config.JOBS)},
+    "job": {"type": "str", "choices": list(_config.JOBS)},
     "log": {"type": "path"},
     "metrics_dir": {"type": "path"},
     "jobs": {"type": "list", "elements": "dict", "default": [], "options": JOB},
@@ -229,11 +224,11 @@ def complete(module: Module) -> Dict[str, Any]:
         jobs.append(dict(job, steps=steps))
     names = ("path", "name", "environment", "log", "metrics_dir")
     found = {name: params[name] for name in names}
-    return dict(found, format=_job_config.FORMAT, jobs=jobs, search_path=os.environ.get("PATH", os.defpath))
+    return dict(found, format=_config.FORMAT, jobs=jobs, search_path=os.environ.get("PATH", os.defpath))
 
 
 def _completed(job: str, step: Dict[str, Any], common: Dict[str, Any]) -> Dict[str, Any]:
-    specification = _job_kinds.arguments(step["module"])
+    specification = _kinds.arguments(step["module"])
     given = {name: value for name, value in step["params"].items() if value is not None}
     if "pm2_home" in specification:
         given["pm2_home"] = given.get("pm2_home") or common["pm2_home"] or _daemon.default_home()
@@ -249,13 +244,13 @@ def _completed(job: str, step: Dict[str, Any], common: Dict[str, Any]) -> Dict[s
 
 def install(module: Module) -> Dict[str, Any]:
     """O(state=installed)."""
-    done = _job_install.install(complete(module), module.check_mode)
+    done = _install.install(complete(module), module.check_mode)
     return {"changed": done.changed, "version": done.version, "commands": done.commands, "user": _user()}
 
 
 def remove(module: Module) -> Dict[str, Any]:
     """O(state=absent)."""
-    changed = _job_install.remove(complete(module), module.check_mode)
+    changed = _install.remove(complete(module), module.check_mode)
     return {"changed": changed, "commands": {}, "user": _user()}
 
 
@@ -266,9 +261,9 @@ def _user() -> Dict[str, Any]:
 
 def perform(module: Module) -> Dict[str, Any]:
     """O(state=done)."""
-    config = _job_config.parse(complete(module))
+    config = _config.parse(complete(module))
     job = config.job(module.params["job"] or "")
-    outcomes = _job.perform(config, job, module.check_mode, module.warn)
+    outcomes = _run.perform(config, job, module.check_mode, module.warn)
     result: Dict[str, Any] = {
         "changed": any(outcome.changed for outcome in outcomes),
         "steps": [
@@ -284,7 +279,7 @@ def perform(module: Module) -> Dict[str, Any]:
         ],
     }
     failed = ["%s: %s" % (outcome.module, outcome.message) for outcome in outcomes if outcome.failed]
-    if _job.code_of(job, outcomes):
+    if _run.code_of(job, outcomes):
         raise Pm2Error("; ".join(failed) or "The job was ended before its last step.", result)
     return result
 

@@ -181,8 +181,8 @@ reasons:
 """
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_backup import ARGUMENTS, run
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_module import PgModule
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup import ARGUMENTS, run
 
 
 def main() -> None:

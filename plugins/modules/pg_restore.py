@@ -311,7 +311,7 @@ status:
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_module import PgModule
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_restore import ARGUMENTS, run
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._restore import ARGUMENTS, run
 
 
 def main() -> None:

@@ -270,7 +270,8 @@ rpc_error:
 
 from typing import Any, Dict
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _dump_backup, _module
+from ansible_collections.nodeops.pm2.plugins.module_utils import _module
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _dump_backup
 
 
 def main() -> None:

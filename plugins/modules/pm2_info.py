@@ -125,7 +125,9 @@ problems:
 
 from typing import Any, Dict
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _daemon, _info, _module
+from ansible_collections.nodeops.pm2.plugins.module_utils import _module
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _info
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 
 
 def main() -> None:

@@ -296,8 +296,10 @@ rpc_error:
 """
 
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _arguments, _daemon, _module
-from ansible_collections.nodeops.pm2.plugins.module_utils._manager import Manager, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils import _module
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import Manager, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 
 
 def main() -> None:
@@ -315,8 +317,8 @@ def main() -> None:
                 "default": "started",
             },
             "prune": {"type": "bool", "default": False},
-            "strategy": _arguments.STRATEGY,
-            "ready": _arguments.READY,
+            "strategy": _process_options.STRATEGY,
+            "ready": _process_options.READY,
             "save": {"type": "bool", "default": True},
             "max_affected": {"type": "int"},
         },

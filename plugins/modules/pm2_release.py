@@ -500,9 +500,11 @@ locked_by:
 
 from typing import Any, Dict
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _arguments, _daemon, _module
-from ansible_collections.nodeops.pm2.plugins.module_utils._call import Call, Options
-from ansible_collections.nodeops.pm2.plugins.module_utils._releases import STATES, run
+from ansible_collections.nodeops.pm2.plugins.module_utils import _module
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._states import STATES, run
 
 SOURCE: Dict[str, Any] = {
     "type": {"type": "str", "choices": ["directory", "archive", "git"], "required": True},
@@ -562,9 +564,9 @@ def main() -> None:
             "ecosystem": {"type": "str"},
             "env_name": {"type": "str"},
             "prune": {"type": "bool", "default": False},
-            "strategy": _arguments.STRATEGY,
+            "strategy": _process_options.STRATEGY,
             "max_affected": {"type": "int"},
-            "ready": _arguments.READY,
+            "ready": _process_options.READY,
             "keep": {"type": "int", "default": 5},
             "go_on": {"type": "bool", "default": False},
             "stage": {"type": "str"},

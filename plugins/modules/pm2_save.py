@@ -79,7 +79,8 @@ rpc_error:
 
 from typing import Any, Dict
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _module, _save
+from ansible_collections.nodeops.pm2.plugins.module_utils import _module
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _save
 
 
 def main() -> None:

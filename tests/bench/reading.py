@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Iterator
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _daemon
-from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 from support import places
 from support.modules import call
 from support.pm2 import VERSIONS, Pm2Home
@@ -23,8 +23,8 @@ TARGET = 0.2
 
 PROGRAM = """\
 import sys
-from ansible_collections.nodeops.pm2.plugins.module_utils import _daemon
-from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 assert len([Process(item) for item in _daemon.find(sys.argv[1]).processes]) == int(sys.argv[2])
 """
 

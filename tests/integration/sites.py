@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 from unittest import mock
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _apply
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _transaction
 from support import processes
 from support.modules import call
 from support.pm2 import Pm2Home
@@ -127,7 +127,7 @@ class Site:
         child = os.fork()
         if child == 0:
             try:
-                with mock.patch.object(_apply, "reached", reached):
+                with mock.patch.object(_transaction, "reached", reached):
                     self.run(apps, **options)
             finally:
                 os._exit(0)

@@ -18,7 +18,8 @@ from typing import Any, Dict, Iterator, List
 from unittest import mock
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _files, _job_install
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _install
 from support import modules, processes
 from support.apps import http_app
 from support.killer import Runner
@@ -135,9 +136,15 @@ def test_it_is_installed_once_and_runs_without_ansible(host: Host) -> None:
 
 
 def test_no_file_of_it_imports_ansible() -> None:
-    sources = _job_install.sources()
-    names_of_files = {name.rpartition(".")[2] for name in sources}
-    assert {"_job", "_dump_backup", "_pg_backup", "_pg_restore", "_pm2_recover", "_offsite"} <= names_of_files
+    sources = _install.sources()
+    assert {name.split(".", 5)[5] for name in sources} >= {
+        "jobs._run",
+        "pm2_backup._dump_backup",
+        "pm2_backup._pm2_recover",
+        "postgres._backup",
+        "postgres._restore",
+        "store._offsite",
+    }
     for name, source in sources.items():
         for node in ast.walk(ast.parse(source)):
             names: List[str] = []
@@ -228,7 +235,7 @@ def test_it_is_run_by_the_systems_python_where_that_will_do(host: Host, tmp_path
         (str(old), sys.executable),
         ("/no", sys.executable),
     ):
-        with mock.patch.object(_job_install, "SYSTEM_PYTHON", python):
+        with mock.patch.object(_install, "SYSTEM_PYTHON", python):
             assert host.well()["commands"]["backup"][0] == taken
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Tuple
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _commands, _dependencies, _signals, _tree
-from ansible_collections.nodeops.pm2.plugins.module_utils._daemon import STANDARD_PATH
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK, Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _dependencies, _tree
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import STANDARD_PATH
 from support import places, processes
 
 NODE = shutil.which("node") or "node"
@@ -188,8 +189,9 @@ def test_a_child_that_holds_the_output_is_not_waited_for(tmp_path: Path) -> None
 
 SIGNALLED = """
 import sys, time
-from ansible_collections.nodeops.pm2.plugins.module_utils import _commands, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 directory = sys.argv[1]
 try:
     with _signals.raised():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _cron
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _cron
 from model.context import package_of
 from support.pm2 import VERSIONS
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import List
 
-from ansible_collections.nodeops.pm2.plugins.module_utils._app import App, DefinitionError, build_apps
-from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process, differences
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App, DefinitionError, build_apps
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process, differences
 from model.context import context_of, prepare, start_daemon
 from model.definitions import write_programs
 from model.generated import generated

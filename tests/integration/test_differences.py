@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List, Set, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _schema
-from ansible_collections.nodeops.pm2.plugins.module_utils._app import App
-from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process, differences, reasons
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _schema
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process, differences, reasons
 from model import definitions
 from model.context import build, build_one, context_of, prepare, start_daemon
 from support.pm2 import VERSIONS, Pm2Home

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _apply, _env_files, _pm2_recover, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _transaction
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _env_files, _pm2_recover
 from integration.test_dump_backup import SLEEPER, Place, damage
 from support import modules, observe, processes
 from support.killer import Runner
@@ -403,7 +405,7 @@ def test_what_failed_after_the_processes_were_brought_takes_nothing_back(place, 
         raise Pm2Error("The daemon went away")
 
     with monkeypatch.context() as context:
-        context.setattr(_apply.Namespace, "unwatch", fail)
+        context.setattr(_transaction.Namespace, "unwatch", fail)
         result = place.refused("The daemon went away. The change was made", **options)
     assert (result["committed"], result["changed"]) == (True, True)
     assert "blue" in left.env_file.read_text()

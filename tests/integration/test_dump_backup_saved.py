@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _saved, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _resurrect
 from support import observe, processes
 from support.apps import free_port, http_app
 from support.load import get
@@ -31,7 +32,7 @@ def saved(pm2: Pm2Home, namespace: str = "left") -> List[Entry]:
 def bring(pm2: Pm2Home, entries: List[Entry], check: bool = False, **more: Any) -> Dict[str, Any]:
     options = {"save": True, "prune": True, "ready": READY, **more}
     with _signals.raised():  # a commit holds signals back, in this process too
-        return _saved.bring(pm2.home, pm2.executable, "left", entries, check_mode=check, **options)
+        return _resurrect.bring(pm2.home, pm2.executable, "left", entries, check_mode=check, **options)
 
 
 def state(pm2: Pm2Home) -> Dict[str, Any]:

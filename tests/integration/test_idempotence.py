@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils._schema import BY_NAME
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._schema import BY_NAME
 from integration import effects, effects_table
 from integration.effects_table import Case
 from integration.sites import Json, Site, daemon_of, eventually, fresh_directory, reasons_of

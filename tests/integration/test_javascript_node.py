@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _javascript, _paths
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _javascript, _paths
 from model.context import package_of
 from support.pm2 import VERSIONS
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _ancestry
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._lease import Lease, Owner
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._lease import Lease, Owner
 from support import places
 
 PATIENCE = 60.0
@@ -26,8 +26,8 @@ PATIENCE = 60.0
 # One task of a run, as a child of the process that drives it: takes the lock, then works for some seconds.
 TASK = """
 import sys, time
-from ansible_collections.nodeops.pm2.plugins.module_utils import _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils._lease import Lease, Owner
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._lease import Lease, Owner
 directory, run, controller, seconds, may_be_ended = sys.argv[1:]
 owner = Owner(run, "mary", "laptop", "", "now", "shop", "prod", "deploy", "v2", int(controller))
 lease = Lease(directory, owner)
@@ -197,7 +197,7 @@ def test_a_task_that_must_not_be_ended_keeps_the_lock_until_it_is_done(
 def test_a_run_takes_it_again_when_its_holder_is_gone_unless_another_had_it(tmp_path: Path) -> None:
     mine = lease(tmp_path, "first")
     mine.acquire(0)
-    holder = _ancestry.Seen(*said(tmp_path)["holder"])
+    holder = _process_id.Seen(*said(tmp_path)["holder"])
     os.kill(holder.pid, signal.SIGKILL)
     eventually(lambda: not holder.alive())
     mine.ensure()

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _ecosystem
-from ansible_collections.nodeops.pm2.plugins.module_utils._app import App
-from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process, differences
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _ecosystem
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process, differences
 from model import definitions
 from model.context import build, context_of, prepare, start_daemon
 from support import processes

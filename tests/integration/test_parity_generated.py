@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _ecosystem
-from ansible_collections.nodeops.pm2.plugins.module_utils._app import App, Context, DefinitionError, build_apps
-from ansible_collections.nodeops.pm2.plugins.module_utils._javascript import text
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _ecosystem
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import (
+    App,
+    Context,
+    DefinitionError,
+    build_apps,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._javascript import text
 from model import definitions
 from model.context import context_of
 from model.generated import generated

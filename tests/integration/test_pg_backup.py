@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_backup, _pg_import, _pg_space, _pg_tools
-from ansible_collections.nodeops.pm2.plugins.module_utils._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _backup, _import, _programs, _space
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
 from support import debian, processes
 from support.killer import Runner
 from support.modules import call, finish, spawn
@@ -364,7 +364,7 @@ class held:
 
 
 def test_a_table_that_somebody_holds(place: Place, postgres: Server, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_pg_backup, "LOCK_WAIT", 0.2)
+    monkeypatch.setattr(_backup, "LOCK_WAIT", 0.2)
     with held(postgres, place.database, "LOCK TABLE items"):
         place.fails("Something holds a table exclusively")
     place.call()
@@ -571,14 +571,14 @@ class Source:
 
 @pytest.fixture(name="source")
 def _source(place: Place) -> Source:
-    tools = _pg_tools.find(str(place.postgres.binaries.directory))
-    if not _pg_import.can_restrict(tools):
+    tools = _programs.find(str(place.postgres.binaries.directory))
+    if not _import.can_restrict(tools):
         pytest.skip("this psql cannot be kept from running commands of a dump")
     return Source(place)
 
 
 def test_a_psql_that_would_run_commands(place: Place, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_pg_import, "_RESTRICTING", {99: 0})
+    monkeypatch.setattr(_import, "_RESTRICTING", {99: 0})
     place.fails("cannot be kept from running commands", **Source(place).options(Source(place).text.encode()))
 
 
@@ -653,9 +653,9 @@ def test_what_is_imported_is_never_the_latest(place: Place, source: Source):
 def test_a_disk_without_room_for_an_import(place: Place, source: Source, monkeypatch: pytest.MonkeyPatch):
     """Before it is begun it is refused; while it is loaded it is given up."""
     options = source.options(source.text.encode())
-    monkeypatch.setattr(_pg_space, "_RESERVE", 1 << 60)
+    monkeypatch.setattr(_space, "_RESERVE", 1 << 60)
     place.fails("Nothing was changed. Make room", **options)
-    monkeypatch.setattr(_pg_space, "check", lambda _wanted: None)
+    monkeypatch.setattr(_space, "check", lambda _wanted: None)
     place.fails("Loading the dump was given up: the disk of ", **options)
     assert not [name for name in place.postgres.databases() if name.startswith(f"{place.database}__")]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _seal
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _signing
 from support import debian
 from support.apps import free_port
 from support.database_world import World
@@ -176,7 +176,7 @@ def sign_anew(directory: Path, change: Callable[[Dict[str, Any]], None]) -> None
     """The same backup, as it would be if it had been made elsewhere: who has the key signs it."""
     document = manifest_of(directory)
     change(document)
-    document["hmac"] = _seal.load(f"{directory.parent}.key").sign(document)
+    document["hmac"] = _signing.load(f"{directory.parent}.key").sign(document)
     (directory / "manifest.json").write_bytes(written(document))
 
 
@@ -228,7 +228,7 @@ def only_bad_ones(directory: Path) -> None:
     path = directory / "verified.json"
     document = json.loads(path.read_text())
     document["problems"] = ["shop.dump: its content has changed"]
-    document["hmac"] = _seal.load(f"{directory.parent}.key").sign(document)
+    document["hmac"] = _signing.load(f"{directory.parent}.key").sign(document)
     path.write_bytes(written(document))
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_server, _pg_space, _pg_swap, _pg_tools
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import connection
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _programs, _server, _space, _swap
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import connection
 from support import observe
 from support.apps import free_port
 from support.modules import call
@@ -291,14 +291,14 @@ def _forge_facts(site: Site, made: str) -> None:
 
 def _sign_anew(site: Site, made: str, change: Callable[[Dict[str, Any]], Any] = lambda facts: None) -> None:
     """With the store's own key, as if the archive had always been what it is now."""
-    from ansible_collections.nodeops.pm2.plugins.module_utils import _seal
+    from ansible_collections.nodeops.pm2.plugins.module_utils.store import _signing
 
     path = Path(site.dest, made, "manifest.json")
     manifest = json.loads(path.read_text())
     change(manifest["content"]["databases"][site.database])
     archive = _archive(site, made).read_bytes()
     manifest["files"][0].update(size=len(archive), sha256=hashlib.sha256(archive).hexdigest())
-    manifest["hmac"] = _seal.load(site.dest + ".key").sign(manifest)
+    manifest["hmac"] = _signing.load(site.dest + ".key").sign(manifest)
     path.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
@@ -669,9 +669,9 @@ def test_who_may_not_be_ended_protects_nobody_else(site, owner):
     site.postgres.psql("postgres", f"GRANT pg_signal_backend TO {owner}")
     login = {**site.postgres.login(), "login_user": owner}
     with connected(site, "postgres"), connected(site, f"{owner}_app") as other, connection(login) as reached:
-        with _pg_server.Server(_pg_tools.find(login["pg_bindir"]), reached) as server:
+        with _server.Server(_programs.find(login["pg_bindir"]), reached) as server:
             with pytest.raises(Pm2Error, match=r"1 connections did not end within 0\.5 s: .* by postgres"):
-                _pg_swap.clear(server, [site.database], 0.5)
+                _swap.clear(server, [site.database], 0.5)
         assert other.stdin
         print("SELECT 1;", file=other.stdin, flush=True)
         assert other.wait(10) != 0
@@ -747,8 +747,8 @@ def test_kept_wal_takes_its_room(site):
     login = site.postgres.login()
     try:
         site.postgres.psql("postgres", "SELECT pg_reload_conf()")
-        with connection(login) as reached, _pg_server.Server(_pg_tools.find(login["pg_bindir"]), reached) as server:
-            room = _pg_space.find(server, "pg_default")
+        with connection(login) as reached, _server.Server(_programs.find(login["pg_bindir"]), reached) as server:
+            room = _space.find(server, "pg_default")
     finally:
         site.postgres.psql("postgres", "ALTER SYSTEM RESET ALL")
         site.postgres.psql("postgres", "SELECT pg_reload_conf()")

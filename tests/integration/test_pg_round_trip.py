@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_facts, _pg_tools
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import connection
-from ansible_collections.nodeops.pm2.plugins.module_utils._psql import Session
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _contents, _programs
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import connection
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import Session
 from support.modules import call
 from support.postgres import ADMIN, Server, identifier, literal
 
@@ -268,8 +268,8 @@ def _whole(postgres: Server, roles: None) -> Iterator[str]:
 
 def facts(postgres: Server, name: str) -> Dict[str, Any]:
     with connection(postgres.login()) as reached:
-        with Session(_pg_tools.find(str(postgres.binaries.directory)), reached, name) as session:
-            return _pg_facts.facts(session)
+        with Session(_programs.find(str(postgres.binaries.directory)), reached, name) as session:
+            return _contents.facts(session)
 
 
 def test_the_facts_find_each_difference(postgres: Server, whole: str):
@@ -279,12 +279,12 @@ def test_the_facts_find_each_difference(postgres: Server, whole: str):
     missed = []
     postgres.psql("postgres", f"CREATE DATABASE altered TEMPLATE {whole}")
     try:
-        assert _pg_facts.compare(expected, facts(postgres, "altered")) == []
+        assert _contents.compare(expected, facts(postgres, "altered")) == []
         for what, (sql, words) in ALTERED.items():
             postgres.drop_database("altered")
             postgres.psql("postgres", f"CREATE DATABASE altered TEMPLATE {whole}")
             postgres.psql("altered", f"SET search_path = public; {sql}")
-            told = _pg_facts.compare(expected, facts(postgres, "altered"))
+            told = _contents.compare(expected, facts(postgres, "altered"))
             if not any(words in each for each in told):
                 missed.append(f"{what}: {told}")
             altered = look(postgres, "altered")

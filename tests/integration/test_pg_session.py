@@ -10,9 +10,9 @@ import time
 from typing import Any, Dict, Iterator
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_facts, _pg_tools, _psql
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import PgError, connection
-from ansible_collections.nodeops.pm2.plugins.module_utils._psql import Session, literal
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _contents, _programs, _psql
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError, connection
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import Session, literal
 from support import processes
 from support.modules import call
 from support.postgres import ADMIN, Server, identifier
@@ -51,7 +51,7 @@ def _login(request: pytest.FixtureRequest, postgres: Server) -> Dict[str, Any]:
 
 @pytest.fixture(name="session")
 def _session(postgres: Server, database: str, login: Dict[str, Any]) -> Iterator[Session]:
-    with connection(login) as reached, Session(_pg_tools.find(login["pg_bindir"]), reached, database) as session:
+    with connection(login) as reached, Session(_programs.find(login["pg_bindir"]), reached, database) as session:
         yield session
 
 
@@ -108,7 +108,7 @@ def test_limits_and_formats_that_others_have_set_do_not_matter(postgres: Server,
         for setting in settings:
             postgres.psql("postgres", f"ALTER ROLE {role} IN DATABASE {identifier(database)} SET {setting}")
         login = postgres.login(login_user=role)
-        with connection(login) as reached, Session(_pg_tools.find(login["pg_bindir"]), reached, database) as session:
+        with connection(login) as reached, Session(_programs.find(login["pg_bindir"]), reached, database) as session:
             assert session.value("SELECT pg_sleep(0.02)") == ""
             assert session.value("SELECT current_date::timestamp::text LIKE '20__-__-__ 00:00:00'") == "t"
             assert session.value("SHOW transaction_read_only") == "off"
@@ -249,7 +249,7 @@ def test_an_end_in_the_middle_cancels_the_statement(postgres: Server, database: 
 
     def ask() -> None:
         with connection(login) as reached:
-            with Session(_pg_tools.find(login["pg_bindir"]), reached, database) as session:
+            with Session(_programs.find(login["pg_bindir"]), reached, database) as session:
                 pids.append(session._process.pid)
                 signal.setitimer(signal.ITIMER_REAL, 0.2)
                 session.query("SELECT pg_sleep(60)")
@@ -271,7 +271,7 @@ def test_psql_ends_with_us(postgres: Server, database: str):
     login = postgres.login()
     child = os.fork()
     if child == 0:
-        with connection(login) as reached, Session(_pg_tools.find(login["pg_bindir"]), reached, database) as session:
+        with connection(login) as reached, Session(_programs.find(login["pg_bindir"]), reached, database) as session:
             session.query("SELECT pg_sleep(60)")
         os._exit(0)
     deadline = time.monotonic() + 60
@@ -298,7 +298,7 @@ def test_several_threads_have_sessions_of_their_own(postgres: Server, database: 
     found = []
 
     def ask(number: int) -> None:
-        with connection(login) as reached, Session(_pg_tools.find(login["pg_bindir"]), reached, database) as session:
+        with connection(login) as reached, Session(_programs.find(login["pg_bindir"]), reached, database) as session:
             found.append((number, session.value(f"SELECT {number}")))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
@@ -333,5 +333,5 @@ def test_facts_do_not_depend_on_the_settings_of_a_database(postgres: Server):
 
 def facts_of(postgres: Server, name: str) -> Dict[str, Any]:
     login = postgres.login()
-    with connection(login) as reached, Session(_pg_tools.find(login["pg_bindir"]), reached, name) as session:
-        return _pg_facts.facts(session)
+    with connection(login) as reached, Session(_programs.find(login["pg_bindir"]), reached, name) as session:
+        return _contents.facts(session)

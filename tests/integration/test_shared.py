@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, List, Sequence
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _shared
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import _shared
 
 
 class Site:

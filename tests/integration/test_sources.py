@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _fetch, _git_command
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._fetch import Look, Source
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch, _git_command
+from ansible_collections.nodeops.pm2.plugins.module_utils.source._fetch import Look, Source
 from support import places, processes
 from support.git_server import IDENTITY, Repository, Watcher, serving
 
@@ -760,7 +760,8 @@ def test_a_server_that_says_nothing_is_given_up_with_all_that_waits_for_it(host:
 def test_a_killed_run_leaves_nothing_that_stops_the_next(origin: Repository, host: Host, silent: Silent) -> None:
     """SIGKILL while git waits: git goes too, the key is removed by the next run, which begins at once."""
     program = (
-        "from ansible_collections.nodeops.pm2.plugins.module_utils import _fetch, _redact\n"
+        "from ansible_collections.nodeops.pm2.plugins.module_utils.host import _redact\n"
+        "from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch\n"
         f"source = _fetch.source_of(dict(type='git', address={silent.url!r}, key={KEY!r}))\n"
         f"_fetch.look(source, {str(host.private)!r}, False, _redact.Redactor())\n"
     )
@@ -793,7 +794,8 @@ def test_a_full_disk(tmp_path: Path, origin: Repository, host: Host, full: str) 
     small = host.private if full == "private" else host.root / "release"
     small.mkdir(exist_ok=True)
     program = (
-        "from ansible_collections.nodeops.pm2.plugins.module_utils import _errors, _fetch, _redact\n"
+        "from ansible_collections.nodeops.pm2.plugins.module_utils.host import _errors, _redact\n"
+        "from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch\n"
         f"source = _fetch.source_of(dict(type='git', address={str(origin.path)!r}))\n"
         "try:\n"
         f"    look = _fetch.Look({look.revision if look else ''!r}, True)\n"

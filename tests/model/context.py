@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from ansible_collections.nodeops.pm2.plugins.module_utils._app import App, Context, build_apps
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App, Context, build_apps
 from support import places
 from support.pm2 import Pm2Home
 

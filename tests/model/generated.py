@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any, Dict, List
 
-from ansible_collections.nodeops.pm2.plugins.module_utils._app import Context
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import Context
 
 Json = Dict[str, Any]
 

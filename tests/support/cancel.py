@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Type
 
-from ansible_collections.nodeops.pm2.plugins.module_utils import _journal
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _journal
 
 from support import playbooks, processes
 from support.apps import http_app, worker_app

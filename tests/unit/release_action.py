@@ -18,7 +18,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.nodeops.pm2.plugins.action import pm2_release
-from ansible_collections.nodeops.pm2.plugins.module_utils import _source
+from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directory
 
 
 class Action(pm2_release.ActionModule):
@@ -47,7 +47,7 @@ def full(*_arguments: Any) -> None:
 
 def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     action = Action(tmp_path)
-    with mock.patch.object(_source, "read", full):
+    with mock.patch.object(_directory, "read", full):
         assert f"The source {tmp_path} cannot be read or packed: No space left on device" in action.failure()
     assert action.calls == []
 
@@ -55,7 +55,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 def test_a_failure_between_the_calls_is_told_to_the_host_and_frees_the_lock(tmp_path: Path) -> None:
     action = Action(tmp_path)
     (tmp_path / "page").write_text("")
-    with mock.patch.object(_source, "pack", full):
+    with mock.patch.object(_directory, "pack", full):
         assert "No space left on device (/tmp/x)" in action.failure()
     first, second = action.calls
     assert (first["state"], second["state"]) == ("prepared", "abandoned")

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import List, NamedTuple
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _age, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
 from support import debian
 
 AGE = debian.program("age", "age")
@@ -47,7 +48,7 @@ def _keys(tmp_path: Path) -> Pair:
 @pytest.fixture(name="sealed")
 def _sealed(tmp_path: Path, keys: Pair) -> Path:
     (tmp_path / "plain").write_bytes(DATA)
-    _age.encrypt(str(tmp_path / "plain"), str(tmp_path / "sealed"), [keys.recipient])
+    _encryption.encrypt(str(tmp_path / "plain"), str(tmp_path / "sealed"), [keys.recipient])
     return tmp_path / "sealed"
 
 
@@ -58,7 +59,7 @@ def left(directory: Path) -> List[str]:
 def test_there_and_back(tmp_path: Path, sealed: Path, keys: Pair) -> None:
     assert DATA[:1000] not in sealed.read_bytes()
     assert sealed.stat().st_mode & 0o7777 == 0o600
-    _age.decrypt(str(sealed), str(tmp_path / "back"), keys.identity)
+    _encryption.decrypt(str(sealed), str(tmp_path / "back"), keys.identity)
     assert (tmp_path / "back").read_bytes() == DATA
     assert (tmp_path / "back").stat().st_mode & 0o7777 == 0o600
     assert left(tmp_path) == ["back"]
@@ -69,14 +70,14 @@ def test_any_of_several_can_read_it(tmp_path: Path, sealed: Path, keys: Pair) ->
     ssh = tmp_path / "ssh"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(ssh)], check=True)
     recipients = [keys.recipient, other.recipient, Path(f"{ssh}.pub").read_text().strip()]
-    _age.check_recipients(recipients)
-    _age.encrypt(str(tmp_path / "plain"), str(tmp_path / "several"), recipients)
+    _encryption.check_recipients(recipients)
+    _encryption.encrypt(str(tmp_path / "plain"), str(tmp_path / "several"), recipients)
     for identity in (keys.identity, other.identity, str(ssh)):
-        _age.decrypt(str(tmp_path / "several"), str(tmp_path / "back"), identity)
+        _encryption.decrypt(str(tmp_path / "several"), str(tmp_path / "back"), identity)
         assert (tmp_path / "back").read_bytes() == DATA
         (tmp_path / "back").unlink()
     with pytest.raises(Pm2Error, match="no identity matched"):
-        _age.decrypt(str(sealed), str(tmp_path / "back"), other.identity)
+        _encryption.decrypt(str(sealed), str(tmp_path / "back"), other.identity)
     assert not (tmp_path / "back").exists()
 
 
@@ -93,7 +94,7 @@ def test_what_is_damaged_gives_nothing(tmp_path: Path, sealed: Path, keys: Pair,
         data = data[:size] + (b"x" if damage == "more" else b"")
     sealed.write_bytes(data)
     with pytest.raises(Pm2Error, match="cannot be decrypted with"):
-        _age.decrypt(str(sealed), str(tmp_path / "back"), keys.identity)
+        _encryption.decrypt(str(sealed), str(tmp_path / "back"), keys.identity)
     assert left(tmp_path) == []
 
 
@@ -114,13 +115,13 @@ def test_what_is_damaged_gives_nothing(tmp_path: Path, sealed: Path, keys: Pair,
 )
 def test_what_is_no_public_key(recipient: str) -> None:
     with pytest.raises(Pm2Error, match="Nothing was changed"):
-        _age.check_recipients([recipient])
+        _encryption.check_recipients([recipient])
 
 
 def test_a_private_key_is_not_shown(keys: Pair) -> None:
     secret = Path(keys.identity).read_text().strip().splitlines()[-1]
     with pytest.raises(Pm2Error, match="is a private key") as caught:
-        _age.check_recipients([keys.recipient, secret])
+        _encryption.check_recipients([keys.recipient, secret])
     assert secret not in str(caught.value)
     assert secret[20:40] not in str(caught.value)
 
@@ -128,10 +129,10 @@ def test_a_private_key_is_not_shown(keys: Pair) -> None:
 def test_a_private_key_that_others_may_read_is_refused(tmp_path: Path, sealed: Path, keys: Pair) -> None:
     Path(keys.identity).chmod(0o644)
     with pytest.raises(Pm2Error, match="mode 0600"):
-        _age.decrypt(str(sealed), str(tmp_path / "back"), keys.identity)
+        _encryption.decrypt(str(sealed), str(tmp_path / "back"), keys.identity)
     for path, words in (("/nowhere/key", "No such file"), ("key", "absolute path")):
         with pytest.raises(Pm2Error, match=words):
-            _age.decrypt(str(sealed), str(tmp_path / "back"), path)
+            _encryption.decrypt(str(sealed), str(tmp_path / "back"), path)
     assert left(tmp_path) == []
 
 
@@ -139,19 +140,19 @@ def test_a_passphrase_is_not_waited_for(tmp_path: Path, sealed: Path) -> None:
     """An SSH key that has one: nobody can be asked."""
     locked = tmp_path / "locked"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(locked)], check=True)
-    _age.encrypt(str(tmp_path / "plain"), str(tmp_path / "for"), [Path(f"{locked}.pub").read_text().strip()])
+    _encryption.encrypt(str(tmp_path / "plain"), str(tmp_path / "for"), [Path(f"{locked}.pub").read_text().strip()])
     with pytest.raises(Pm2Error, match="cannot be decrypted"):
-        _age.decrypt(str(tmp_path / "for"), str(tmp_path / "back"), str(locked))
+        _encryption.decrypt(str(tmp_path / "for"), str(tmp_path / "back"), str(locked))
     assert not (tmp_path / "back").exists()
     assert sealed.exists()
 
 
 def test_without_age(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keys: Pair) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(_age, "STANDARD_PATH", str(tmp_path))
+    monkeypatch.setattr(_encryption, "STANDARD_PATH", str(tmp_path))
     with pytest.raises(Pm2Error, match="apt install age"):
-        _age.check_recipients([keys.recipient])
-    _age.check_recipients([])
+        _encryption.check_recipients([keys.recipient])
+    _encryption.check_recipients([])
 
 
 def test_a_full_disk(tmp_path: Path, keys: Pair, sealed: Path) -> None:
@@ -161,8 +162,8 @@ def test_a_full_disk(tmp_path: Path, keys: Pair, sealed: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
         failures = 0
         for call in (
-            lambda: _age.encrypt(str(tmp_path / "plain"), str(tmp_path / "new"), [keys.recipient]),
-            lambda: _age.decrypt(str(sealed), str(tmp_path / "back"), keys.identity),
+            lambda: _encryption.encrypt(str(tmp_path / "plain"), str(tmp_path / "new"), [keys.recipient]),
+            lambda: _encryption.decrypt(str(sealed), str(tmp_path / "back"), keys.identity),
         ):
             try:
                 call()
@@ -192,7 +193,7 @@ def test_a_signal_ends_age_too(tmp_path: Path, keys: Pair) -> None:
         with _signals.raised():
             threading.Thread(target=end_it, daemon=True).start()
             with pytest.raises(_signals.Interrupted):
-                _age.encrypt(str(tmp_path / "pipe"), str(tmp_path / "new"), [keys.recipient])
+                _encryption.encrypt(str(tmp_path / "pipe"), str(tmp_path / "new"), [keys.recipient])
     finally:
         os.close(writer)
     assert left(tmp_path) == ["pipe"]
@@ -205,7 +206,7 @@ def test_a_signal_ends_age_too(tmp_path: Path, keys: Pair) -> None:
 def backed_up(store: Store, recipients: List[str]) -> Backup:
     with store.lock("Nothing", 1), store.draft("pm2") as draft:
         Path(draft.path("dump")).write_bytes(DATA)
-        _age.add(draft, "dump", recipients, of="shop")
+        _encryption.add(draft, "dump", recipients, of="shop")
         return draft.commit(None, None, {}, {})
 
 
@@ -215,23 +216,23 @@ def test_an_encrypted_backup(tmp_path: Path, keys: Pair) -> None:
     (recorded,) = made.manifest["files"]
     assert recorded["name"] == "dump.age"
     assert (recorded["plain_size"], recorded["of"]) == (len(DATA), "shop")
-    assert _age.is_encrypted(recorded)
+    assert _encryption.is_encrypted(recorded)
     assert sorted(os.listdir(made.path)) == ["dump.age", "manifest.json"]
     assert store.check_files(made) == []
     (tmp_path / "out").mkdir()
-    path = _age.readable(made, recorded, keys.identity, str(tmp_path / "out"))
+    path = _encryption.readable(made, recorded, keys.identity, str(tmp_path / "out"))
     assert path == str(tmp_path / "out" / "dump")
     assert Path(path).read_bytes() == DATA
     with pytest.raises(Pm2Error, match="age_identity_file"):
-        _age.readable(made, recorded, "", str(tmp_path / "out"))
+        _encryption.readable(made, recorded, "", str(tmp_path / "out"))
 
 
 def test_one_that_is_not(tmp_path: Path) -> None:
     store = Store(str(tmp_path / "store"), create=True)
     made = backed_up(store, [])
     (recorded,) = made.manifest["files"]
-    assert not _age.is_encrypted(recorded)
-    assert _age.readable(made, recorded, "", "/nowhere") == os.path.join(made.path, "dump")
+    assert not _encryption.is_encrypted(recorded)
+    assert _encryption.readable(made, recorded, "", "/nowhere") == os.path.join(made.path, "dump")
 
 
 def test_anybody_may_encrypt_but_that_is_not_taken(tmp_path: Path, keys: Pair) -> None:
@@ -241,9 +242,9 @@ def test_anybody_may_encrypt_but_that_is_not_taken(tmp_path: Path, keys: Pair) -
     (recorded,) = made.manifest["files"]
     (tmp_path / "evil").write_bytes(b"evil")
     Path(made.path, "dump.age").unlink()
-    _age.encrypt(str(tmp_path / "evil"), os.path.join(made.path, "dump.age"), [keys.recipient])
+    _encryption.encrypt(str(tmp_path / "evil"), os.path.join(made.path, "dump.age"), [keys.recipient])
     assert store.check_files(made)
     (tmp_path / "out").mkdir()
     with pytest.raises(Pm2Error, match="something else than was backed up"):
-        _age.readable(made, recorded, keys.identity, str(tmp_path / "out"))
+        _encryption.readable(made, recorded, keys.identity, str(tmp_path / "out"))
     assert os.listdir(tmp_path / "out") == []

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _ecosystem
-from ansible_collections.nodeops.pm2.plugins.module_utils._app import (
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _ecosystem
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import (
     App,
     Context,
     DefinitionError,
@@ -18,7 +18,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils._app import (
     build_apps,
     check_namespace,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process, differences
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process, differences
 from model.context import plain_context
 from model.definitions import write_programs
 

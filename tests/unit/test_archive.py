@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _archive, _source, _unpack
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.source import _archive, _directory, _unpack
 
 TAR_MODES = ["w", "w:gz", "w:bz2", "w:xz"]
 
@@ -435,11 +435,11 @@ def test_a_directory_packed_by_the_collection_comes_out_as_it_was(world: World, 
     (root / "d" / "run").chmod(0o755)
     (root / "out").symlink_to("/etc/hostname")
     (root / "up").symlink_to("../..")
-    packed = _source.pack(str(root), [], str(world.archive))
+    packed = _directory.pack(str(root), [], str(world.archive))
     with _archive.opened(str(world.archive), None, "x") as stream:
         lines = _archive.unpack(stream, str(world.dest), "x", own=True)
-    assert _source.revision_of(lines) == packed.revision
-    assert _source.read(str(world.dest), []).revision == packed.revision
+    assert _directory.revision_of(lines) == packed.revision
+    assert _directory.read(str(world.dest), []).revision == packed.revision
     assert os.readlink(world.dest / "out") == "/etc/hostname"
 
 
@@ -463,8 +463,8 @@ def test_the_revision_of_what_was_unpacked_tells_a_difference(
     root.mkdir()
     (root / "f").write_text("f")
     (root / "l").symlink_to("f")
-    before = _source.read(str(root), []).revision
+    before = _directory.read(str(root), []).revision
     change(root)
-    _source.pack(str(root), [], str(world.archive))
+    _directory.pack(str(root), [], str(world.archive))
     with _archive.opened(str(world.archive), None, "x") as stream:
-        assert _source.revision_of(_archive.unpack(stream, str(world.dest), "x", own=True)) != before
+        assert _directory.revision_of(_archive.unpack(stream, str(world.dest), "x", own=True)) != before

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _axon
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _axon
 from hypothesis import given
 from hypothesis import strategies as st
 

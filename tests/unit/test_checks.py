@@ -12,9 +12,10 @@ from typing import Any, Dict, Iterator, List, NoReturn, Optional, Sequence, Set,
 from unittest import mock
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _checks, _rotation, _sock_diag, _sockets
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _sock_diag, _sockets
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _handover
 
 READY: Dict[str, Any] = {"timeout": 30.0, "min_uptime": 2.0}
 NOBODY = _checks.Pids(set(), set(), set())
@@ -219,7 +220,7 @@ def test_a_connection_that_is_reset_before_it_is_taken_is_a_failed_check(
     port = servers[-1].getsockname()[1]
     (check,) = parse(**{kind: [{"url": f"http://127.0.0.1:{port}/"} if kind == "http" else port]}).connections
     assert str(_checks.attempt(check, NOBODY).problem).startswith("broke off (")
-    assert _rotation.takers(servers[-1].getsockname(), {1}) == {None}
+    assert _handover.takers(servers[-1].getsockname(), {1}) == {None}
 
 
 def test_the_other_end_is_on_another_host() -> None:
@@ -237,9 +238,9 @@ def test_the_listener_is_not_taken_for_a_connection_that_is_not_there(port: int)
 
 def test_who_listens_and_who_takes_a_connection(port: int) -> None:
     assert ("127.0.0.1", port) in _sockets.listening(os.getpid())
-    endpoint = _rotation.Endpoint("127.0.0.1", port)
-    assert _rotation.takers(endpoint, {os.getpid()}) == {os.getpid()}
-    assert _rotation.takers(endpoint, {1}) == {None}
+    endpoint = _handover.Endpoint("127.0.0.1", port)
+    assert _handover.takers(endpoint, {os.getpid()}) == {os.getpid()}
+    assert _handover.takers(endpoint, {1}) == {None}
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
         assert ("::1", server.getsockname()[1]) in _sockets.listening(os.getpid())
 

@@ -6,8 +6,8 @@ import base64
 from typing import Any, Dict, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _contract, _weak
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _contract, _weak_secrets
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 
 EXAMPLE = """\
 # Configuration of the app. DEBUG=1 in here is prose.
@@ -150,15 +150,15 @@ def test_random_values_are_not_taken_for_weak() -> None:
     for size in (6, 9, 16, 32):
         for _round in range(3000):
             value = base64.b64encode(bytes(generator.randrange(256) for _byte in range(size))).decode()
-            assert not _weak.is_weak(value), value
-            assert not _weak.is_weak(base64.b64decode(value).hex())
+            assert not _weak_secrets.is_weak(value), value
+            assert not _weak_secrets.is_weak(base64.b64decode(value).hex())
 
 
 @pytest.mark.parametrize(
     "name", "JWT_EXPIRES_IN TOKEN_URL MAX_TOKENS SALT_ROUNDS API_KEY_HEADER KEYBOARD PASSENGER VAPID_PUBLIC_KEY".split()
 )
 def test_names_of_no_secrets(name: str) -> None:
-    assert not _weak.looks_secret(name)
+    assert not _weak_secrets.looks_secret(name)
 
 
 def test_further_weak_values() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _cron
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _cron
 
 
 @pytest.mark.parametrize(

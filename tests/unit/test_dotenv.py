@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _dotenv
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 from support import places
 
 READERS = places.CACHE / "dotenv"

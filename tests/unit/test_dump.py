@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _dump
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump
 
 Json = Dict[str, Any]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _ecosystem, _evaluate
-from ansible_collections.nodeops.pm2.plugins.module_utils._context import Context
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _ecosystem, _ecosystem_node
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._context import Context
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 from model.context import package_of, plain_context
 from support import processes
 from support.pm2 import VERSIONS
@@ -179,7 +179,7 @@ def test_a_large_result(tmp_path: Path) -> None:
 
     assert len(found["args"]) == 1000
     with pytest.raises(Pm2Error, match="larger than"):
-        load(tmp_path, "b.config.js", "module.exports = [{script: 'a'.repeat(%d)}]" % (_evaluate.MAX_RESULT + 1))
+        load(tmp_path, "b.config.js", "module.exports = [{script: 'a'.repeat(%d)}]" % (_ecosystem_node.MAX_RESULT + 1))
 
 
 def test_a_node_that_is_not_there(tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _address, _fetch, _git, _source, _workplace
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._fetch import Source
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directory, _fetch, _git, _workspace
+from ansible_collections.nodeops.pm2.plugins.module_utils.source._fetch import Source
 
 CANARY = "canary-7f3a91"
 SHA = "a" * 64
@@ -281,13 +282,13 @@ def on_host(root: Path, **more: Any) -> Source:
 def test_a_directory_on_the_host(root: Path, private: Path, dest: Path) -> None:
     source = on_host(root, exclude=["node_modules"])
     look = _fetch.look(source, str(private), False, Redactor())
-    assert look == _fetch.Look(_source.read(str(root), ["node_modules"]).revision, True)
+    assert look == _fetch.Look(_directory.read(str(root), ["node_modules"]).revision, True)
     assert _fetch.read_file(source, look, str(private), ".env.example") == "PORT=\n"
     assert _fetch.read_file(source, look, str(private), "missing") is None
     assert _fetch.read_file(source, look, str(private), "lib") is None
     assert _fetch.read_file(source, look, str(private), "node_modules/x/i.js") is None
     _fetch.fetch(source, look, str(private), str(dest), Redactor())
-    assert _source.read(str(dest), []).revision == look.revision
+    assert _directory.read(str(dest), []).revision == look.revision
     assert not (dest / "node_modules").exists()
     assert os.readlink(dest / "out") == "/etc/hostname"
     assert stat.S_IMODE((dest / "run").stat().st_mode) == 0o755
@@ -332,7 +333,7 @@ def test_a_directory_that_is_not_empty_is_not_filled(root: Path, private: Path, 
 
 def test_a_directory_of_the_controller(tmp_path: Path, root: Path, private: Path, dest: Path) -> None:
     upload = tmp_path / "upload"
-    packed = _source.pack(str(root), ["node_modules"], str(upload))
+    packed = _directory.pack(str(root), ["node_modules"], str(upload))
     given = options(type="directory", location="controller", address=str(root), revision=packed.revision)
     source = _fetch.source_of(given)
     look = _fetch.look(source, str(private), True, Redactor())
@@ -346,15 +347,15 @@ def test_a_directory_of_the_controller(tmp_path: Path, root: Path, private: Path
     assert look == _fetch.Look(packed.revision, True)
     assert _fetch.read_file(source, look, str(private), ".env.example") == "PORT=\n"
     _fetch.fetch(source, look, str(private), str(dest), Redactor())
-    assert _source.read(str(dest), []) == packed
+    assert _directory.read(str(dest), []) == packed
     assert os.readlink(dest / "out") == "/etc/hostname"
 
 
 def test_another_upload_than_was_named_is_refused(tmp_path: Path, root: Path, private: Path, dest: Path) -> None:
     upload = tmp_path / "upload"
-    revision = _source.read(str(root), []).revision
+    revision = _directory.read(str(root), []).revision
     (root / "run").write_text("other")
-    _source.pack(str(root), [], str(upload))
+    _directory.pack(str(root), [], str(upload))
     source = _fetch.source_of(options(type="directory", address=str(root), revision=revision, archive=str(upload)))
     with pytest.raises(Pm2Error, match=f"revision .*, not {revision[:12]}"):
         _fetch.fetch(source, _fetch.Look(revision, True), str(private), str(dest), Redactor())
@@ -407,7 +408,7 @@ def test_no_file_outside_the_source_is_read(root: Path, private: Path, path: str
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next_look_and_by_no_check(root: Path, private: Path) -> None:
-    left = private / (_workplace.PREFIX + "killed")
+    left = private / (_workspace.PREFIX + "killed")
     left.mkdir(mode=0o700)
     (left / "key").write_text(KEY)
     (private / "mirror.git").mkdir()
@@ -420,11 +421,11 @@ def test_what_a_killed_run_left_is_removed_by_the_next_look_and_by_no_check(root
 
 
 def test_a_survivor_of_a_killed_run_is_waited_for(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_workplace, "_SURVIVOR_WAIT", 0.2)
-    with _workplace.workplace(str(private), False):
+    monkeypatch.setattr(_workspace, "_SURVIVOR_WAIT", 0.2)
+    with _workspace.workplace(str(private), False):
         with pytest.raises(Pm2Error, match="still works in"):
-            with _workplace.workplace(str(private), False):
+            with _workspace.workplace(str(private), False):
                 pytest.fail("two at once")
-    with _workplace.workplace(str(private), False) as place:
+    with _workspace.workplace(str(private), False) as place:
         assert stat.S_IMODE(os.stat(place.directory).st_mode) == 0o700
     assert not os.path.exists(place.directory)

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _download, _fetch, _workplace
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.source import _download, _fetch, _workspace
 
 CANARY = "canary-51ce0b"
 QUERY = "X-Signature=" + CANARY
@@ -252,7 +252,7 @@ def test_a_full_disk_while_it_is_written(server: Server, private: Path, monkeypa
 
 
 def test_no_credentials_in_a_stalled_download_are_left_behind(server: Server, private: Path) -> None:
-    with _workplace.workplace(str(private), False) as place:
+    with _workspace.workplace(str(private), False) as place:
         with pytest.raises(Pm2Error):
             _download.download(server.url("/cut", f"u:{CANARY}@"), os.path.join(place.directory, "x"), 5)
         assert CANARY.encode() not in b"".join(path.read_bytes() for path in Path(place.directory).iterdir())

@@ -8,8 +8,8 @@ from typing import Any, Dict, Optional, Sequence, Union
 
 import pytest
 import yaml
-from ansible_collections.nodeops.pm2.plugins.module_utils import _guard
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _forbidden
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 from support import places
 
 FORBIDDEN = [r"drizzle-kit push.*--force", r"prisma migrate reset", r"^sequelize db:drop"]
@@ -95,7 +95,7 @@ def package_json(**scripts: str) -> str:
 )
 def test_a_forbidden_command_is_found(command: Union[str, Sequence[str]]) -> None:
     with pytest.raises(Pm2Error, match="forbidden by the pattern"):
-        _guard.check(["npm run build", command], FORBIDDEN, package_json(), "migrate")
+        _forbidden.check(["npm run build", command], FORBIDDEN, package_json(), "migrate")
 
 
 @pytest.mark.parametrize(
@@ -115,26 +115,26 @@ def test_a_forbidden_command_is_found(command: Union[str, Sequence[str]]) -> Non
     ],
 )
 def test_what_is_not_forbidden_passes(command: str) -> None:
-    _guard.check([command], FORBIDDEN, package_json(), "build")
+    _forbidden.check([command], FORBIDDEN, package_json(), "build")
 
 
 @pytest.mark.parametrize("hook", ["preinstall", "install", "postinstall", "prepare"])
 @pytest.mark.parametrize("command", ["npm ci --omit=dev", "npm i", "yarn", "yarn install", "pnpm install"])
 def test_an_install_leads_to_its_hooks(command: str, hook: str) -> None:
     with pytest.raises(Pm2Error, match=hook):
-        _guard.check([command], FORBIDDEN, package_json(**{hook: "prisma migrate reset"}), "dependencies")
+        _forbidden.check([command], FORBIDDEN, package_json(**{hook: "prisma migrate reset"}), "dependencies")
 
 
 @pytest.mark.parametrize("command", ["drizzle-kit push --force", "npx drizzle-kit --force push"])
 def test_the_patterns_of_the_role_know_both_orders(command: str) -> None:
     patterns = yaml.safe_load((places.ROOT / "roles/deploy/defaults/main.yml").read_text())["deploy_forbidden"]
     with pytest.raises(Pm2Error, match="forbidden by the pattern"):
-        _guard.check([command], patterns, None, "migrate")
+        _forbidden.check([command], patterns, None, "migrate")
 
 
 def test_the_message_says_what_where_and_by_which_way() -> None:
     with pytest.raises(Pm2Error) as raised:
-        _guard.check([["npm", "run", "migrate"]], FORBIDDEN, package_json(), "migrate")
+        _forbidden.check([["npm", "run", "migrate"]], FORBIDDEN, package_json(), "migrate")
     text = str(raised.value)
     assert text.startswith("Migrate: the command npm run migrate leads to")
     assert "drizzle-kit push --force" in text
@@ -146,7 +146,7 @@ def test_the_message_says_what_where_and_by_which_way() -> None:
 
 def test_a_secret_of_a_command_is_not_shown() -> None:
     with pytest.raises(Pm2Error) as raised:
-        _guard.check(["prisma migrate reset --token canary-1234"], FORBIDDEN, None, "migrate")
+        _forbidden.check(["prisma migrate reset --token canary-1234"], FORBIDDEN, None, "migrate")
     assert "canary-1234" not in str(raised.value) + json.dumps(raised.value.details)
 
 
@@ -154,20 +154,20 @@ def test_a_secret_of_a_command_is_not_shown() -> None:
     "text", [None, "", "{", "[]", "null", '{"scripts": []}', '{"scripts": {"a": 7}}', '{"scripts": "x"}']
 )
 def test_a_package_json_of_any_kind(text: Any) -> None:
-    _guard.check(["npm run a"], FORBIDDEN, text, "build")
+    _forbidden.check(["npm run a"], FORBIDDEN, text, "build")
     with pytest.raises(Pm2Error, match="forbidden by"):
-        _guard.check(["prisma migrate reset"], FORBIDDEN, text, "build")
+        _forbidden.check(["prisma migrate reset"], FORBIDDEN, text, "build")
 
 
 @pytest.mark.parametrize("pattern", ["(", "[", 7, None])
 def test_a_pattern_that_is_none_is_named(pattern: Any) -> None:
     with pytest.raises(Pm2Error, match="no regular expression"):
-        _guard.check([], [pattern], None, "build")
+        _forbidden.check([], [pattern], None, "build")
 
 
 def test_many_scripts_that_call_each_other_end() -> None:
     scripts: Dict[str, str] = {f"s{i}": " && ".join(f"npm run s{j} -- {i}" for j in range(20)) for i in range(20)}
-    _guard.check(["npm run s0"], FORBIDDEN, json.dumps({"scripts": scripts}), "build")
+    _forbidden.check(["npm run s0"], FORBIDDEN, json.dumps({"scripts": scripts}), "build")
 
 
 APP = json.dumps({"scripts": {"db:force": "drizzle-kit push --force", "fine": "node build.js"}})
@@ -197,7 +197,7 @@ def read_release(path: str) -> Optional[str]:
 )
 def test_scripts_of_another_directory_are_followed(command: str) -> None:
     with pytest.raises(Pm2Error, match="the script db:force"):
-        _guard.check([command], FORBIDDEN, read_release("package.json"), "migrate", read_release)
+        _forbidden.check([command], FORBIDDEN, read_release("package.json"), "migrate", read_release)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_scripts_of_another_directory_are_followed(command: str) -> None:
     ],
 )
 def test_scripts_of_another_directory_are_not_mixed_up(command: str) -> None:
-    _guard.check([command], FORBIDDEN, read_release("package.json"), "migrate", read_release)
+    _forbidden.check([command], FORBIDDEN, read_release("package.json"), "migrate", read_release)
 
 
 MONOREPO = {
@@ -239,7 +239,7 @@ def read_monorepo(path: str) -> Optional[str]:
 
 def check_monorepo(command: Any) -> None:
     root = read_monorepo("package.json")
-    _guard.check(["npm run build", command], FORBIDDEN, root, "migrate", read_monorepo, lambda: list(MONOREPO))
+    _forbidden.check(["npm run build", command], FORBIDDEN, root, "migrate", read_monorepo, lambda: list(MONOREPO))
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_scripts_of_many_packages_end() -> None:
     package = json.dumps({"scripts": {"build": "pnpm -r run build && npm run more", "more": "tsc", "postinstall": "x"}})
     packages = ["", *(f"packages/{number}" for number in range(500))]
     for command in ("npm run all", "npm ci"):
-        _guard.check([command], FORBIDDEN, root, "build", lambda _path: package, lambda: packages)
+        _forbidden.check([command], FORBIDDEN, root, "build", lambda _path: package, lambda: packages)
 
 
 @pytest.mark.parametrize("build", ["yarn workspace p{0} build", "cd dist && mv index.js p{0}.js && gzip p{0}.js"])
@@ -375,26 +375,26 @@ def test_many_packages_whose_builds_differ_are_followed(build: str) -> None:
     texts = {path + "/package.json": json.dumps({"scripts": each}) for path, each in scripts.items()}
     root = json.dumps({"scripts": {"build": "yarn workspaces foreach run build"}})
     packages = ["", *scripts]
-    _guard.check(["yarn build"], FORBIDDEN, root, "build", texts.get, lambda: packages)
+    _forbidden.check(["yarn build"], FORBIDDEN, root, "build", texts.get, lambda: packages)
     last = dict(scripts["packages/119"], more="prisma migrate reset")
     texts["packages/119/package.json"] = json.dumps({"scripts": last})
     with pytest.raises(Pm2Error, match=r"the script more of packages/119/package\.json"):
-        _guard.check(["yarn build"], FORBIDDEN, root, "build", texts.get, lambda: packages)
+        _forbidden.check(["yarn build"], FORBIDDEN, root, "build", texts.get, lambda: packages)
 
 
 def test_what_has_no_end_is_refused() -> None:
     chain = {f"s{number}": f"npm run s{number + 1}" for number in range(60)}
     with pytest.raises(Pm2Error, match="leads to too many others"):
-        _guard.check(["npm run s0"], FORBIDDEN, json.dumps({"scripts": chain}), "build")
+        _forbidden.check(["npm run s0"], FORBIDDEN, json.dumps({"scripts": chain}), "build")
 
 
 def test_what_leads_to_too_many_commands_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_guard, "_MAX_STEPS", 100)
-    monkeypatch.setattr(_guard, "_MORE_STEPS", 1)
+    monkeypatch.setattr(_forbidden, "_MAX_STEPS", 100)
+    monkeypatch.setattr(_forbidden, "_MORE_STEPS", 1)
     package = json.dumps({"scripts": {"all": " && ".join(f"npm run all -w {number}" for number in range(9))}})
     packages = ["", *(f"packages/{number}" for number in range(9))]
     with pytest.raises(Pm2Error, match="leads to too many others"):
-        _guard.check(["npm run all"], FORBIDDEN, package, "build", lambda _path: package, lambda: packages)
+        _forbidden.check(["npm run all"], FORBIDDEN, package, "build", lambda _path: package, lambda: packages)
 
 
 def test_the_packages_of_a_release_are_found(tmp_path: Path) -> None:
@@ -405,13 +405,13 @@ def test_the_packages_of_a_release_are_found(tmp_path: Path) -> None:
     (tmp_path / "outside" / "package.json").write_text("{}")
     (tmp_path / "release" / "link").symlink_to("../outside")
     (tmp_path / "release" / "loop").symlink_to(".")
-    assert sorted(_guard.packages_below(str(tmp_path / "release"))) == ["", ".hidden/c", "a", "a/b"]
+    assert sorted(_forbidden.packages_below(str(tmp_path / "release"))) == ["", ".hidden/c", "a", "a/b"]
 
 
 def test_more_packages_than_are_looked_at_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_guard, "_MAX_PACKAGES", 2)
+    monkeypatch.setattr(_forbidden, "_MAX_PACKAGES", 2)
     for name in "abc":
         (tmp_path / name).mkdir()
         (tmp_path / name / "package.json").write_text("{}")
     with pytest.raises(Pm2Error, match="more than 2 files package"):
-        _guard.packages_below(str(tmp_path))
+        _forbidden.packages_below(str(tmp_path))

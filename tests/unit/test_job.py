@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _job_config, _job_log, _job_metrics, _job_ping
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._job_config import Config, Job
-from ansible_collections.nodeops.pm2.plugins.module_utils._job_metrics import Backup, Numbers
-from ansible_collections.nodeops.pm2.plugins.module_utils._job_record import Record
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _log, _metrics, _ping
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._config import Config, Job
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._metrics import Backup, Numbers
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._record import Record
 from support.apps import free_port
 from support.monitor import Monitor
 
@@ -37,7 +37,7 @@ def job(**changes: Any) -> List[Dict[str, Any]]:
 
 
 def test_a_configuration_has_defaults() -> None:
-    config = _job_config.parse(document())
+    config = _config.parse(document())
     assert (config.log, config.environment, config.metrics_dir) == ("/srv/b.job/log", "shop", None)
     assert config.job("backup").steps[0].params == {"dest": "/srv/b"}
 
@@ -66,13 +66,13 @@ def test_a_configuration_has_defaults() -> None:
 )
 def test_a_bad_configuration_is_refused(changes: Dict[str, Any], says: str) -> None:
     with pytest.raises(Pm2Error, match=re.escape(says)) as refused:
-        _job_config.parse(document(**changes))
+        _config.parse(document(**changes))
     assert "Nothing was changed." in str(refused.value)
 
 
 def test_the_url_of_a_ping_is_never_shown() -> None:
     with pytest.raises(Pm2Error) as refused:
-        _job_config.parse(document(jobs=job(ping_url="ftp://example.org/canary-1234")))
+        _config.parse(document(jobs=job(ping_url="ftp://example.org/canary-1234")))
     assert "canary" not in str(refused.value)
 
 
@@ -81,14 +81,14 @@ def test_a_configuration_that_cannot_be_read_says_what_to_do(tmp_path: Path, con
     path = tmp_path / "config.json"
     path.write_text(content)
     with pytest.raises(Pm2Error, match=r"nodeops\.pm2\.backup"):
-        _job_config.read(str(path))
+        _config.read(str(path))
     with pytest.raises(Pm2Error, match="No such file"):
-        _job_config.read(str(tmp_path / "missing.json"))
+        _config.read(str(tmp_path / "missing.json"))
 
 
 def test_a_job_that_is_not_configured_is_refused() -> None:
     with pytest.raises(Pm2Error, match=r"no job 'drill' of shop\. There are: backup"):
-        _job_config.parse(document()).job("drill")
+        _config.parse(document()).job("drill")
 
 
 # --- log --------------------------------------------------------------------------------------------------------------
@@ -96,8 +96,8 @@ def test_a_job_that_is_not_configured_is_refused() -> None:
 
 def test_the_log_has_one_line_for_each_text(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    _job_log.write(str(path), "first\nstill first")
-    _job_log.write(str(path), "second \udcff")
+    _log.write(str(path), "first\nstill first")
+    _log.write(str(path), "second \udcff")
     lines = path.read_text().splitlines()
     assert [re.sub(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ", "", line) for line in lines] == [
         "first still first",
@@ -108,20 +108,20 @@ def test_the_log_has_one_line_for_each_text(tmp_path: Path) -> None:
 
 def test_a_log_that_is_large_is_put_aside(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_text("x" * (_job_log.LARGEST + 1))
-    _job_log.write(str(path), "new")
+    path.write_text("x" * (_log.LARGEST + 1))
+    _log.write(str(path), "new")
     assert path.read_text().endswith(" new\n")
     assert len(path.read_text()) < 100
-    assert (tmp_path / "log.1").stat().st_size == _job_log.LARGEST + 1
+    assert (tmp_path / "log.1").stat().st_size == _log.LARGEST + 1
 
 
 def test_no_line_is_lost_when_several_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_job_log, "LARGEST", 6000)  # put aside once, in the middle
+    monkeypatch.setattr(_log, "LARGEST", 6000)  # put aside once, in the middle
     path = tmp_path / "log"
 
     def write(me: str) -> None:
         for number in range(100):
-            _job_log.write(str(path), f"{me} {number}")
+            _log.write(str(path), f"{me} {number}")
 
     writers = [threading.Thread(target=write, args=(me,)) for me in "abcd"]
     for writer in writers:
@@ -136,7 +136,7 @@ def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "target"
     (tmp_path / "log").symlink_to(target)
     with pytest.raises(OSError, match="symbolic links"):
-        _job_log.write(str(tmp_path / "log"), "text")
+        _log.write(str(tmp_path / "log"), "text")
     assert not target.exists()
 
 
@@ -146,7 +146,7 @@ NUMBERS = Numbers(1790000000.5, 1790000000.5, 0, 12.25, {"pg_backup": Backup(409
 
 
 def test_the_metrics_are_what_prometheus_reads() -> None:
-    text = _job_metrics.render("shop", 'a "quoted" \\ one', "backup", NUMBERS)
+    text = _metrics.render("shop", 'a "quoted" \\ one', "backup", NUMBERS)
     sample = re.compile(r'nodeops_pm2_\w+\{(\w+="([^"\\]|\\.)*",?)+\} [0-9.]+')
     names = []
     for line in text.splitlines():
@@ -164,22 +164,22 @@ def test_the_metrics_are_what_prometheus_reads() -> None:
 
 
 def test_what_is_not_known_has_no_metric() -> None:
-    text = _job_metrics.render("shop", "shop", "drill", Numbers(1.0, None, 1, 0.5, {}))
+    text = _metrics.render("shop", "shop", "drill", Numbers(1.0, None, 1, 0.5, {}))
     assert "last_success" not in text
     assert "backup_size" not in text
     assert 'nodeops_pm2_job_last_exit_code{name="shop",environment="shop",action="drill"} 1\n' in text
 
 
 def test_the_metrics_can_be_read_by_all_and_are_replaced_whole(tmp_path: Path) -> None:
-    _job_metrics.write(str(tmp_path), "shop", "shop", "backup", NUMBERS)
+    _metrics.write(str(tmp_path), "shop", "shop", "backup", NUMBERS)
     path = tmp_path / "nodeops_pm2_shop_backup.prom"
     first = path.stat()
     assert first.st_mode & 0o777 == 0o644
-    _job_metrics.write(str(tmp_path), "shop", "shop", "backup", NUMBERS._replace(exit_code=1))
+    _metrics.write(str(tmp_path), "shop", "shop", "backup", NUMBERS._replace(exit_code=1))
     assert path.stat().st_ino != first.st_ino
     assert list(tmp_path.iterdir()) == [path]
-    _job_metrics.remove(str(tmp_path), "shop", "backup")
-    _job_metrics.remove(str(tmp_path), "shop", "backup")
+    _metrics.remove(str(tmp_path), "shop", "backup")
+    _metrics.remove(str(tmp_path), "shop", "backup")
     assert not list(tmp_path.iterdir())
 
 
@@ -217,7 +217,7 @@ def test_a_failed_run_keeps_when_the_last_good_one_was(tmp_path: Path) -> None:
 
 def test_only_the_job_that_makes_backups_has_their_numbers(tmp_path: Path) -> None:
     """A series that stands in two files is an error for the collector, and what a drill looks at may be an old one."""
-    for name in _job_config.JOBS:
+    for name in _config.JOBS:
         this = Job(name, [], None, 0.0)
         config = Config("shop", "shop", str(tmp_path), str(tmp_path / "log"), str(tmp_path), "/bin", {})
         run = Record(config, this, print)
@@ -259,10 +259,10 @@ def test_a_ping_tells_start_and_exit_code(tmp_path: Path) -> None:
 
 
 def test_a_ping_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_job_ping, "_PAUSE", 0.01)
+    monkeypatch.setattr(_ping, "_PAUSE", 0.01)
     with Monitor(answers=[503, 503]) as monitor:
-        assert _job_ping.ping(monitor.url("/a"), "0", "text") is None
+        assert _ping.ping(monitor.url("/a"), "0", "text") is None
     assert len(monitor.seen) == 3
     with Monitor(answers=[404] * 9) as monitor:
-        assert _job_ping.ping(monitor.url("/canary"), "0", "text") == "the ping of 127.0.0.1 failed: it answered 404"
-    assert len(monitor.seen) == _job_ping.ATTEMPTS
+        assert _ping.ping(monitor.url("/canary"), "0", "text") == "the ping of 127.0.0.1 failed: it answered 404"
+    assert len(monitor.seen) == _ping.ATTEMPTS

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Set
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _keep, _store
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._keep import Rules
-from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention, _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._retention import Rules
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
 
 UTC = datetime.timezone.utc
 START = datetime.datetime(2025, 1, 30, 23, 30, tzinfo=UTC)
@@ -70,7 +70,7 @@ def days(*numbers: float) -> List[Backup]:
 
 
 def kept(backups: List[Backup], rules: Rules, now: datetime.datetime = LATER) -> List[int]:
-    chosen, removed, reasons = _keep.choose(backups, rules, now)
+    chosen, removed, reasons = _retention.choose(backups, rules, now)
     assert sorted([*chosen, *removed]) == sorted(backups)
     assert set(reasons) == {each.id for each in chosen}
     assert all(reasons.values())
@@ -95,7 +95,7 @@ def test_as_restic(line: str) -> None:
     for rule in rules.split():
         name, _equals, value = rule.partition("=")
         params["keep_" + name] = value if name == "within" else int(value)
-    parsed = _keep.parse(params)
+    parsed = _retention.parse(params)
     assert parsed
     assert kept([backup(at, moment) for at, moment in enumerate(moments)], parsed) == _numbers(expected)
 
@@ -137,7 +137,7 @@ def test_only_good_ones_count() -> None:
     good = days(0, 1, 2)
     bad = [backup(3 + at, START + datetime.timedelta(days=3 + at), ["damaged"]) for at in range(365)]
     never = [backup(400, START + datetime.timedelta(days=400), None)]
-    chosen, removed, reasons = _keep.choose([*good, *bad, *never], Rules(last=2), LATER)
+    chosen, removed, reasons = _retention.choose([*good, *bad, *never], Rules(last=2), LATER)
     assert [each.sequence for each in removed] == [0]
     assert reasons["b3"] == ["verified as bad"]
     assert reasons["b400"] == ["not verified"]
@@ -166,8 +166,8 @@ def test_what_is_dated_in_the_future_stays_and_does_not_count() -> None:
 
 
 def test_no_rule_is_no_rule() -> None:
-    assert _keep.parse({}) is None
-    assert _keep.parse({"keep_last": None, "keep_within": None, "minimum": 3}) is None
+    assert _retention.parse({}) is None
+    assert _retention.parse({"keep_last": None, "keep_within": None, "minimum": 3}) is None
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_no_rule_is_no_rule() -> None:
 )
 def test_refused(params: Dict[str, Any], words: str) -> None:
     with pytest.raises(Pm2Error, match=words) as caught:
-        _keep.parse(params)
+        _retention.parse(params)
     assert "Nothing was removed" in str(caught.value)
 
 
@@ -208,7 +208,7 @@ class Days:
     def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch, **params: Any) -> None:
         self.store = Store(str(place / "store"), create=True)
         self.params = params
-        self.rules = _keep.parse(params) or Rules()
+        self.rules = _retention.parse(params) or Rules()
         self.clock = START
         self.expected: List[Backup] = []
         monkeypatch.setattr(_store, "now", lambda: self.clock)
@@ -231,7 +231,7 @@ class Days:
             made = self.store.note_verified(made, "bytes", ["bad"] if bad else [])
             self.expected.append(made)
             if not bad:
-                pruned = _keep.prune(self.store, made.scope, self.rules, _store.now(), False)
+                pruned = _retention.prune(self.store, made.scope, self.rules, _store.now(), False)
                 self.expected = self._left()
                 assert pruned["kept"] == [each.id for each in self.expected]
 
@@ -303,9 +303,9 @@ def test_check_mode_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         world.run(str(number))
     scope = world.store.backups()[0].scope
     with world.store.lock("Nothing", 1):
-        foreseen = _keep.prune(world.store, scope, Rules(last=1), _store.now(), True)
+        foreseen = _retention.prune(world.store, scope, Rules(last=1), _store.now(), True)
         assert len(world.store.backups()) == 3
-        assert _keep.prune(world.store, scope, Rules(last=1), _store.now(), False) == foreseen
+        assert _retention.prune(world.store, scope, Rules(last=1), _store.now(), False) == foreseen
     assert [each.id for each in world.store.backups()] == foreseen["kept"]
     assert len(foreseen["removed"]) == 2
 
@@ -327,7 +327,7 @@ def test_other_scopes_are_left_alone(tmp_path: Path) -> None:
             store.note_verified(made, "bytes", [])
         first = store.backups()[4]
         assert first.scope == ("postgresql", "production", "shop", ("shop",))
-        pruned = _keep.prune(store, first.scope, Rules(last=1), _store.now(), False)
+        pruned = _retention.prune(store, first.scope, Rules(last=1), _store.now(), False)
         assert pruned["removed"] == [first.id]
         assert len(store.backups()) == 11
 
@@ -340,6 +340,6 @@ def test_the_future_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     world.run("late")
     early, late = world.store.backups()
     with world.store.lock("Nothing", 1):
-        pruned = _keep.prune(world.store, late.scope, Rules(last=1), _store.now(), False)
+        pruned = _retention.prune(world.store, late.scope, Rules(last=1), _store.now(), False)
     assert pruned["reasons"] == {early.id: ["dated in the future"], late.id: ["last"]}
     assert early.id in pruned["warnings"][0]

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_arguments, _pg_module
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import connection
-from ansible_collections.nodeops.pm2.plugins.module_utils._psql import identifier, literal
+from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_module
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _connection_options
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import connection
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import identifier, literal
 
 TCP = {"login_host": "db.example.com", "ssl_mode": "verify-full"}
 
 
 def params(**given: Any) -> Dict[str, Any]:
     """All options, as a module has them."""
-    defaults = {name: option.get("default") for name, option in _pg_arguments.CONNECTION.items()}
+    defaults = {name: option.get("default") for name, option in _connection_options.CONNECTION.items()}
     return {**defaults, **given}
 
 

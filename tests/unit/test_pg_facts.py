@@ -6,7 +6,7 @@ import copy
 from typing import Any, Callable, Dict
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_facts import Facts, compare
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents import Facts, compare
 
 FACTS: Facts = {
     "encoding": "UTF8",

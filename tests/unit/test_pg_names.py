@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_names
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _names
 
 AT = 1795518840.0  # 2026-11-24T11:14:00Z
 
@@ -13,8 +13,8 @@ AT = 1795518840.0  # 2026-11-24T11:14:00Z
     "name", ["shop", "Shop-2", "größe", 'a"b', "o'd", "a b", "x=y", "$", "%s", "a" * 42, "店" * 14]
 )
 def test_good(name: str):
-    assert _pg_names.check_database(name) == name
-    assert len(_pg_names.previous(name, "20261124111400").encode()) <= 63
+    assert _names.check_database(name) == name
+    assert len(_names.previous(name, "20261124111400").encode()) <= 63
 
 
 @pytest.mark.parametrize(
@@ -40,29 +40,29 @@ def test_good(name: str):
 )
 def test_bad(name: str, why: str):
     with pytest.raises(Pm2Error, match=why) as caught:
-        _pg_names.check_database(name)
+        _names.check_database(name)
     assert str(caught.value).endswith("Nothing was changed.")
 
 
 def test_lists():
-    assert _pg_names.check_databases(["a", "b"]) == ("a", "b")
+    assert _names.check_databases(["a", "b"]) == ("a", "b")
     with pytest.raises(Pm2Error, match="databases is empty"):
-        _pg_names.check_databases([])
+        _names.check_databases([])
     with pytest.raises(Pm2Error, match="names 'a' twice"):
-        _pg_names.check_databases(["a", "b", "a"])
+        _names.check_databases(["a", "b", "a"])
 
 
 def test_ids_grow_whatever_the_clock_says():
-    assert _pg_names.new_id([], AT) == "20261124111400"
-    assert _pg_names.new_id(["20261124111359"], AT) == "20261124111400"
-    assert _pg_names.new_id(["20261124111400", "20200101000000"], AT) == "20261124111401"
-    assert _pg_names.new_id(["20270101000059"], AT) == "20270101000060"
+    assert _names.new_id([], AT) == "20261124111400"
+    assert _names.new_id(["20261124111359"], AT) == "20261124111400"
+    assert _names.new_id(["20261124111400", "20200101000000"], AT) == "20261124111401"
+    assert _names.new_id(["20270101000059"], AT) == "20270101000060"
 
 
 def test_names_come_apart_again():
     for name in ("shop", "a__new_20200101000000x", "a__prev_1", "with\nline"):
-        for kind, made in (("new", _pg_names.scratch(name, "1" * 14)), ("prev", _pg_names.previous(name, "1" * 14))):
-            assert _pg_names.parse(made) == (name, kind, "1" * 14)
+        for kind, made in (("new", _names.scratch(name, "1" * 14)), ("prev", _names.previous(name, "1" * 14))):
+            assert _names.parse(made) == (name, kind, "1" * 14)
     for other in (
         "shop",
         "__new_" + "1" * 14,
@@ -70,11 +70,11 @@ def test_names_come_apart_again():
         "shop__old_" + "1" * 14,
         "shop__new_" + "1" * 15,
     ):
-        assert _pg_names.parse(other) is None
+        assert _names.parse(other) is None
 
 
 def test_lock_keys():
-    keys = {_pg_names.lock_key(name) for name in ("shop", "Shop", "größe", "")}
+    keys = {_names.lock_key(name) for name in ("shop", "Shop", "größe", "")}
     assert len(keys) == 4
     assert all(-(2**63) <= key < 2**63 for key in keys)
-    assert _pg_names.lock_key("shop") == _pg_names.lock_key("shop")
+    assert _names.lock_key("shop") == _names.lock_key("shop")

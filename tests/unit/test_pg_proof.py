@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_proof
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _archive_errors
 
 COPY = 'pg_restore: error: COPY failed for table "items": ERROR:  '
 KEY = "DETAIL:  Key (id)=(s3cret) is"
@@ -85,7 +85,7 @@ NOT_PROVEN = [
 @pytest.mark.parametrize(("said", "words"), BAD)
 def test_a_bad_archive(said: str, words: str, end: str) -> None:
     """It is told from what stands before it and after it, and nothing of the data is remembered."""
-    proof = _pg_proof.of_a_bad_archive(f"pg_restore: while PROCESSING TOC:\n{said}{end}")
+    proof = _archive_errors.of_a_bad_archive(f"pg_restore: while PROCESSING TOC:\n{said}{end}")
     assert proof
     assert words in proof
     assert "s3cret" not in proof
@@ -93,4 +93,4 @@ def test_a_bad_archive(said: str, words: str, end: str) -> None:
 
 @pytest.mark.parametrize("said", NOT_PROVEN)
 def test_nothing_is_proven(said: str) -> None:
-    assert _pg_proof.of_a_bad_archive(f"{said}\n{DIED}") is None
+    assert _archive_errors.of_a_bad_archive(f"{said}\n{DIED}") is None

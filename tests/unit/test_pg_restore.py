@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import (
-    _pg_databases,
-    _pg_journal,
-    _pg_preflight,
-    _pg_restore,
-    _pg_space,
-    _pg_status,
-    _pg_swap,
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Pause
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
+    _databases,
+    _journal,
+    _preflight,
+    _restore,
+    _space,
+    _status,
+    _swap,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._pause import Pause
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_databases import Grant
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_journal import Journal, Stopped, Swap
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_space import Disk, Room
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._databases import Grant
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal import Journal, Stopped, Swap
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._space import Disk, Room
 
 FACTS: Dict[str, Any] = {
     "owner": "own er",
@@ -77,8 +77,8 @@ def test_a_database_is_made_as_the_other_one_was(more, end):
         'CREATE DATABASE "x""y" WITH TEMPLATE template0 OWNER "own er" ENCODING E\'UTF8\''
         " LC_COLLATE E'C.UTF-8' LC_CTYPE E'C.UTF-8'"
     )
-    assert _pg_databases.creation('x"y', {**FACTS, **more}, (15, 0)) == common + end
-    assert _pg_databases.creation('x"y', FACTS, (14, 9)) == common
+    assert _databases.creation('x"y', {**FACTS, **more}, (15, 0)) == common + end
+    assert _databases.creation('x"y', FACTS, (14, 9)) == common
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_a_database_is_made_as_the_other_one_was(more, end):
     ],
 )
 def test_a_setting_means_the_same_again(role, text, statement):
-    assert _pg_databases.setting("d", role, text) == statement
+    assert _databases.setting("d", role, text) == statement
 
 
 def test_privileges_are_made_from_nothing_and_what_was_passed_on_comes_last():
@@ -108,7 +108,7 @@ def test_privileges_are_made_from_nothing_and_what_was_passed_on_comes_last():
         Grant("o", "", "CONNECT", False),
         Grant("o", "o", "CREATE", False),
     ]
-    assert _pg_databases.privileges("d", facts, grants) == [
+    assert _databases.privileges("d", facts, grants) == [
         'REVOKE ALL ON DATABASE "d" FROM PUBLIC',
         'REVOKE ALL ON DATABASE "d" FROM "o"',
         'GRANT TEMPORARY ON DATABASE "d" TO "middle" WITH GRANT OPTION',
@@ -118,7 +118,7 @@ def test_privileges_are_made_from_nothing_and_what_was_passed_on_comes_last():
         'GRANT TEMPORARY ON DATABASE "d" TO "reader"',
         "RESET ROLE",
     ]
-    assert _pg_databases.privileges("d", FACTS, []) == []
+    assert _databases.privileges("d", FACTS, []) == []
 
 
 # -- the swap ----------------------------------------------------------------------------------------------------------
@@ -140,21 +140,21 @@ def test_privileges_are_made_from_nothing_and_what_was_passed_on_comes_last():
     ],
 )
 def test_the_names_tell_what_has_happened(swaps, existing, swapped):
-    assert _pg_swap.is_swapped(existing, swaps) is swapped
+    assert _swap.is_swapped(existing, swaps) is swapped
 
 
 @pytest.mark.parametrize("swaps", [BOTH, FRESH, [*BOTH, Swap("c", "c__prev_1", None)]])
 def test_there_and_back_is_where_it_began(swaps):
     before = sorted([swap.incoming for swap in swaps] + [swap.name for swap in swaps if swap.previous])
     names = list(before)
-    for moves in (_pg_swap.forth(swaps), _pg_swap.back(swaps)):
-        assert not _pg_swap._is_done(names, moves)
+    for moves in (_swap.forth(swaps), _swap.back(swaps)):
+        assert not _swap._is_done(names, moves)
         for one, other in moves:
             assert one in names
             assert other not in names
             names[names.index(one)] = other
-        assert _pg_swap._is_done(names, moves)
-        assert _pg_swap.is_swapped(names, swaps) is (moves == _pg_swap.forth(swaps))
+        assert _swap._is_done(names, moves)
+        assert _swap.is_swapped(names, swaps) is (moves == _swap.forth(swaps))
     assert sorted(names) == before
 
 
@@ -166,8 +166,8 @@ def test_previous_ones_are_told_newest_first_and_only_this_databases():
         "a__new_20280101000000",
         "ab__prev_20290101000000",
     ]
-    assert _pg_status.previous(existing, "a") == ["a__prev_20270101000000", "a__prev_20260101000000"]
-    assert _pg_status._since("a__prev_20270102030405") == "2027-01-02T03:04:05Z"
+    assert _status.previous(existing, "a") == ["a__prev_20270101000000", "a__prev_20260101000000"]
+    assert _status._since("a__prev_20270102030405") == "2027-01-02T03:04:05Z"
 
 
 # -- the journal -------------------------------------------------------------------------------------------------------
@@ -189,33 +189,33 @@ JOURNAL = Journal(
 
 
 def test_a_journal_is_read_as_it_was_written_and_closed_to_others(tmp_path):
-    assert _pg_journal.read(str(tmp_path)) is None
-    _pg_journal.write(str(tmp_path), JOURNAL)
-    assert _pg_journal.read(str(tmp_path)) == JOURNAL
-    path = Path(_pg_journal.path_of(str(tmp_path)))
+    assert _journal.read(str(tmp_path)) is None
+    _journal.write(str(tmp_path), JOURNAL)
+    assert _journal.read(str(tmp_path)) == JOURNAL
+    path = Path(_journal.path_of(str(tmp_path)))
     assert path.stat().st_mode & 0o777 == 0o600
-    _pg_journal.remove(str(tmp_path))
-    _pg_journal.remove(str(tmp_path))
-    assert _pg_journal.read(str(tmp_path)) is None
+    _journal.remove(str(tmp_path))
+    _journal.remove(str(tmp_path))
+    assert _journal.read(str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 2}', '{"format": 1, "swaps": 3, "processes": []}'])
 def test_a_journal_that_cannot_be_used_is_never_ignored(tmp_path, text):
-    path = Path(_pg_journal.path_of(str(tmp_path)))
+    path = Path(_journal.path_of(str(tmp_path)))
     path.parent.mkdir()
     path.write_text(text)
     with pytest.raises(Pm2Error, match=r"journal .* cannot be read"):
-        _pg_journal.read(str(tmp_path))
+        _journal.read(str(tmp_path))
 
 
 def test_no_key_of_a_journal_is_optional(tmp_path):
-    _pg_journal.write(str(tmp_path), JOURNAL)
-    path = Path(_pg_journal.path_of(str(tmp_path)))
+    _journal.write(str(tmp_path), JOURNAL)
+    path = Path(_journal.path_of(str(tmp_path)))
     document = json.loads(path.read_text())
     for key in document:
         path.write_text(json.dumps({other: value for other, value in document.items() if other != key}))
         with pytest.raises(Pm2Error, match="cannot be read"):
-            _pg_journal.read(str(tmp_path))
+            _journal.read(str(tmp_path))
 
 
 # -- room --------------------------------------------------------------------------------------------------------------
@@ -245,30 +245,30 @@ def test_data_and_wal_have_to_fit_each_on_its_disk(disks, most_wal, free, compla
         return int(free[path] * MIB)
 
     if complaint is None:
-        _pg_space.check([(room, 100 * MIB)], measure)
+        _space.check([(room, 100 * MIB)], measure)
     else:
         with pytest.raises(Pm2Error, match=complaint):
-            _pg_space.check([(room, 100 * MIB)], measure)
+            _space.check([(room, 100 * MIB)], measure)
 
 
 def test_tablespaces_of_one_disk_and_their_wal_are_added_up():
     slow = Disk("its data", "/slow", 1, 0)
     wanted = [(Room(ONE_DISK, 16 * MIB, None), 100 * MIB), (Room([slow, ONE_DISK[1]], 16 * MIB, None), 50 * MIB)]
     # 165 with slack, 150 of WAL, two segments, the reserve
-    _pg_space.check(wanted, lambda _path: 363 * MIB)
+    _space.check(wanted, lambda _path: 363 * MIB)
     with pytest.raises(Pm2Error, match=r"needs 363\.0 MiB there \(110\.0 MiB for its data and 182\.0 MiB for its WAL"):
-        _pg_space.check(wanted, lambda _path: 363 * MIB - 1)
+        _space.check(wanted, lambda _path: 363 * MIB - 1)
 
 
 def test_loading_is_given_up_before_a_disk_is_full():
     room = Room(TWO_DISKS, 16 * MIB, None)
-    assert _pg_space.problem(room, lambda _path: 33 * MIB) is None
-    assert "its WAL" in str(_pg_space.problem(room, lambda path: (31 if path == "/wal" else 33) * MIB))
-    assert "its data" in str(_pg_space.problem(room, lambda path: (7 if path == "/data" else 33) * MIB))
+    assert _space.problem(room, lambda _path: 33 * MIB) is None
+    assert "its WAL" in str(_space.problem(room, lambda path: (31 if path == "/wal" else 33) * MIB))
+    assert "its data" in str(_space.problem(room, lambda path: (7 if path == "/data" else 33) * MIB))
 
 
 def test_sizes_are_told_for_people():
-    assert [_pg_space.shown(size) for size in (0, 3 * MIB // 2, 5 << 30)] == ["0.0 MiB", "1.5 MiB", "5.0 GiB"]
+    assert [_space.shown(size) for size in (0, 3 * MIB // 2, 5 << 30)] == ["0.0 MiB", "1.5 MiB", "5.0 GiB"]
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ def test_sizes_are_told_for_people():
 
 def params(**more: Any) -> Dict[str, Any]:
     """What a module would have got."""
-    defaults = {name: option.get("default") for name, option in _pg_restore.ARGUMENTS.items()}
+    defaults = {name: option.get("default") for name, option in _restore.ARGUMENTS.items()}
     ready = {"timeout": 30.0, "min_uptime": 2.0}
     return {**defaults, "dest": "/x", "databases": ["a"], "confirm": ["a"], "ready": ready, **more}
 
@@ -311,20 +311,20 @@ def params(**more: Any) -> Dict[str, Any]:
 )
 def test_options_that_cannot_be_right_are_refused(more, complaint):
     with pytest.raises(Pm2Error, match=complaint) as caught:
-        _pg_restore.check_options(params(**more))
+        _restore.check_options(params(**more))
     assert "nothing was changed" in str(caught.value).lower()
 
 
 def test_what_replaces_nothing_may_connect_to_what_it_is_about():
     for state in ("verified", "recovered", "status"):
-        _pg_restore.check_options(params(maintenance_db="a", state=state, confirm=None))
+        _restore.check_options(params(maintenance_db="a", state=state, confirm=None))
 
 
 def test_options_that_are_right(tmp_path):
-    _pg_restore.check_options(params())
-    _pg_restore.check_options(params(databases=["a", "b"], confirm=["b", "a"], state="undone"))
-    _pg_restore.check_options(params(databases=None, confirm=None, state="recovered"))
-    _pg_restore.check_options(params(namespace="shop", pm2_home=str(tmp_path), state="verified", confirm=None))
+    _restore.check_options(params())
+    _restore.check_options(params(databases=["a", "b"], confirm=["b", "a"], state="undone"))
+    _restore.check_options(params(databases=None, confirm=None, state="recovered"))
+    _restore.check_options(params(namespace="shop", pm2_home=str(tmp_path), state="verified", confirm=None))
     assert os.listdir(tmp_path) == []
 
 
@@ -340,12 +340,12 @@ def test_options_that_are_right(tmp_path):
     ],
 )
 def test_a_backup_of_something_else_is_refused(environment, namespace, databases, complaint):
-    from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup
+    from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
 
     content = {"databases": {"a": {"n": 1}, "b": {"n": 2}}}
     backup = Backup("id", "/x", {"environment": "production", "namespace": "shop", "content": content}, None)
     if complaint is None:
-        assert _pg_preflight.check_backup(backup, databases, environment, namespace) == {"a": {"n": 1}}
+        assert _preflight.check_backup(backup, databases, environment, namespace) == {"a": {"n": 1}}
     else:
         with pytest.raises(Pm2Error, match=complaint):
-            _pg_preflight.check_backup(backup, databases, environment, namespace)
+            _preflight.check_backup(backup, databases, environment, namespace)

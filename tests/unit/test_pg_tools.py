@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Callable, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_tools, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_connection import PgError
-from ansible_collections.nodeops.pm2.plugins.module_utils._pg_tools import Tools, Version
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _programs
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools, Version
 
 
 def install(directory: Path, version: str) -> str:
     """Programs that can tell their version, and no more."""
     directory.mkdir(parents=True)
-    for name in _pg_tools.PROGRAMS:
+    for name in _programs.PROGRAMS:
         (directory / name).write_text(f"#!/bin/sh\necho '{name} (PostgreSQL) {version}'\n")
         (directory / name).chmod(0o755)
     return str(directory)
@@ -34,9 +35,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wrapper = tmp_path / "pg_wrapper"
     shutil.copy(tmp_path / "lib" / "14" / "bin" / "psql", wrapper)
     (tmp_path / "bin").mkdir()
-    for name in _pg_tools.PROGRAMS:
+    for name in _programs.PROGRAMS:
         (tmp_path / "bin" / name).symlink_to(wrapper)
-    monkeypatch.setattr(_pg_tools, "_PLACES", (str(tmp_path / "lib" / "*" / "bin"),))
+    monkeypatch.setattr(_programs, "_PLACES", (str(tmp_path / "lib" / "*" / "bin"),))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     return tmp_path
 
@@ -46,31 +47,31 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [(None, (17, 12)), ((15, 3), (15, 18)), ((14, 1), (14, 20)), ((16, 2), (17, 12)), ((18, 0), (17, 12))],
 )
 def test_the_servers_own_version_is_the_best(machine: Path, server: Optional[Version], found: Version):
-    assert _pg_tools.find(None, server).version == found
+    assert _programs.find(None, server).version == found
 
 
 def test_path_counts(machine: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", install(machine / "own", "18.7") + ":/usr/bin:/bin")
-    assert _pg_tools.find(None, (18, 1)).psql == str(machine / "own" / "psql")
+    assert _programs.find(None, (18, 1)).psql == str(machine / "own" / "psql")
 
 
 def test_pg_bindir(machine: Path):
-    assert _pg_tools.find(str(machine / "lib" / "15" / "bin")).version == (15, 18)
+    assert _programs.find(str(machine / "lib" / "15" / "bin")).version == (15, 18)
     for wrong in (machine, machine / "bin", Path("lib/15/bin")):
         with pytest.raises(Pm2Error, match="does not hold psql, pg_dump and pg_restore"):
-            _pg_tools.find(str(wrong))
+            _programs.find(str(wrong))
 
 
 def test_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(_pg_tools, "_PLACES", (str(tmp_path / "*"),))
+    monkeypatch.setattr(_programs, "_PLACES", (str(tmp_path / "*"),))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Pm2Error, match="are not installed"):
-        _pg_tools.find(None)
+        _programs.find(None)
 
 
 @pytest.mark.parametrize("text", ["18devel", "19beta1", "16.2 (Debian 16.2-1.pgdg120+2)"])
 def test_odd_versions(tmp_path: Path, text: str):
-    tools = _pg_tools.find(install(tmp_path / "bin", text))
+    tools = _programs.find(install(tmp_path / "bin", text))
     assert tools.version == {"18": (18, 0), "19": (19, 0), "16": (16, 2)}[text[:2]]
 
 
@@ -84,17 +85,17 @@ def test_odd_versions(tmp_path: Path, text: str):
 )
 def test_vulnerable_clients(version: Version, safe: bool):
     tools = Tools("psql", "pg_dump", "/x/pg_restore", version)
-    _pg_tools.check_client(tools, version, True)
+    _programs.check_client(tools, version, True)
     if safe:
-        _pg_tools.check_client(tools, version, False)
+        _programs.check_client(tools, version, False)
         return
     with pytest.raises(Pm2Error, match=r"CVE-2026-116314.*15\.20, 16\.16, 17\.12, 18\.7"):
-        _pg_tools.check_client(tools, version, False)
+        _programs.check_client(tools, version, False)
 
 
 def test_clients_older_than_the_server():
     with pytest.raises(Pm2Error, match=r"The server is PostgreSQL 16\.3, and pg_dump is 15\.20"):
-        _pg_tools.check_client(Tools("psql", "pg_dump", "pg_restore", (15, 20)), (16, 3), True)
+        _programs.check_client(Tools("psql", "pg_dump", "pg_restore", (15, 20)), (16, 3), True)
 
 
 @pytest.mark.parametrize(
@@ -103,10 +104,10 @@ def test_clients_older_than_the_server():
 def test_clients_that_set_what_the_server_does_not_know(client: int, server: int, fits: bool):
     tools = Tools("psql", "pg_dump", "pg_restore", (client, 99))
     if fits:
-        _pg_tools.check_restorer(tools, (server, 0))
+        _programs.check_restorer(tools, (server, 0))
         return
     with pytest.raises(Pm2Error, match=rf"transaction_timeout.* Install the client programs of version {server}"):
-        _pg_tools.check_restorer(tools, (server, 0))
+        _programs.check_restorer(tools, (server, 0))
 
 
 @pytest.mark.parametrize(
@@ -121,23 +122,23 @@ def test_clients_that_set_what_the_server_does_not_know(client: int, server: int
 def test_archives_of_a_newer_pg_dump(client: int, server: int, dumped_by: str, complaint: str):
     tools = Tools("psql", "pg_dump", "pg_restore", (client, 99))
     if not complaint:
-        _pg_tools.check_archive(tools, (server, 0), dumped_by)
+        _programs.check_archive(tools, (server, 0), dumped_by)
         return
     with pytest.raises(Pm2Error, match=complaint):
-        _pg_tools.check_archive(tools, (server, 0), dumped_by)
+        _programs.check_archive(tools, (server, 0), dumped_by)
 
 
 def test_what_a_program_said_when_it_failed():
-    with _pg_tools.Program(["/bin/sh", "-c", "echo one >&2; echo two >&2; exit 3"]) as program:
+    with _programs.Program(["/bin/sh", "-c", "echo one >&2; echo two >&2; exit 3"]) as program:
         with pytest.raises(PgError, match=r"sh failed \(exit code 3\): one \| two"):
             program.wait()
-    with _pg_tools.Program(["/bin/sh", "-c", "kill -9 $$"]) as program:
+    with _programs.Program(["/bin/sh", "-c", "kill -9 $$"]) as program:
         with pytest.raises(PgError, match="ended by SIGKILL"):
             program.wait()
 
 
 def test_a_program_ends_with_all_it_has_started(tmp_path: Path):
-    with _pg_tools.Program(["/bin/sh", "-c", f"sleep 300 & echo $! > {tmp_path}/pid; wait"]) as program:
+    with _programs.Program(["/bin/sh", "-c", f"sleep 300 & echo $! > {tmp_path}/pid; wait"]) as program:
         deadline = time.monotonic() + 60
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             assert time.monotonic() < deadline
@@ -170,7 +171,7 @@ def test_a_signal_while_a_program_starts_is_not_lost(_attempt: int, monkeypatch:
     in_parent.append(lambda: os.kill(os.getpid(), signal.SIGTERM))
     try:
         with _signals.raised(), pytest.raises(_signals.Interrupted):
-            _pg_tools.start(["/bin/sleep", "300"])
+            _programs.start(["/bin/sleep", "300"])
     finally:
         in_parent.clear()
     assert started[0].wait(10) == -signal.SIGKILL
@@ -181,12 +182,12 @@ def test_a_program_can_be_ended_by_a_signal():
     with _signals.raised():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         _signals.hold()
-        process = _pg_tools.start(["/bin/sleep", "300"])
+        process = _programs.start(["/bin/sleep", "300"])
         process.terminate()
         assert process.wait(10) == -signal.SIGTERM
 
 
 def test_a_program_that_takes_too_long():
-    with _pg_tools.Program(["/bin/sleep", "300"]) as program:
+    with _programs.Program(["/bin/sleep", "300"]) as program:
         with pytest.raises(PgError, match=r"sleep took longer than 0\.1 s"):
             program.wait(0.1)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _plan
-from ansible_collections.nodeops.pm2.plugins.module_utils._app import App, build_apps
-from ansible_collections.nodeops.pm2.plugins.module_utils._clone import Clone
-from ansible_collections.nodeops.pm2.plugins.module_utils._process import Process
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App, build_apps
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _plan
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 from model.context import plain_context
 from model.definitions import write_programs
 

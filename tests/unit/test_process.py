@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils._app import App, build_apps
-from ansible_collections.nodeops.pm2.plugins.module_utils._process import Difference, Process, differences, reasons
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App, build_apps
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Difference, Process, differences, reasons
 from model.context import plain_context
 from model.definitions import write_programs
 

@@ -7,7 +7,7 @@ import time
 from urllib.parse import quote
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils._redact import MASK, Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
 
 SECRET = "s3cr3t/va lue+1"
 

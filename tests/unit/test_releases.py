@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _history, _link, _manifest, _retention
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._layout import Layout, check_id
-from ansible_collections.nodeops.pm2.plugins.module_utils._manifest import Manifest
-from ansible_collections.nodeops.pm2.plugins.module_utils._rollback import choose
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import _history, _manifest, _retention
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout, check_id
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._rollback import choose
 
 GOOD, BAD, BACK, BUILT = _manifest.GOOD, _manifest.BAD, _manifest.ROLLED_BACK, _manifest.BUILT
 
@@ -182,13 +183,13 @@ def test_what_is_no_id(name: str) -> None:
 def test_the_link_is_switched_and_put_back(tmp_path: Path) -> None:
     path = str(tmp_path / "current")
     for before in (None, "releases/r1"):
-        switch = _link.Switch(path, before, "releases/r2")
-        assert _link.target(path) == before
-        _link.apply(switch)
+        switch = _symlink.Switch(path, before, "releases/r2")
+        assert _symlink.target(path) == before
+        _symlink.apply(switch)
         assert os.readlink(path) == "releases/r2"
-        _link.revert(switch)
-        assert _link.target(path) == before
-        _link.apply(_link.Switch(path, before, "releases/r1"))
+        _symlink.revert(switch)
+        assert _symlink.target(path) == before
+        _symlink.apply(_symlink.Switch(path, before, "releases/r1"))
     assert os.listdir(tmp_path) == ["current"]
 
 
@@ -196,7 +197,10 @@ def test_the_link_is_switched_and_put_back(tmp_path: Path) -> None:
 def test_a_current_that_is_no_link_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "current"
     path.mkdir() if kind == "directory" else path.write_text("")
-    for touch in (lambda: _link.target(str(path)), lambda: _link.apply(_link.Switch(str(path), None, "releases/r1"))):
+    for touch in (
+        lambda: _symlink.target(str(path)),
+        lambda: _symlink.apply(_symlink.Switch(str(path), None, "releases/r1")),
+    ):
         with pytest.raises(Pm2Error, match="not a symbolic link"):
             touch()
     assert not path.is_symlink()

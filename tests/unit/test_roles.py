@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Set, Tuple
 
 import pytest
 import yaml
-from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_restore_arguments
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _restore_options
 from support import places
 
 ROLES = sorted(path.name for path in (places.ROOT / "roles").iterdir())
@@ -113,7 +113,7 @@ def test_a_restore_can_be_given_every_option_of_its_module(tasks: str, without: 
     text = (places.ROOT / "roles" / "backup" / "tasks" / f"{tasks}.yml").read_text()
     (block,) = [task["block"] for task in yaml.safe_load(text) if "block" in task]
     (given,) = [task["nodeops.pm2.pg_restore"] for task in block if "nodeops.pm2.pg_restore" in task]
-    assert set(given) == set(_pg_restore_arguments.ARGUMENTS) - without
+    assert set(given) == set(_restore_options.ARGUMENTS) - without
 
 
 def test_a_recovery_is_of_the_databases_of_the_environment() -> None:

@@ -6,8 +6,8 @@ import json
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _schema
-from ansible_collections.nodeops.pm2.plugins.module_utils import _values as values
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _schema
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _values as values
 from model.context import package_of
 from support.pm2 import VERSIONS
 

@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _seal, _trust
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _trusted_path
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _signing
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file to somebody")
 NOBODY = 65534
@@ -26,7 +27,7 @@ SOMEBODY = 61234
 @pytest.fixture(name="key")
 def _key(tmp_path: Path) -> Path:
     path = tmp_path / "store.key"
-    _seal.ensure(str(path))
+    _signing.ensure(str(path))
     return path
 
 
@@ -34,7 +35,7 @@ def test_it_is_made_once(key: Path) -> None:
     text = key.read_text()
     assert key.stat().st_mode & 0o7777 == 0o600
     assert len(bytes.fromhex(text)) == 32
-    _seal.ensure(str(key))
+    _signing.ensure(str(key))
     assert key.read_text() == text
     assert os.listdir(key.parent) == [key.name]
 
@@ -42,8 +43,8 @@ def test_it_is_made_once(key: Path) -> None:
 def test_two_that_make_it_have_the_same(tmp_path: Path) -> None:
     """Ten processes at once; what each has signed, every other believes."""
     text = (
-        "import sys; from ansible_collections.nodeops.pm2.plugins.module_utils import _seal;"
-        "sys.stdin.read(); print(_seal.ensure(sys.argv[1]).sign({}))"
+        "import sys; from ansible_collections.nodeops.pm2.plugins.module_utils.store import _signing;"
+        "sys.stdin.read(); print(_signing.ensure(sys.argv[1]).sign({}))"
     )
     argv = [sys.executable, "-c", text, str(tmp_path / "key")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -67,12 +68,12 @@ def test_the_signature_is_the_standards_own(key: Path) -> None:
     document = {"b": [1, None, "ü"], "a": {"z": 1.5}}
     text = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     expected = hmac.new(bytes.fromhex(key.read_text()), text, hashlib.sha256).hexdigest()
-    assert _seal.load(str(key)).sign({**document, "hmac": "of nothing"}) == expected
+    assert _signing.load(str(key)).sign({**document, "hmac": "of nothing"}) == expected
 
 
 def test_only_what_was_signed_is_believed(key: Path, tmp_path: Path) -> None:
-    ours = _seal.load(str(key))
-    other = _seal.ensure(str(tmp_path / "other"))
+    ours = _signing.load(str(key))
+    other = _signing.ensure(str(tmp_path / "other"))
     unsigned = {"a": 1, "b": {"c": "d"}}
     signature = ours.sign(unsigned)
     signed = {**unsigned, "hmac": signature}
@@ -87,12 +88,12 @@ def test_only_what_was_signed_is_believed(key: Path, tmp_path: Path) -> None:
 
 def test_it_shows_nothing_of_itself(key: Path) -> None:
     secret = key.read_text().strip()
-    assert secret not in repr(_seal.load(str(key)))
+    assert secret not in repr(_signing.load(str(key)))
 
 
 def test_loading_makes_none(tmp_path: Path) -> None:
     with pytest.raises(Pm2Error, match=r"does not exist.*put back"):
-        _seal.load(str(tmp_path / "key"))
+        _signing.load(str(tmp_path / "key"))
     assert not os.listdir(tmp_path)
 
 
@@ -108,7 +109,7 @@ def test_loading_makes_none(tmp_path: Path) -> None:
 )
 def test_a_bad_one_is_refused(key: Path, content: bytes, words: str) -> None:
     key.write_bytes(content)
-    for use in (_seal.load, _seal.ensure):
+    for use in (_signing.load, _signing.ensure):
         with pytest.raises(Pm2Error, match=words):
             use(str(key))
     assert key.read_bytes() == content
@@ -118,35 +119,35 @@ def test_a_bad_one_is_refused(key: Path, content: bytes, words: str) -> None:
 def test_one_that_others_may_read_or_change_is_refused(key: Path, mode: int) -> None:
     key.chmod(mode)
     with pytest.raises(Pm2Error, match="open to other users"):
-        _seal.load(str(key))
+        _signing.load(str(key))
 
 
 def test_a_link_or_a_pipe_is_refused(key: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(key)
     with pytest.raises(Pm2Error, match="symbolic link"):
-        _seal.load(str(tmp_path / "link"))
+        _signing.load(str(tmp_path / "link"))
     (tmp_path / "gone").symlink_to("nowhere")
     with pytest.raises(Pm2Error, match="symbolic link"):
-        _seal.ensure(str(tmp_path / "gone"))
+        _signing.ensure(str(tmp_path / "gone"))
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(Pm2Error, match="no regular file"):
-        _seal.load(str(tmp_path / "pipe"))
+        _signing.load(str(tmp_path / "pipe"))
 
 
 def test_where_it_cannot_be_made(tmp_path: Path) -> None:
     place = tmp_path / "file"
     place.write_text("")
     with pytest.raises(Pm2Error, match="Not a directory"):
-        _seal.ensure(str(place / "key"))
+        _signing.ensure(str(place / "key"))
     with pytest.raises(Pm2Error, match=r"cannot be made.*No such file"):
-        _seal.ensure(str(tmp_path / "no" / "key"))
+        _signing.ensure(str(tmp_path / "no" / "key"))
 
 
 @AS_ROOT
 def test_somebody_elses_is_refused(key: Path) -> None:
     os.chown(key, SOMEBODY, SOMEBODY)
     with pytest.raises(Pm2Error, match=f"belongs to uid {SOMEBODY}"):
-        _seal.load(str(key))
+        _signing.load(str(key))
 
 
 # -- places ----------------------------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ def test_somebody_elses_is_refused(key: Path) -> None:
 @pytest.mark.parametrize("path", ["", "key", "./key", "/a/../key", "/a//key", "/a/./key", "~/key", "/a/.."])
 def test_only_absolute_paths(path: str) -> None:
     with pytest.raises(Pm2Error, match="absolute path"):
-        _trust.check_way(path, "The store")
+        _trusted_path.check_way(path, "The store")
 
 
 def test_what_may_be_on_the_way(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_what_may_be_on_the_way(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(sticky / "ours")
     (tmp_path / "near").symlink_to("sticky/../sticky/ours")
     for path in (sticky / "ours" / "store", sticky / "new", tmp_path / "link" / "store", tmp_path / "near" / "x" / "y"):
-        _trust.check_way(str(path), "The store")
+        _trusted_path.check_way(str(path), "The store")
 
 
 def test_a_directory_others_may_write_to_is_refused(tmp_path: Path) -> None:
@@ -177,7 +178,7 @@ def test_a_directory_others_may_write_to_is_refused(tmp_path: Path) -> None:
     place.chmod(0o777)
     for path in (place / "key", place / "below" / "key", tmp_path / "link" / "key", place / "away" / "key"):
         with pytest.raises(Pm2Error, match=f"{place} can be written to by other users"):
-            _trust.check_way(str(path), "The store")
+            _trusted_path.check_way(str(path), "The store")
 
 
 def test_a_loop_and_a_file_on_the_way(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_loop_and_a_file_on_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for name, words in (("a", "symbolic links"), ("file", "Not a directory")):
         with pytest.raises(Pm2Error, match=words):
-            _trust.check_way(str(tmp_path / name / "key"), "The store")
+            _trusted_path.check_way(str(tmp_path / name / "key"), "The store")
 
 
 @AS_ROOT
@@ -197,8 +198,8 @@ def test_a_directory_or_link_of_somebody_is_refused(tmp_path: Path, owner: int) 
     (tmp_path / "link").symlink_to(tmp_path)
     os.chown(tmp_path / "link", owner, owner, follow_symlinks=False)
     for name in ("theirs", "link"):
-        with pytest.raises(Pm2Error, match=f"{name} belongs to {_trust.name_of(owner)}"):
-            _trust.check_way(str(tmp_path / name / "store"), "The store")
+        with pytest.raises(Pm2Error, match=f"{name} belongs to {_trusted_path.name_of(owner)}"):
+            _trusted_path.check_way(str(tmp_path / name / "store"), "The store")
 
 
 @AS_ROOT
@@ -210,6 +211,6 @@ def test_a_group_of_several_is_somebody_else(tmp_path: Path) -> None:
         place.chmod(0o775)
         if is_refused:
             with pytest.raises(Pm2Error, match="other users"):
-                _trust.check_way(str(place / "store"), "The store")
+                _trusted_path.check_way(str(place / "store"), "The store")
         else:
-            _trust.check_way(str(place / "store"), "The store")
+            _trusted_path.check_way(str(place / "store"), "The store")

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _source
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directory
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def revision(source: Path, *exclude: str) -> str:
-    return _source.read(str(source), exclude).revision
+    return _directory.read(str(source), exclude).revision
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def revision(source: Path, *exclude: str) -> str:
     ],
 )
 def test_excluded(path: str, pattern: str, expected: bool) -> None:
-    assert _source.excluded(path, [pattern]) is expected
+    assert _directory.excluded(path, [pattern]) is expected
 
 
 def test_paths_are_sorted_and_an_excluded_directory_is_left_out_whole(source: Path) -> None:
-    assert list(_source.paths(str(source), ["node_modules"])) == [
+    assert list(_directory.paths(str(source), ["node_modules"])) == [
         "lib",
         "lib/deep",
         "lib/deep/a.js",
@@ -105,12 +105,12 @@ def test_the_revision_does_not_change_with(source: Path, change: Callable[[Path]
 
 def test_the_archive_holds_what_the_revision_names(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "source.tar.gz"
-    packed = _source.pack(str(source), ["node_modules"], str(dest))
+    packed = _directory.pack(str(source), ["node_modules"], str(dest))
     assert dest.stat().st_mode & 0o777 == 0o600
     with tarfile.open(dest) as archive:
         assert {(m.uid, m.gid, m.uname, m.gname) for m in archive.getmembers()} == {(0, 0, "", "")}
         archive.extractall(tmp_path / "out")
-    assert _source.read(str(tmp_path / "out"), []) == packed
+    assert _directory.read(str(tmp_path / "out"), []) == packed
     assert packed.files == 4
     assert packed.size == len("server") + len("a") + len("n") + len("#!/bin/sh\n")
     assert not list(tmp_path.glob("*.partial"))
@@ -119,26 +119,26 @@ def test_the_archive_holds_what_the_revision_names(source: Path, tmp_path: Path)
 def test_a_pipe_is_refused_by_name_and_nothing_is_left(source: Path, tmp_path: Path) -> None:
     os.mkfifo(source / "pipe")
     with pytest.raises(Pm2Error, match="source/pipe is neither a file"):
-        _source.pack(str(source), [], str(tmp_path / "source.tar.gz"))
+        _directory.pack(str(source), [], str(tmp_path / "source.tar.gz"))
     assert not list(tmp_path.glob("source.tar.gz*"))
 
 
 def test_another_revision_than_expected_is_refused_and_nothing_is_written(source: Path, tmp_path: Path) -> None:
     dest = tmp_path / "source.tar.gz"
-    first = _source.pack(str(source), [], str(dest), revision(source))
+    first = _directory.pack(str(source), [], str(dest), revision(source))
     packed = dest.read_bytes()
     (source / "server.js").write_text("newer")
     with pytest.raises(Pm2Error, match="it changed meanwhile"):
-        _source.pack(str(source), [], str(dest), first.revision)
+        _directory.pack(str(source), [], str(dest), first.revision)
     with pytest.raises(Pm2Error, match="it changed meanwhile"):
-        _source.read(str(source), [], first.revision)
+        _directory.read(str(source), [], first.revision)
     assert dest.read_bytes() == packed
     assert not list(tmp_path.glob("*.partial"))
 
 
 def test_an_empty_source_is_refused(source: Path) -> None:
     with pytest.raises(Pm2Error, match="no files to deploy"):
-        _source.read(str(source), ["*"])
+        _directory.read(str(source), ["*"])
 
 
 @pytest.mark.parametrize("by", [-3, 3], ids=["shorter", "longer"])
@@ -157,4 +157,4 @@ def test_a_file_that_changes_length_while_it_is_packed_is_refused(
 
     monkeypatch.setattr(os, "lstat", other_size)
     with pytest.raises(Pm2Error, match=r"server\.js changed while it was read"):
-        _source.pack(str(source), [], str(tmp_path / "source.tar.gz"))
+        _directory.pack(str(source), [], str(tmp_path / "source.tar.gz"))

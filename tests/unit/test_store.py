@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils import _files, _keep, _points, _seal, _store
-from ansible_collections.nodeops.pm2.plugins.module_utils._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention, _signing, _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
 SOMEBODY = 61234
@@ -236,7 +237,7 @@ def test_no_backup_of_others_makes_a_directory_a_store(store: Store, dest: Path,
     refuse("its manifest.json is damaged")
     os.rename(store.key_file, tmp_path / "away")
     refuse("its key")
-    _seal.ensure(store.key_file)
+    _signing.ensure(store.key_file)
     refuse("is not signed with the key")
     refused("is not signed with the key", Store(str(dest)).lock("Nothing was restored", 1).__enter__)
     assert ".nodeops" not in names(dest)
@@ -423,7 +424,7 @@ def test_forged_manifests_are_not_believed(store: Store, dest: Path, tmp_path: P
     made, other = make(store), make(store)
     manifest = Path(made.path, "manifest.json")
     before = manifest.read_bytes()
-    forger = _seal.ensure(str(tmp_path / "forger.key"))
+    forger = _signing.ensure(str(tmp_path / "forger.key"))
     rewrite(manifest, environment="staging")
     refused("not signed with the key", store.find, made.id, "pm2")
     document = rewrite(manifest, environment="staging")
@@ -562,7 +563,7 @@ def test_a_file_of_somebody_is_a_problem(store: Store) -> None:
 
 WRITER = """\
 import sys
-from ansible_collections.nodeops.pm2.plugins.module_utils import _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
 store = _store.Store(sys.argv[1], create=True)
 for number in range(8):
     with store.lock("No backup was made", 60):
@@ -662,9 +663,9 @@ def a_run(dest: Path) -> None:
             draft.add("more")
             made = draft.commit("production", None, {}, {})
         made = store.note_verified(made, "bytes", store.check_files(made))
-        rules = _keep.parse({"keep_last": 2})
+        rules = _retention.parse({"keep_last": 2})
         assert rules
-        _keep.prune(store, made.scope, rules, _store.now(), False)
+        _retention.prune(store, made.scope, rules, _store.now(), False)
 
 
 def test_killed_before_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -782,7 +783,7 @@ def test_a_full_disk_for_the_manifest_or_the_verification(dest: Path) -> None:
 
 FULL_DISK = """\
 import os, subprocess, sys
-from ansible_collections.nodeops.pm2.plugins.module_utils import _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
 place = sys.argv[1]
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "none", place], check=True)
 store = _store.Store(place + "/store", create=True)

@@ -1,0 +1,82 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Signals that end a run: until it is committed they undo it, from then on they wait for its end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from types import FrameType
+from typing import Any, Dict, Iterator, List, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+
+class Interrupted(Pm2Error):
+    """The run was asked to end: it puts everything back first."""
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Within, the first signal to end raises Interrupted, later ones are ignored."""
+    former = {number: signal.signal(number, _interrupt) for number in ENDING}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        yield
+    finally:
+        while signal.sigtimedwait(ENDING, 0):
+            pass
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Signals to end that come within are handled at the end: for starting a program with a ``preexec_fn``.
+
+    Python calls hooks around such a fork and ignores what is raised in them. (To block the signals would not do where
+    there are threads: another one may take them.)
+    """
+    came: List[int] = []
+    handlers: Dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # no other handles signals
+        handlers = {number: signal.getsignal(number) for number in ENDING}
+        handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            handlers[came[0]](came[0], None)
+
+
+@contextlib.contextmanager
+def mask_kept() -> Iterator[None]:
+    """What is held within is held no longer afterwards."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def hold() -> None:
+    """From here the run is finished, not undone: what remains takes moments and has no way back."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+
+
+def _interrupt(number: int, _frame: Optional[FrameType]) -> None:
+    for every in ENDING:
+        signal.signal(every, signal.SIG_IGN)
+    raise Interrupted("The run was ended by %s." % signal.Signals(number).name)

@@ -1,0 +1,131 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""What the jobs of an environment are: read from the JSON that is installed beside their code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any, Dict, List, NamedTuple, Optional
+from urllib.parse import urlsplit
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._kinds import KINDS
+
+FORMAT = 1
+MAKING = "backup"
+"""The job that makes backups; the others look at them or restore them."""
+JOBS = (MAKING, "drill", "recover")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")  # becomes part of file names and of systemd's units
+
+
+class Step(NamedTuple):
+    """``params`` holds every option of the module of this name, with its defaults."""
+
+    module: str
+    params: Dict[str, Any]
+
+
+class Job(NamedTuple):
+    """``patience``: the seconds that a step which fails is tried again, for a server that is still starting."""
+
+    name: str
+    steps: List[Step]
+    ping_url: Optional[str]
+    patience: float
+
+
+class Config(NamedTuple):
+    """``directory`` holds the state of the jobs; ``path`` is the PATH that programs are looked for on."""
+
+    name: str
+    environment: str
+    directory: str
+    log: str
+    metrics_dir: Optional[str]
+    path: str
+    jobs: Dict[str, Job]
+
+    def job(self, name: str) -> Job:
+        """Raises Pm2Error when this environment has no such job."""
+        if name not in self.jobs:
+            raise Pm2Error(
+                "There is no job %r of %s. There are: %s. Nothing was done."
+                % (name, self.name, ", ".join(sorted(self.jobs)) or "none")
+            )
+        return self.jobs[name]
+
+
+def read(path: str) -> Config:
+    """The installed configuration. Raises Pm2Error when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            document = json.load(stream)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        raise Pm2Error(
+            "The job's configuration %s cannot be read: %s. Nothing was done. Install the job again: run the playbook "
+            "nodeops.pm2.backup." % (path, why)
+        ) from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise Pm2Error(
+            "The job's configuration %s is not of this version. Nothing was done. Install the job again: run the "
+            "playbook nodeops.pm2.backup." % path
+        )
+    return parse(document)
+
+
+def parse(document: Dict[str, Any]) -> Config:
+    """Check what does not depend on a step. Raises Pm2Error naming the value that is wrong; no URL is shown."""
+    name = document["name"]
+    if not _NAME.match(name):
+        raise _wrong("name", name, "letters, digits, '.', '_' and '-', at most 64")
+    directory = document["path"]
+    log = document.get("log") or os.path.join(directory, "log")
+    metrics_dir = document.get("metrics_dir") or None
+    for option, value in (("path", directory), ("log", log), ("metrics_dir", metrics_dir)):
+        if value is not None and (not os.path.isabs(value) or os.path.normpath(value) != value.rstrip("/")):
+            raise _wrong(option, value, "an absolute path without '..'")
+    jobs: Dict[str, Job] = {}
+    for job in document["jobs"]:
+        if job["name"] not in JOBS or job["name"] in jobs:
+            raise _wrong("jobs.name", job["name"], "one of %s, each once" % ", ".join(JOBS))
+        jobs[job["name"]] = Job(job["name"], _steps(job["steps"]), _ping_url(job), float(job.get("patience") or 0))
+    environment = document.get("environment") or name
+    return Config(name, environment, directory, log, metrics_dir, document.get("search_path") or os.defpath, jobs)
+
+
+def _steps(steps: List[Dict[str, Any]]) -> List[Step]:
+    if not steps:
+        raise _wrong("jobs.steps", steps, "a list with at least one step: there is nothing to do")
+    for step in steps:
+        if step["module"] not in KINDS:
+            raise _wrong("jobs.steps.module", step["module"], "one of %s" % ", ".join(KINDS))
+    return [Step(step["module"], dict(step["params"])) for step in steps]
+
+
+def _ping_url(job: Dict[str, Any]) -> Optional[str]:
+    url = job.get("ping_url") or None
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"[\s\x00-\x1f]", url)
+        good = good and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good:
+        raise Pm2Error(
+            "ping_url of the job %s is not a URL that begins with http:// or https:// (it is not shown: it may be a "
+            "secret). Nothing was changed." % job["name"]
+        )
+    return str(url)
+
+
+def _wrong(option: str, value: Any, needed: str) -> Pm2Error:
+    return Pm2Error("%s must be %s, not %r. Nothing was changed." % (option, needed, value))

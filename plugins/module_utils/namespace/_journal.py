@@ -1,0 +1,77 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""What a transaction was about to do, written before it does it, so that the next run can finish or undo it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+
+TRYING = "trying"  # candidates may exist, the old are to be kept: undo
+COMMITTED = "committed"  # the new have proven themselves: finish retiring the old
+
+
+class Journal(NamedTuple):
+    """``transaction`` is the id its candidates carry; ``retire`` and ``stopped`` are old processes (Process.identity).
+
+    ``stopped`` are those the transaction may have stopped, which ran before. ``switch`` is a link that is switched with
+    the processes (the fields of _symlink.Switch).
+    """
+
+    transaction: str
+    phase: str
+    retire: List[str]
+    stopped: List[str]
+    save: bool
+    switch: Optional[Dict[str, Any]] = None
+
+    @property
+    def finishes_saving(self) -> bool:
+        """Whether the run that finishes it also saves."""
+        return self.save and self.phase == COMMITTED
+
+
+def _path(pm2_home: str, namespace: str) -> str:
+    return _files.state_path(pm2_home, namespace + ".journal")
+
+
+def read(pm2_home: str, namespace: str) -> Optional[Journal]:
+    """The journal a killed run left, or None. Raises Pm2Error when it is there and unreadable."""
+    path = _path(pm2_home, namespace)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return Journal(**json.load(stream))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise Pm2Error(
+            "The journal %s of an interrupted run cannot be read (%s). Nothing was changed. Compare the namespace's "
+            "processes by hand (nodeops.pm2.pm2_info), then remove the file." % (path, error)
+        ) from error
+
+
+def write(pm2_home: str, namespace: str, journal: Journal) -> None:
+    """Make ``journal`` durable before anything it announces is done. Raises Pm2Error when it cannot."""
+    path = _path(pm2_home, namespace)
+    try:
+        _files.write_atomically(path, json.dumps(journal._asdict()).encode())
+    except OSError as error:
+        raise Pm2Error("The journal %s could not be written: %s." % (path, _files.why(error))) from error
+
+
+def remove(pm2_home: str, namespace: str) -> None:
+    """The transaction is over: there is nothing to finish or undo."""
+    path = _path(pm2_home, namespace)
+    _files.discard_unfinished(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        _files.sync_directory(os.path.dirname(path))

@@ -1,0 +1,93 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Bring live processes to entries of a dump, as one transaction of their namespace."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, List, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import Manager, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump
+
+
+def bring(
+    pm2_home: str,
+    pm2_executable: Optional[str],
+    namespace: str,
+    entries: List[_dump.Entry],
+    ready: Dict[str, Any],
+    check_mode: bool,
+    save: bool,
+    prune: bool = False,
+    again: bool = False,
+    warn: Callable[[str], None] = lambda _warning: None,
+    revert: Optional[Callable[[], None]] = None,
+    redactor: Optional[Redactor] = None,
+) -> Dict[str, Any]:
+    """The result of pm2_process with ``entries`` (of this namespace) as what is wanted.
+
+    A daemon is started where there is none. ``prune``: processes of the namespace without an entry go. ``again``: also
+    those are renewed that are as their entries say. ``revert`` puts back what was changed for the new processes; it is
+    called before old ones are started again. Raises Pm2Error when everything is as it was.
+    """
+    wanted: Optional[List[_dump.Entry]] = entries
+    state = "reloaded" if again else "started"
+    if not entries:
+        wanted, state, prune = None, "absent", False
+    options = _options(pm2_home, pm2_executable, namespace, ready, revert)
+    return _run(options._replace(saved=wanted, state=state, prune=prune, save=save), check_mode, warn, redactor)
+
+
+def renew(
+    pm2_home: str,
+    pm2_executable: Optional[str],
+    namespace: str,
+    ready: Dict[str, Any],
+    check_mode: bool,
+    warn: Callable[[str], None] = lambda _warning: None,
+    revert: Optional[Callable[[], None]] = None,
+    redactor: Optional[Redactor] = None,
+) -> Dict[str, Any]:
+    """Renew the processes of a namespace as they are, because a file has changed that they read at their start."""
+    options = _options(pm2_home, pm2_executable, namespace, ready, revert)
+    return _run(options._replace(state="reloaded"), check_mode, warn, redactor)
+
+
+def _options(
+    pm2_home: str,
+    pm2_executable: Optional[str],
+    namespace: str,
+    ready: Dict[str, Any],
+    revert: Optional[Callable[[], None]],
+) -> Options:
+    return Options(
+        namespace=namespace,
+        pm2_home=pm2_home,
+        pm2_executable=pm2_executable,
+        apps=None,
+        ecosystem=None,
+        env_name=None,
+        names=None,
+        state="started",
+        prune=False,
+        strategy="auto",
+        ready=ready,
+        save=True,
+        max_affected=None,
+        revert=revert,
+    )
+
+
+def _run(
+    options: Options, check_mode: bool, warn: Callable[[str], None], redactor: Optional[Redactor]
+) -> Dict[str, Any]:
+    manager = Manager(options, check_mode, redactor)
+    result = manager.run()
+    for warning in manager.warnings:
+        warn(warning)
+    return result

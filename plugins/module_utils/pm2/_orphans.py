@@ -1,0 +1,134 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Processes a killed daemon left behind: nobody's children that still hold their ports.
+
+After ``kill -9`` of a daemon its Node children end, others (python, sleep) go on, and a new daemon would start them a
+second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _process_group
+
+DEFAULT_KILL_TIMEOUT = 1600  # ms, KILL_TIMEOUT (constants.js)
+CLUSTER_PROGRAM = "/lib/ProcessContainer.js"  # of each cluster worker, until it has set its title (God.js:42)
+
+
+class Orphan(NamedTuple):
+    pid: int
+    name: str
+    start_time: str  # field 22 of /proc/PID/stat: a pid that was given away again has another
+
+
+def find(pm2_home: str, namespace: str, names: Set[str], live_ids: Iterable[str], daemon_pid: int) -> List[Orphan]:
+    """Processes of ours that a former daemon of ``pm2_home`` ran as one of ``names`` in ``namespace``.
+
+    One is recognised by the environment PM2 gives every process (PM2_HOME, namespace, name, unique_id), its pid file or
+    a command line that shows its script, a unique_id no live process has, and a parent that is not the daemon.
+    """
+    known = set(live_ids)
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if os.stat("/proc/" + entry).st_uid != os.geteuid():
+                continue
+            environment = _environment(int(entry))
+            if (
+                _files.same(environment.get("PM2_HOME", ""), pm2_home)
+                and environment.get("namespace", "default") == namespace
+                and environment.get("name") in names
+                and environment.get("unique_id")
+                and environment["unique_id"] not in known
+                and _is_the_app_itself(int(entry), environment)
+            ):
+                _state, parent, start_time = _stat(int(entry))
+                if parent != daemon_pid and _environment_id(parent) != environment["unique_id"]:
+                    found.append(Orphan(int(entry), environment["name"], start_time))
+    return found
+
+
+def _is_the_app_itself(pid: int, environment: Dict[str, str]) -> bool:
+    """And no child of it, which has the same environment and may be meant to live on.
+
+    No sign is always there: a pid file may be that of a later process, and a title is cut (node) or that of another
+    program (``bash -c`` gives way to the command it runs). A cluster worker is online before it has either: only its
+    program, ProcessContainer.js, sets the title and writes the pid file (lines 25 and 71).
+    """
+    with contextlib.suppress(OSError), open(environment.get("pm_pid_path", ""), encoding="ascii") as stream:
+        if stream.read().strip() == str(pid):
+            return True
+    command_line = _command_line(pid)
+    return environment.get("pm_exec_path", "\n") in command_line or CLUSTER_PROGRAM in command_line
+
+
+def end(orphans: Iterable[Orphan]) -> None:
+    """SIGINT, then after PM2's own kill timeout SIGKILL; and until they have ended, as long as that makes sense."""
+    waiting = list(orphans)
+    for orphan in waiting:
+        _signal(orphan, signal.SIGINT)
+    deadline = time.monotonic() + DEFAULT_KILL_TIMEOUT / 1000
+    while waiting and time.monotonic() < deadline:
+        time.sleep(0.02)
+        waiting = [orphan for orphan in waiting if _is_alive(orphan)]
+    for orphan in waiting:
+        _signal(orphan, signal.SIGKILL)
+    deadline = time.monotonic() + _process_group.PATIENCE
+    while time.monotonic() < deadline and any(_is_alive(orphan) for orphan in waiting):
+        time.sleep(0.002)
+
+
+def _signal(orphan: Orphan, number: signal.Signals) -> None:
+    if _is_alive(orphan):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(orphan.pid, number)
+
+
+def _is_alive(orphan: Orphan) -> bool:
+    try:
+        state, _parent, start_time = _stat(orphan.pid)
+        return start_time == orphan.start_time and state not in "ZX"
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def _environment(pid: int) -> Dict[str, str]:
+    with open("/proc/%d/environ" % pid, "rb") as stream:
+        pairs = (item.partition(b"=") for item in stream.read().split(b"\0"))
+    found = {os.fsdecode(name): os.fsdecode(value) for name, _equals, value in pairs}
+    # Of a cluster worker it is all in one variable (ClusterMode.js:59).
+    worker = json.loads(found.get("pm2_env", "{}"))
+    if isinstance(worker, dict):
+        found.update({name: value for name, value in worker.items() if isinstance(value, str)})
+    return found
+
+
+def _environment_id(pid: int) -> Optional[str]:
+    try:
+        return _environment(pid).get("unique_id")
+    except (OSError, ValueError):
+        return None
+
+
+def _command_line(pid: int) -> str:
+    with open("/proc/%d/cmdline" % pid, "rb") as stream:
+        return os.fsdecode(stream.read())
+
+
+def _stat(pid: int) -> Tuple[str, int, str]:
+    """State, parent, start time."""
+    with open("/proc/%d/stat" % pid, "rb") as stream:
+        fields = stream.read().rpartition(b")")[2].split()
+    return fields[0].decode(), int(fields[1]), fields[19].decode()

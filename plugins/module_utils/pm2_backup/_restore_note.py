@@ -1,0 +1,170 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""A restore under way that changes files: what was there before it, kept until it is over.
+
+One note for each namespace that is restored alone, and one for the restore of all: the dead restore of one namespace
+says nothing of another. Whoever reads or writes them holds ``lock``, so what is found is of a restore that was killed.
+
+What was there is noted with marks of what was going to take its place: where neither is found any more, somebody has
+changed it since. The marks are signatures, so that nobody can try values against them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from typing import Any, Collection, ContextManager, Dict, List, NamedTuple, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _env_files
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup._env_files import EnvFile
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _signing
+
+_OF_ALL, _OF_ONE = "restore-of-all.note", "restore-of-namespace-%s.note"
+"""Names that no journal of a namespace can have."""
+
+
+class FormerFile(NamedTuple):
+    """A file before (None: there was none), and the marks of what restores were going to write."""
+
+    file: Optional[EnvFile]
+    marks: List[str]
+
+    def is_untouched(self, now: Optional[EnvFile], key: _signing.Key) -> bool:
+        """Whether it is as before, or as a restore has left it. Its mode and owner say nothing of that."""
+        if now is None:
+            return self.file is None
+        return (self.file is not None and self.file.data == now.data) or mark_of_file(now, key) in self.marks
+
+
+class Former(NamedTuple):
+    """A namespace before: what ran or rested in it, and its entries in the dump; ``marks`` as of a file."""
+
+    live: List[_dump.Entry]
+    saved: List[_dump.Entry]
+    runs: bool
+    marks: List[str]
+
+    def is_untouched(self, now: "Former", is_settled: bool, key: _signing.Key) -> bool:
+        """Whether it is as before, or as a restore has left it. ``is_settled``: what is live can be compared.
+
+        After a resurrect that is what was saved; where files were restored only, what was live is saved.
+        """
+
+        def is_ours(entries: List[_dump.Entry]) -> bool:
+            is_former = any(_dump.same(entries, former) for former in (self.live, self.saved))
+            return is_former or mark_of_entries(entries, key) in self.marks
+
+        return is_ours(now.saved) and (not is_settled or is_ours(now.live))
+
+
+class Unfinished(NamedTuple):
+    """By path and by name."""
+
+    backup: str
+    files: Dict[str, FormerFile]
+    namespaces: Dict[str, Former]
+
+
+def mark_of_file(file: EnvFile, key: _signing.Key) -> str:
+    """Of its content."""
+    return key.sign({"type": "restored file", "path": file.path, "sha256": hashlib.sha256(file.data).hexdigest()})
+
+
+def mark_of_entries(entries: List[_dump.Entry], key: _signing.Key) -> str:
+    """Of what they mean."""
+    return key.sign({"type": "restored entries", "entries": _dump.canonical(entries)})
+
+
+def lock(pm2_home: str, timeout: float) -> ContextManager[None]:
+    """For all that restores into this PM2, from whichever store. Raises Pm2Error naming the holder."""
+    return _files.lock(pm2_home, "restore", "Nothing was restored", timeout)
+
+
+def path_of(pm2_home: str, namespace: Optional[str]) -> str:
+    """Where it is kept (0600); None: of all namespaces."""
+    return _files.state_path(pm2_home, _OF_ALL if namespace is None else _OF_ONE % namespace)
+
+
+def find(pm2_home: str, namespaces: Collection[str]) -> Dict[str, Unfinished]:
+    """What killed restores of any of ``namespaces`` have left, by path. Raises Pm2Error where it is unreadable."""
+    paths = [path_of(pm2_home, namespace) for namespace in (None, *sorted(namespaces))]
+    found = {path: note for path in paths for note in [_read(path)] if note}
+    return {path: note for path, note in found.items() if set(namespaces) & set(note.namespaces)}
+
+
+def _read(path: str) -> Optional[Unfinished]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            document = json.load(stream)
+        files = {name: _file_from_json(**each) for name, each in document["files"].items()}
+        namespaces = {name: Former(**each) for name, each in document["namespaces"].items()}
+        return Unfinished(document["backup"], files, namespaces)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise Pm2Error(
+            "What an interrupted restore has left in %s cannot be read (%s). Nothing was changed. Compare the "
+            "environment files by hand, then remove it." % (path, type(error).__name__)
+        ) from error
+
+
+def _file_from_json(file: Any, marks: List[str]) -> FormerFile:
+    return FormerFile(_env_files.from_json(file) if file else None, marks)
+
+
+def write(pm2_home: str, namespace: Optional[str], unfinished: Unfinished) -> None:
+    """Before anything is changed. What is noted there of other namespaces stays noted. Raises Pm2Error.
+
+    From now on no other note says anything of the same namespaces and files.
+    """
+    path = path_of(pm2_home, namespace)
+    former = _read(path)
+    merged = unfinished
+    if former:
+        files, namespaces = {**former.files, **unfinished.files}, {**former.namespaces, **unfinished.namespaces}
+        merged = unfinished._replace(files=files, namespaces=namespaces)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        _write(path, merged)
+        settle(pm2_home, unfinished.namespaces, unfinished.files, but=path)
+    except OSError as error:
+        raise Pm2Error("%s could not be written: %s. Nothing was restored." % (path, _files.why(error))) from error
+
+
+def _write(path: str, unfinished: Unfinished) -> None:
+    files = {
+        name: {"file": each.file.as_json() if each.file else None, "marks": each.marks}
+        for name, each in unfinished.files.items()
+    }
+    namespaces = {name: each._asdict() for name, each in unfinished.namespaces.items()}
+    document = {"backup": unfinished.backup, "files": files, "namespaces": namespaces}
+    _files.write_atomically(path, json.dumps(document).encode())
+
+
+def settle(pm2_home: str, namespaces: Collection[str], files: Collection[str], but: str = "") -> None:
+    """These are as they should be. What is noted of others stays noted, and all in the note ``but``. Raises OSError."""
+    for path, note in find(pm2_home, namespaces).items():
+        if path == but:
+            continue
+        left = {name: each for name, each in note.namespaces.items() if name not in namespaces}
+        if left:
+            others = {name: each for name, each in note.files.items() if name not in files}
+            _write(path, note._replace(files=others, namespaces=left))
+        else:
+            _remove(path)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        _files.discard_unfinished(path)
+        os.unlink(path)
+        _files.sync_directory(os.path.dirname(path))

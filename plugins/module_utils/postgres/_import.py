@@ -1,0 +1,331 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+"""pg_backup with ``state: imported``: a plain SQL dump that somebody has becomes a backup of the store.
+
+It is loaded into a database of its own, which is dumped like any other and dropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import re
+import secrets
+import stat
+import subprocess
+import tempfile
+from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
+    _backup,
+    _contents,
+    _databases,
+    _names,
+    _preflight,
+    _programs,
+    _psql,
+    _space,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import (
+    Connection,
+    PgError,
+    connection,
+    last_lines,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import Session, identifier
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
+_BEGIN = b"-- PostgreSQL database dump"
+_END = b"-- PostgreSQL database dump complete"
+_CLUSTER = b"-- PostgreSQL database cluster dump"
+_COPY = re.compile(rb"COPY .* FROM stdin;\s*\Z")
+_RESTRICT = re.compile(rb"\\(un)?restrict \w+\s*\Z")
+_HEAD = 20  # lines in which a dump has to begin
+_GZIP, _ARCHIVE = b"\x1f\x8b", b"PGDMP"
+_RESTRICTING = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}  # major: minor; psql knows \\restrict from there on
+_CHUNK = 1 << 20
+_LOOK_EVERY = 1 << 20  # bytes between two looks at the disks of the server
+
+
+class Content(NamedTuple):
+    """What a look at the whole file has found."""
+
+    sha256: str
+    end: int  # the line of the completion trailer, from 0
+    size: int  # bytes, unpacked
+
+
+def run(call: Call) -> Dict[str, Any]:
+    """The result of ``state: imported``. Raises Pm2Error; the live database is not touched in any case."""
+    name, sha256 = _check(call)
+    with _opened(call.params["source"]) as stream:
+        content = _look(stream, call.params["source"], sha256)
+        known = _imported_before(call, sha256)
+        if known:
+            return {"changed": False, "backup": _backup.shown(known)}
+        with connection(call.params) as reached:
+            tools, version = _psql.tools_for(call.params, reached)
+            _programs.check_client(tools, version, call.params["accept_vulnerable_client"])
+            _check_psql(tools)
+            if call.check_mode:
+                return {"changed": True, "backup": None}
+            with call.store.lock("%s was not imported" % call.params["source"], call.params["lock_timeout"]):
+                with _scratch(call, tools, reached, name, content) as (scratch, room):
+                    _load(tools, reached, scratch, stream, content, room)
+                    _points.reached("import loaded")
+                    outside = _outside(tools, reached, name)
+                    with call.store.draft(_store.POSTGRESQL) as draft:
+                        found = _backup.dump(call, draft, tools, reached, name, "1.dump", scratch)
+                        made = {"source": os.path.basename(call.params["source"]), "sha256": sha256}
+                        databases = {name: {**found, **outside}}
+                        everything = {"databases": databases, _store.IMPORTED: made}
+                        backup = _backup.commit(call, draft, tools, version, everything)
+                return {"changed": True, "backup": _backup.shown(backup)}
+
+
+def _check(call: Call) -> "tuple[str, str]":
+    """The name of the database and the checksum in small letters."""
+    source, sha256 = call.params["source"], call.params["sha256"]
+    if not source or not sha256:
+        raise Pm2Error("state is imported, which needs source and sha256. Nothing was imported.")
+    if len(call.databases) != 1:
+        raise Pm2Error("databases is %s. Nothing was imported. A dump is of one database: name it." % call.what)
+    if not _SHA256.match(sha256):
+        raise Pm2Error("sha256 is %r: not 64 hexadecimal digits. Nothing was imported." % sha256)
+    return call.databases[0], sha256.lower()
+
+
+def can_restrict(tools: Tools) -> bool:
+    """Whether its psql can be kept from running commands other than SQL."""
+    major, minor = tools.version
+    return minor >= _RESTRICTING.get(major, 0) and major >= min(_RESTRICTING)
+
+
+def _check_psql(tools: Tools) -> None:
+    if not can_restrict(tools):
+        raise Pm2Error(
+            "%s is version %s: it cannot be kept from running commands that a dump contains (\\restrict). Nothing was "
+            "imported. Update PostgreSQL's client programs." % (tools.psql, _programs.shown(tools.version))
+        )
+
+
+def _imported_before(call: Call, sha256: str) -> Optional[Backup]:
+    def is_it(backup: Backup) -> bool:
+        return backup.good and bool(backup.manifest["content"][_store.IMPORTED]["sha256"] == sha256)
+
+    return next(filter(is_it, reversed(call.store.backups(scope=_store.of_imports(call.scope)))), None)
+
+
+# -- the file ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    """The file, opened once: what was checked is what is loaded."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise Pm2Error("source %s cannot be read: %s. Nothing was imported." % (path, error.strerror)) from error
+    with os.fdopen(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise Pm2Error("source %s is no regular file. Nothing was imported." % path)
+        yield stream
+
+
+def _look(stream: IO[bytes], path: str, sha256: str) -> Content:
+    """Check the whole file. Raises Pm2Error for another checksum, what is no plain dump, and what is not all of one."""
+    found = _digest(stream)
+    if found != sha256:
+        raise Pm2Error(
+            "source %s has the SHA-256 %s, not %s: it is damaged, or another file. Nothing was imported."
+            % (path, found, sha256)
+        )
+    begins, end, copying, size = False, -1, False, 0
+    try:
+        for number, line in enumerate(_lines(stream)):
+            size += len(line)
+            if number < _HEAD:
+                begins = begins or line.rstrip() == _BEGIN
+                _check_kind(line, path)
+            if copying:
+                copying = not line.startswith(b"\\.")
+                continue
+            if end >= 0 and line.strip() and not line.startswith(b"--") and not _RESTRICT.match(line):
+                end = -1  # it was not the end
+            if line.rstrip() == _END:
+                end = number
+            elif _COPY.match(line):
+                copying = True
+            elif line.startswith(b"\\") and not _RESTRICT.match(line):
+                raise Pm2Error(
+                    "source %s has a command of psql in line %d (%s). Nothing was imported. Make the dump with pg_dump "
+                    "--format=plain, of one database and without --create."
+                    % (path, number + 1, line[:40].decode("utf-8", "replace").strip())
+                )
+    except (OSError, EOFError, ValueError) as error:
+        raise Pm2Error("source %s cannot be unpacked: %s. Nothing was imported." % (path, error)) from error
+    if not begins:
+        raise Pm2Error(
+            "source %s does not begin as pg_dump begins one. Nothing was imported. Only plain dumps of pg_dump (also "
+            "packed by gzip) are taken." % path
+        )
+    if end < 0:
+        raise Pm2Error(
+            "source %s is not complete: it does not end with '%s'. Nothing was imported. Make the dump again: what is "
+            "missing is lost." % (path, _END.decode())
+        )
+    return Content(found, end, size)
+
+
+def _check_kind(line: bytes, path: str) -> None:
+    if line.startswith(_ARCHIVE):
+        raise Pm2Error(
+            "source %s is an archive of pg_dump (custom format). Nothing was imported. Only plain SQL can be checked "
+            "before it is loaded." % path
+        )
+    if line.rstrip() == _CLUSTER:
+        raise Pm2Error(
+            "source %s is a dump of a whole cluster (pg_dumpall). Nothing was imported. Dump the one database with "
+            "pg_dump." % path
+        )
+
+
+def _digest(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    digest = hashlib.sha256()
+    for chunk in iter(lambda: stream.read(_CHUNK), b""):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    stream.seek(0)
+    packed = stream.read(2) == _GZIP
+    stream.seek(0)
+    yield from gzip.GzipFile(fileobj=stream) if packed else stream
+
+
+# -- the database ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _scratch(
+    call: Call, tools: Tools, reached: Connection, name: str, content: Content
+) -> "Iterator[tuple[str, Optional[_space.Room]]]":
+    """A new, empty database, dropped at the end, and the disks it is on. What killed imports left is dropped first."""
+    with Server(tools, reached) as server:
+        _preflight.check_server(server)
+        server.guard([name], call.params["lock_timeout"])
+        parsed = [(database, _names.parse(database)) for database in _databases.names(server)]
+        ours = [(database, found) for database, found in parsed if found and found.name == name]
+        for database, found in ours:
+            if found.kind == "new":
+                _databases.drop(server, database)
+        scratch = _names.scratch(name, _names.new_id(found.id for _database, found in ours))
+        live = _databases.read(server, name)
+        room = _space.find(server, live["tablespace"] if live else _databases.DEFAULT_TABLESPACE)
+        if room is None:
+            call.warn(_space.unchecked(content.size))
+        else:
+            _space.check([(room, content.size)])
+        try:
+            if live:
+                server.execute(_databases.creation(scratch, {**live, "owner": None}, server.version))
+            else:
+                server.execute("CREATE DATABASE %s TEMPLATE template0" % identifier(scratch))
+            _points.reached("import scratch made")
+            yield scratch, room
+        finally:
+            _databases.drop(server, scratch)
+
+
+def _outside(tools: Tools, reached: Connection, name: str) -> Dict[str, Any]:
+    """What the cluster knows of the live database, which a dump does not say. Nothing when there is none."""
+    with Session(tools, reached) as session:
+        try:
+            return _contents.properties(session, name)
+        except PgError as error:
+            if error.sqlstate != "3D000":
+                raise
+            return {}
+
+
+def _load(
+    tools: Tools,
+    reached: Connection,
+    database: str,
+    stream: IO[bytes],
+    content: Content,
+    room: Optional[_space.Room],
+) -> None:
+    """Run the dump in one transaction, in a psql that runs no command but SQL. Raises Pm2Error."""
+    token = secrets.token_hex(16)
+    arguments = [tools.psql, "--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--no-align"]
+    arguments += ["--tuples-only", "--set=ON_ERROR_STOP=1", "--file=-", "--dbname=" + reached.target(database)]
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as printed:
+        process = _programs.start(
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=printed,
+            stderr=said,
+            env=reached.environ(database),
+        )
+        try:
+            if process.stdin:
+                with contextlib.suppress(BrokenPipeError):
+                    _feed(process.stdin, stream, content, token, room)
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+            code = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+        text = last_lines(reached.shown(_content(said)))
+        if code != 0 or not _content(printed).rstrip().endswith(token):
+            raise PgError("The dump cannot be loaded: %s. Nothing was imported." % (text or "psql ended early"))
+    if _digest(stream) != content.sha256:
+        raise Pm2Error("source was changed while it was loaded. Nothing was imported.")
+
+
+def _feed(psql: IO[bytes], stream: IO[bytes], content: Content, token: str, room: Optional[_space.Room]) -> None:
+    """The dump, between commands of ours: from the first to the last, psql accepts no other. Its own are left out.
+
+    Raises Pm2Error when a disk of the server is about to be full.
+    """
+    psql.write(b"\\restrict %s\n" % token.encode())
+    in_head = True
+    fed = looked_at = 0
+    for number, line in enumerate(_lines(stream)):
+        fed += len(line)
+        if room and fed >= looked_at:
+            looked_at = fed + _LOOK_EVERY
+            problem = _space.problem(room)
+            if problem:
+                raise Pm2Error(
+                    "Loading the dump was given up: %s, and a disk that is full would end the whole server. Nothing "
+                    "was imported. Make room, then run again." % problem
+                )
+        if (in_head or number > content.end) and _RESTRICT.match(line):
+            continue
+        if in_head and line.strip() and not line.startswith(b"--"):
+            in_head = False
+        psql.write(line)
+    psql.write(b"\n\\unrestrict %s\n\\echo %s\n" % (token.encode(), token.encode()))
+
+
+def _content(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    lines: List[bytes] = stream.read().splitlines()[-50:]
+    return b"\n".join(lines).decode("utf-8", "replace")

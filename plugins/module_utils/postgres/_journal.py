@@ -1,0 +1,117 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""What a restore was about to do, written before it does it, so that the next run can finish or undo it.
+
+It lies in the store, and holds ids: what has happened to the databases is told by their names alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+
+LOADING = "loading"  # a scratch database may exist, nothing live was touched: it is dropped
+SWAPPING = "swapping"  # processes may be stopped, databases fenced or swapped: the names decide
+BACK = "back"  # what was swapped has failed: it is swapped back
+
+_FORMAT = 1
+
+
+class Swap(NamedTuple):
+    """One database: ``incoming`` becomes ``name``, and what is ``name`` becomes ``previous`` (None: there is none)."""
+
+    name: str
+    incoming: str
+    previous: Optional[str]
+
+
+class Stopped(NamedTuple):
+    """A process that is to run again: what it was, and how to make it anew where it is lost.
+
+    ``identity`` is that of _process.Process, ``entry`` that of a dump.
+    """
+
+    identity: str
+    name: str
+    instance: Optional[int]
+    entry: Dict[str, Any]
+
+
+class Journal(NamedTuple):
+    """``server`` is the cluster's system identifier, ``verb`` restore, undo or verify."""
+
+    id: str
+    verb: str
+    phase: str
+    server: str
+    swaps: List[Swap]
+    backup: Optional[str]
+    namespace: Optional[str]
+    pm2_home: Optional[str]
+    pm2_executable: Optional[str]
+    ready: Dict[str, Any]
+    healthy: int
+    processes: List[Stopped]
+
+    @property
+    def names(self) -> List[str]:
+        """The databases it is about."""
+        return [swap.name for swap in self.swaps]
+
+    @property
+    def is_about_live(self) -> bool:
+        """Whether what is live may have been touched."""
+        return self.phase != LOADING
+
+
+def path_of(dest: str) -> str:
+    """Where the store ``dest`` has it."""
+    return os.path.join(dest, ".nodeops", "restore.journal")
+
+
+def read(dest: str) -> Optional[Journal]:
+    """The journal a killed run left, or None. Raises Pm2Error when it is there and cannot be used."""
+    path = path_of(dest)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            document = json.load(stream)
+        if document.pop("format") != _FORMAT:
+            raise ValueError("it is of another version of this collection")
+        swaps = [Swap(*swap) for swap in document.pop("swaps")]
+        processes = [Stopped(*process) for process in document.pop("processes")]
+        return Journal(swaps=swaps, processes=processes, **document)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Pm2Error(
+            "The journal %s of an interrupted restore cannot be read (%s). Nothing was changed. Look at the databases "
+            "(pg_restore, state status) and the processes by hand, then remove the file." % (path, error)
+        ) from error
+
+
+def write(dest: str, journal: Journal) -> None:
+    """Make ``journal`` durable before anything it announces is done. Raises Pm2Error when it cannot."""
+    path = path_of(dest)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        _files.write_atomically(path, json.dumps(dict(journal._asdict(), format=_FORMAT)).encode("utf-8"))
+    except OSError as error:
+        raise Pm2Error("The journal %s could not be written: %s." % (path, _files.why(error))) from error
+
+
+def remove(dest: str) -> None:
+    """There is nothing to finish or undo any more."""
+    path = path_of(dest)
+    _files.discard_unfinished(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        _files.sync_directory(os.path.dirname(path))

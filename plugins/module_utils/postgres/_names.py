@@ -1,0 +1,105 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Names of databases: which may be backed up, and those a restore gives."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from typing import Iterable, NamedTuple, Optional, Sequence, Tuple
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
+
+LONGEST = 42
+"""Bytes: PostgreSQL cuts names after 63, silently, and ``__prev_`` with an id takes 21."""
+RESERVED = ("postgres", "template0", "template1")
+_OURS = re.compile(r"(?s)(?P<name>.+)__(?P<kind>new|prev)_(?P<id>\d{14})\Z")
+_FORMAT = "%Y%m%d%H%M%S"
+
+
+class Name(NamedTuple):
+    """A database that a restore made, taken apart."""
+
+    name: str
+    kind: str  # new, prev
+    id: str
+
+
+def check_database(name: str) -> str:
+    """The name itself. Raises Pm2Error for one that cannot be backed up and restored."""
+    why = _wrong(name)
+    if why:
+        shown = Redactor().text(repr(_address.shown(name)))
+        raise Pm2Error("The database name %s %s. Nothing was changed." % (shown, why))
+    return name
+
+
+def check_databases(names: Sequence[str]) -> Tuple[str, ...]:
+    """The names themselves. Raises Pm2Error as above, for none and for one that is given twice."""
+    if not names:
+        raise Pm2Error("databases is empty. Nothing was changed. Name at least one database.")
+    for name in names:
+        check_database(name)
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise Pm2Error("databases names %s twice. Nothing was changed." % ", ".join(map(repr, twice)))
+    return tuple(names)
+
+
+def _wrong(name: str) -> str:
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "is not valid UTF-8"
+    if not name:
+        return "is empty"
+    if size > LONGEST:
+        return "has %d bytes: at most %d, because a restore adds to it and PostgreSQL cuts names at 63" % (
+            size,
+            LONGEST,
+        )
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        return "has a line break, a NUL or another control character"
+    if "/" in name:
+        return "has a slash"
+    if name in RESERVED:
+        return "is reserved: it is PostgreSQL's own"
+    if parse(name):
+        return "is one that a restore gives; name the database it was made from"
+    return ""
+
+
+def new_id(existing: Iterable[str], now: Optional[float] = None) -> str:
+    """``YYYYMMDDhhmmss`` (UTC) of ``now``, or one more than the greatest that exists: also when the clock went back."""
+    wanted = time.strftime(_FORMAT, time.gmtime(now))
+    greatest = max(existing, default="")
+    return wanted if wanted > greatest else "%014d" % (int(greatest) + 1)
+
+
+def scratch(name: str, identity: str) -> str:
+    """The database that is restored into."""
+    return "%s__new_%s" % (name, identity)
+
+
+def previous(name: str, identity: str) -> str:
+    """The database that was live before."""
+    return "%s__prev_%s" % (name, identity)
+
+
+def parse(database: str) -> Optional[Name]:
+    """What a database is that a restore made; None for any other."""
+    found = _OURS.match(database)
+    return Name(found.group("name"), found.group("kind"), found.group("id")) if found else None
+
+
+def lock_key(name: str) -> int:
+    """The key of the advisory lock that whoever restores or imports a database holds: a bigint."""
+    digest = hashlib.sha256(b"nodeops.pm2 database " + name.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)

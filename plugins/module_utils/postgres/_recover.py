@@ -1,0 +1,148 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""What killed runs have left on a server, finished or undone."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Optional, Sequence
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
+    _databases,
+    _journal,
+    _names,
+    _preflight,
+    _swap,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._switchover import Exchange, Warn
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Steps
+
+Recovery = Dict[str, Any]
+"""``databases``: live is ``old`` or ``new``; ``dropped``, ``kept``, ``opened``: databases; ``started``: processes.
+``kept`` were live between a killed restore and this recovery.
+"""
+
+
+class Recoverer:
+    """``databases``: those this call is about, None for all. ``reopens``: also opens, without a journal, what an undo
+    may have closed; but it may be somebody else who did. Times in seconds; ``resurrect_timeout``: see ``Exchange``.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        dest: str,
+        databases: Optional[Sequence[str]],
+        fence_timeout: float,
+        lock_timeout: float,
+        resurrect_timeout: float,
+        reopens: bool,
+        steps: Steps,
+        warn: Warn,
+    ) -> None:
+        self._server = server
+        self._dest = dest
+        self._databases = databases
+        self._fence_timeout = fence_timeout
+        self._lock_timeout = lock_timeout
+        self._resurrect_timeout = resurrect_timeout
+        self._reopens = reopens
+        self._steps = steps
+        self._warn = warn
+
+    def foresee(self) -> Optional[Recovery]:
+        """What ``run`` would find; which database will be live only the application can tell."""
+        journal = _journal.read(self._dest)
+        found: Recovery = {"databases": {}, "dropped": list(self._leftovers()), "kept": [], "opened": [], "started": []}
+        if journal:
+            self._check_server(journal)
+            existing = _databases.names(self._server)
+            swapped = journal.phase == _journal.SWAPPING and _swap.is_swapped(existing, journal.swaps)
+            found["databases"] = dict.fromkeys(journal.names, "new" if swapped else "old")
+            found["started"] = sorted(process.name for process in journal.processes)
+        return found if journal or found["dropped"] else None
+
+    def run(self) -> Optional[Recovery]:
+        """Finish or undo it; None when there was nothing. Raises Pm2Error when it has to be tried again."""
+        journal = _journal.read(self._dest)
+        found: Recovery = {"databases": {}, "dropped": [], "kept": [], "opened": [], "started": []}
+        _points.reached("recover begun")
+        if journal:
+            with self._steps.step("recover"):
+                self._finish(journal, found)
+        for scratch, name in self._leftovers().items():
+            if self._server.try_guard(name):
+                if self._reopens:
+                    found["opened"] += _swap.lift(self._server, [name], self._fence_timeout)
+                _databases.drop(self._server, scratch)
+                found["dropped"].append(scratch)
+                _points.reached("recover leftover dropped")
+        if self._reopens:
+            found["opened"] += self._forgotten()
+        _points.reached("recover done")
+        return found if journal or found["dropped"] or found["opened"] else None
+
+    def _finish(self, journal: _journal.Journal, found: Recovery) -> None:
+        self._check_server(journal)
+        self._server.guard(journal.names, self._lock_timeout)
+        exchange = Exchange(self._server, self._dest, journal, self._fence_timeout, self._steps, self._warn)
+        with _signals.mask_kept():  # what it holds back on its way may end what is done after it
+            try:
+                outcome = exchange.resume(self._resurrect_timeout)
+            except Pm2Error as error:
+                error.details["unfinished"] = journal.names
+                raise
+        _points.reached("recover finished")
+        found["databases"] = dict.fromkeys(journal.names, outcome)
+        found.update(dropped=exchange.dropped, kept=exchange.kept, opened=exchange.opened, started=exchange.processes)
+
+    def _check_server(self, journal: _journal.Journal) -> None:
+        here = _preflight.identify(self._server)
+        if journal.server != here:
+            raise Pm2Error(
+                "An interrupted restore of %s has to be finished first (%s), and it was on another server: its cluster "
+                "is %s, this one is %s. Nothing was changed. Run state recovered with the connection of that server; "
+                "or remove the journal if that server is gone."
+                % (
+                    ", ".join(journal.names),
+                    _journal.path_of(self._dest),
+                    journal.server,
+                    here,
+                )
+            )
+
+    def _leftovers(self) -> Dict[str, str]:
+        """Scratch databases, each with the database it was made for, of those that this call is about.
+
+        If it is about all, what the login may not drop is somebody else's: it stays, with a warning.
+        """
+        found, foreign = {}, []
+        rows = self._server.query("SELECT datname, pg_has_role(datdba, 'USAGE')::int FROM pg_database ORDER BY 1")
+        for name, owned in rows:
+            parsed = _names.parse(name or "")
+            if not parsed or parsed.kind != "new" or parsed.name not in (self._databases or [parsed.name]):
+                continue
+            if self._databases is None and owned != "1":
+                foreign.append(str(name))
+            else:
+                found[str(name)] = parsed.name
+        if foreign:
+            self._warn(
+                "%s is left of a restore, and its owner is none that the login belongs to: it was left alone. Run "
+                "state recovered as its owner." % ", ".join(foreign)
+            )
+        return found
+
+    def _forgotten(self) -> List[str]:
+        """Opened now: closed by an undo whose journal is lost. What was closed by others has no previous database."""
+        existing = _databases.names(self._server)
+        parsed = [_names.parse(name) for name in existing]
+        kept = {each.name for each in parsed if each and each.kind == "prev"}
+        wanted = [name for name in self._databases or () if name in kept and name in existing]
+        return _swap.lift(self._server, wanted, self._fence_timeout)

@@ -1,0 +1,178 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""The connection a restore works over: opened again when it is lost, and then with its locks."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from types import TracebackType
+from typing import Callable, Iterator, List, Optional, Sequence, Set, Type, TypeVar
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _advisory_lock, _psql
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import Connection, PgError
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools, Version
+
+PATIENCE = 10.0  # seconds a server that is starting again, or an old session of ours, may take
+_PAUSE = 0.1
+
+Row = List[Optional[str]]
+Answer = TypeVar("Answer")
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection is gone: broken (08), ended by somebody, or the server is going down or coming up."""
+    state = getattr(error, "sqlstate", None) or ""
+    return isinstance(error, PgError) and (state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05"))
+
+
+class Server:
+    """A session in the maintenance database. What is asked twice is asked of the server as it is then."""
+
+    def __init__(self, tools: Tools, connection: Connection) -> None:
+        self.tools = tools
+        self.connection = connection
+        self._session: Optional[_psql.Session] = None
+        self._guarded: Set[str] = set()
+        self._was_open = False
+        self._patience: Optional[float] = None
+
+    def __enter__(self) -> Server:
+        self._opened()
+        return self
+
+    def __exit__(
+        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the session, and with it the locks."""
+        session, self._session = self._session, None
+        if session is not None:
+            with contextlib.suppress(Exception):
+                session.close()
+
+    @property
+    def version(self) -> Version:
+        """The server's."""
+        return self.ask(lambda session: session.version, again=True)
+
+    def query(self, sql: str) -> List[Row]:
+        """The rows; asked again when the connection was lost."""
+        return self.ask(lambda session: session.query(sql), again=True)
+
+    def value(self, sql: str) -> Optional[str]:
+        """The first value of the first row, None without one; asked again when the connection was lost."""
+        return self.ask(lambda session: session.value(sql), again=True)
+
+    def execute(self, sql: str, again: bool = False, patience: Optional[float] = None) -> None:
+        """``again``: doing it twice is the same as once, so it is done again when the connection was lost.
+
+        ``patience``: seconds to wait for a lock, 55P03 afterwards; by default for as long as it takes.
+        """
+
+        def run(session: _psql.Session) -> None:
+            if patience is None:
+                session.execute(sql)
+                return
+            session.execute("SET lock_timeout = %d" % max(1, int(patience * 1000)))
+            try:
+                session.execute(sql)
+            except PgError as error:
+                if not is_lost(error):
+                    session.execute("SET lock_timeout = 0")
+                raise
+            session.execute("SET lock_timeout = 0")
+
+        self.ask(run, again)
+
+    def transaction(self, statements: Sequence[str], before_commit: Callable[[], None] = lambda: None) -> None:
+        """All of ``statements`` or none. When the connection is lost meanwhile, only the server knows which."""
+        self.execute("BEGIN", again=True)
+        try:
+            for statement in statements:
+                self.execute(statement)
+            before_commit()
+            self.execute("COMMIT")
+        except PgError as error:
+            if not is_lost(error):
+                self.execute("ROLLBACK")
+            raise
+        except BaseException:  # an end by signal: with the session ends the transaction
+            self.close()
+            raise
+
+    def guard(self, names: Sequence[str], timeout: float) -> None:
+        """Keep every other restore away from these databases, until ``close``. Raises Pm2Error naming who works."""
+        wanted = set(names) - self._guarded
+        _advisory_lock.lock(self._opened(), wanted, timeout)
+        self._guarded |= wanted
+
+    @contextlib.contextmanager
+    def impatient(self, seconds: float) -> Iterator[None]:
+        """Within, a server that answers nothing for so long counts as lost: somebody waits who should not for ever."""
+        self._patience = seconds
+        try:
+            yield
+        finally:
+            self._patience = None
+
+    def try_guard(self, name: str) -> bool:
+        """The same without waiting: False when another run works on the database."""
+        if name not in self._guarded:
+            if not _advisory_lock.try_lock(self._opened(), name):
+                return False
+            self._guarded.add(name)
+        return True
+
+    def ask(self, question: Callable[[_psql.Session], Answer], again: bool = False) -> Answer:
+        """What ``question`` finds out over the session."""
+        session = self._opened()
+        session.patience = self._patience
+        try:
+            return question(session)
+        except PgError as error:
+            if not is_lost(error):
+                raise
+            self.close()
+            if not again:
+                raise
+        except BaseException:  # a signal in the middle of an answer: what follows would read the rest of it
+            self.close()
+            raise
+        return self.ask(question)
+
+    def _opened(self) -> _psql.Session:
+        if self._session is None:
+            self._session = self._open()
+            self._was_open = True
+        return self._session
+
+    def _open(self) -> _psql.Session:
+        deadline = time.monotonic() + (PATIENCE if self._was_open else 0)
+        while True:
+            try:
+                session = _psql.Session(self.tools, self.connection, self.connection.maintenance_db)
+            except PgError as error:
+                if not is_lost(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_PAUSE)
+                continue
+            try:
+                # The old session may still be ending on the server: what it was doing is over when its locks are free.
+                _advisory_lock.lock(session, self._guarded, PATIENCE)
+            except BaseException as error:
+                session.close()
+                if isinstance(error, Pm2Error) and not isinstance(error, PgError):
+                    raise PgError(
+                        "The connection to %s was lost, and the server still holds its locks %g s later"
+                        % (self.connection, PATIENCE)
+                    ) from error
+                raise
+            return session

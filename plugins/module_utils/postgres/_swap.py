@@ -1,0 +1,157 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""The swap: nobody connected, all databases renamed in one transaction, nobody let in before."""
+
+from __future__ import annotations
+
+import time
+from typing import Callable, Dict, Iterable, List, Sequence, Set, Tuple
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _databases
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal import Swap
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import identifier, literal
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server, is_lost
+
+IN_USE = "55006"  # object_in_use
+LOCKED = "55P03"  # lock_not_available
+_PAUSE = 0.02  # seconds between two looks at who is connected
+_LOCK_TIMEOUT = 5  # seconds for the renames to get their locks
+
+Reached = Callable[[str], None]
+
+
+def is_swapped(existing: Iterable[str], swaps: Sequence[Swap]) -> bool:
+    """Whether these databases are exchanged, by the names there are. All are, or none: it is one transaction."""
+    there = set(existing)
+    return all(
+        (swap.previous in there and swap.name in there)
+        if swap.previous
+        else (swap.name in there and swap.incoming not in there)
+        for swap in swaps
+    )
+
+
+def forth(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
+    """The renames that put the incoming databases in place."""
+    moves = []
+    for swap in swaps:
+        if swap.previous:
+            moves.append((swap.name, swap.previous))
+        moves.append((swap.incoming, swap.name))
+    return moves
+
+
+def back(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
+    """The renames that undo ``forth``."""
+    return [(after, before) for before, after in reversed(forth(swaps))]
+
+
+def fence(server: Server, names: Iterable[str], timeout: float) -> None:
+    """Let nobody connect any more, superusers included. Who is connected stays so. ``timeout``: see ``lift``."""
+    deadline = time.monotonic() + timeout
+    for name in names:
+        _allow(server, name, False, deadline - time.monotonic())
+
+
+def lift(server: Server, names: Iterable[str], timeout: float) -> List[str]:
+    """Let in again where it is not so already; return where it was not. A name without a database is none.
+
+    Raises Pm2Error when somebody's transaction keeps the database as it is for longer than ``timeout`` seconds.
+    """
+    opened = []
+    for name in names:
+        found = _databases.read(server, name)
+        if found is not None and not found["open"]:
+            _allow(server, name, True, timeout)
+            opened.append(name)
+    return opened
+
+
+def _allow(server: Server, name: str, allowed: bool, timeout: float) -> None:
+    verb, word = ("opened", "true") if allowed else ("closed", "false")
+    try:
+        server.execute("ALTER DATABASE %s ALLOW_CONNECTIONS %s" % (identifier(name), word), True, max(0.0, timeout))
+    except PgError as error:
+        if error.sqlstate != LOCKED:
+            raise
+        raise Pm2Error(
+            "Database %s could not be %s to connections in time: an open transaction has changed it (GRANT … ON "
+            "DATABASE, ALTER DATABASE). End that (pg_stat_activity), then run again." % (name, verb)
+        ) from error
+
+
+def clear(server: Server, names: Sequence[str], timeout: float) -> None:
+    """End every connection to the fenced databases. Raises Pm2Error naming who stays longer than ``timeout`` s.
+
+    A worker of autovacuum, which has no user, is none: a rename ends it.
+    """
+    listed = ", ".join(map(literal, names))
+    deadline = time.monotonic() + timeout
+    refused: Set[str] = set()
+    while True:
+        left = server.query(
+            "SELECT datname, coalesce(usename, usesysid::text), coalesce(application_name, ''), pid"
+            " FROM pg_stat_activity WHERE datname IN (%s) AND usesysid IS NOT NULL ORDER BY pid" % listed
+        )
+        if not left:
+            return
+        for pid in {row[3] or "" for row in left} - refused:
+            if not _terminate(server, pid):
+                refused.add(pid)
+        if time.monotonic() >= deadline:
+            raise Pm2Error(
+                "%d connections did not end within %g s: %s."
+                % (len(left), timeout, "; ".join("%s by %s (%s, pid %s)" % tuple(row) for row in left[:5]))
+            )
+        time.sleep(_PAUSE)
+
+
+def _terminate(server: Server, pid: str) -> bool:
+    """False when that is not allowed to us: perhaps it goes by itself."""
+    try:
+        server.query("SELECT pg_terminate_backend(%s)" % pid)
+    except PgError as error:
+        if error.sqlstate != "42501":
+            raise
+        return False
+    return True
+
+
+def exchange(
+    server: Server, moves: Sequence[Tuple[str, str]], opened: Sequence[str], timeout: float, reached: Reached
+) -> None:
+    """Carry out all ``moves`` (from, to) and let everybody into ``opened``, in one transaction.
+
+    All databases moved are fenced. Somebody who slips in while the transaction waits for its locks is thrown out, for
+    up to ``timeout`` seconds. Raises PgError, with the names as they were.
+    """
+    statements = ["SET LOCAL lock_timeout = '%ds'" % _LOCK_TIMEOUT]
+    statements += ["ALTER DATABASE %s RENAME TO %s" % (identifier(one), identifier(other)) for one, other in moves]
+    statements += ["ALTER DATABASE %s ALLOW_CONNECTIONS true" % identifier(name) for name in opened]
+    deadline = time.monotonic() + timeout
+    while True:
+        clear(server, [before for before, _after in moves], max(0.0, deadline - time.monotonic()))
+        try:
+            server.transaction(statements, lambda: reached("renamed"))
+            return
+        except PgError as error:
+            if is_lost(error) and _is_done(_databases.names(server), moves):
+                return
+            if error.sqlstate != IN_USE or time.monotonic() >= deadline:
+                raise
+
+
+def _is_done(existing: Iterable[str], moves: Sequence[Tuple[str, str]]) -> bool:
+    """Whether the transaction was committed before its connection was lost."""
+    there = set(existing)
+    after: Dict[str, bool] = {}
+    for one, other in moves:
+        after[one] = False
+        after[other] = True
+    return all((name in there) == present for name, present in after.items())

@@ -1,0 +1,173 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""What runs in a release before it is live: its dependencies, its build, the migration of its database."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import _history, _manifest, _retention
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+
+
+def file_reader(directory: str) -> Callable[[str], Optional[str]]:
+    """Reads a file of a release by its path in it: its text, None where there is none."""
+
+    def read(path: str) -> Optional[str]:
+        try:
+            with open(os.path.join(directory, path), encoding="utf-8", errors="replace") as stream:
+                return stream.read()
+        except (OSError, ValueError):  # ValueError: of a name that none can have
+            return None
+
+    return read
+
+
+def check_commands(options: Options) -> None:
+    """Raises Pm2Error for one that is none."""
+    for commands, what in _commands_of(options):
+        for command in commands:
+            try:
+                _commands.arguments(command)
+            except Pm2Error as error:
+                raise Pm2Error("%s: %s Nothing was changed." % (what, error)) from None
+
+
+def _commands_of(options: Options) -> Iterator[Tuple[Sequence[_commands.Command], str]]:
+    """All that is run in a release before it is live, and where it stands."""
+    for item in options.dependencies:
+        yield ([item["runtime"]] if item.get("runtime") else []), "dependencies"
+        yield item["commands"], "dependencies"
+    yield options.build, "build"
+    yield options.migrate, "migrate"
+
+
+def check_forbidden(
+    call: Call, read: Optional[Callable[[str], Optional[str]]], packages: Optional[Callable[[], Iterable[str]]] = None
+) -> None:
+    """Raises Pm2Error when a command of the options is one that the inventory forbids. Else as _forbidden.check."""
+    options = call.options
+    if not options.forbidden:
+        return
+    from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _forbidden
+
+    package_json = read("package.json") if read else None
+    for commands, what in _commands_of(options):
+        _forbidden.check(commands, options.forbidden, package_json, what, read, packages)
+
+
+def check_forbidden_in(call: Call, directory: str) -> None:
+    """The same for a release that is there. Right before a command runs: an earlier one may have written scripts."""
+
+    @functools.lru_cache(maxsize=None)
+    def packages() -> Iterable[str]:
+        from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _forbidden
+
+        return _forbidden.packages_below(directory)
+
+    check_forbidden(call, functools.lru_cache(maxsize=None)(file_reader(directory)), packages)
+
+
+def build(call: Call) -> Dict[str, Any]:
+    """State built: dependencies taken or installed, then the build commands. A failure removes the release."""
+    options = call.options
+    if call.check_mode:
+        return {"changed": True, "release": options.release}
+    with call.locked("build", first=False):
+        manifest = call.prepared()
+        if manifest.status != _manifest.PREPARED:
+            return _built(manifest, [], changed=False)
+        with _removed_on_failure(call, manifest):
+            return _build(call, manifest)
+
+
+def _build(call: Call, manifest: Manifest) -> Dict[str, Any]:
+    from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _dependencies
+
+    options, directory = call.options, call.layout.release(manifest.release)
+    check_forbidden_in(call, directory)
+    environment = command_environment(call, options.build_environment)
+    # Such as PUPPETEER_SKIP_DOWNLOAD. By a keyed name, because the key of dependencies stands in the manifest.
+    deciding = {n: v for n, v in options.build_environment.items() if not _dependencies.SECRET.search(n)}
+    more = call.fingerprint(deciding) if deciding else ""
+    taken: List[Dict[str, Any]] = []
+    for item in options.dependencies:
+        earlier = _earlier(call, item["path"])
+        taken.append(_dependencies.provide(item, directory, earlier, environment, options.timeout, call.redactor, more))
+    if options.dependencies:
+        check_forbidden_in(call, directory)
+    commands = _commands.run(options.build, directory, environment, options.timeout, call.redactor, "build")
+    manifest = manifest._replace(status=_manifest.BUILT, dependencies=taken)
+    _manifest.write(directory, manifest)
+    return dict(_built(manifest, taken, changed=True), commands=commands)
+
+
+def _built(manifest: Manifest, taken: List[Dict[str, Any]], changed: bool) -> Dict[str, Any]:
+    return {"changed": changed, "release": manifest.release, "dependencies": taken}
+
+
+def _earlier(call: Call, path: str) -> Sequence[Tuple[str, Dict[str, Any]]]:
+    """Good releases, the last published first, with what their manifest says of this path."""
+    found = []
+    for manifest in _manifest.every(call.layout):
+        if manifest.good:
+            for item in manifest.dependencies:
+                if item.get("path") == path:
+                    found.append((call.layout.release(manifest.release), item))
+    return found
+
+
+def command_environment(call: Call, extra: Dict[str, Any]) -> Dict[str, str]:
+    """What build and migration commands get: the daemon's node first (a native module has to fit it), then pm2's."""
+    path = list(call.options.path)
+    daemon = _daemon.find(call.options.pm2_home) if os.path.isdir(call.options.pm2_home) else None
+    node = _daemon.node_of(daemon.pid) if daemon else None
+    if node:
+        path.append(os.path.dirname(node))
+    if call.options.pm2_executable and os.path.isabs(call.options.pm2_executable):  # of a bare name PATH decides
+        path.append(os.path.dirname(call.options.pm2_executable))
+    return _commands.base_environment(path, {name: _dotenv.text_of(value) for name, value in extra.items()})
+
+
+def migrate(call: Call) -> Dict[str, Any]:
+    """State migrated: the commands, in the release. Not ended when the run is cancelled: half a migration is worse."""
+    options = call.options
+    if call.check_mode:
+        return {"changed": bool(options.migrate), "release": options.release}
+    with call.locked("migrate", first=False, may_be_ended=False):
+        _signals.hold()  # ansible-playbook passes on those that it gets itself
+        manifest = call.prepared()
+        with _removed_on_failure(call, manifest):
+            directory = call.layout.release(manifest.release)
+            check_forbidden_in(call, directory)
+            environment = command_environment(call, dict(options.build_environment, **options.environment))
+            commands = _commands.run(
+                options.migrate, directory, environment, options.timeout, call.redactor, "migrate", ends_with_us=False
+            )
+            _manifest.write(directory, manifest._replace(migrated=_history.now()))
+    return {"changed": True, "release": manifest.release, "commands": commands}
+
+
+@contextlib.contextmanager
+def _removed_on_failure(call: Call, manifest: Manifest) -> Iterator[None]:
+    """A release that could not be made is removed, unless it is live."""
+    try:
+        yield
+    except BaseException:
+        try:
+            _retention.discard(call.layout, manifest, call.options.pm2_home)
+        except Pm2Error as second:
+            call.warnings.append(str(second))
+        raise

@@ -1,0 +1,256 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""One call of pm2_release: its options, and what its states have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _files, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import _history, _layout, _lease, _manifest, _trial
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+
+
+class Options(NamedTuple):
+    """The options of pm2_release, as the module got them; times in seconds."""
+
+    state: str
+    root: str
+    app: str
+    namespace: str
+    pm2_home: str
+    pm2_executable: Optional[str]
+    run: str
+    owner: Dict[str, Any]
+    release: Optional[str]
+    from_release: Optional[str]
+    version: Optional[str]
+    force: bool
+    lock_timeout: float
+    source: Optional[Dict[str, Any]]
+    shared: List[Any]
+    environment: Dict[str, Any]
+    environment_file: Optional[str]
+    environment_processes: bool
+    contract: Dict[str, Any]
+    dependencies: List[Dict[str, Any]]
+    build: List[Any]
+    build_environment: Dict[str, Any]
+    path: List[str]
+    timeout: float
+    migrate: List[Any]
+    forbidden: List[str]
+    apps: List[Dict[str, Any]]
+    ecosystem: Optional[str]
+    env_name: Optional[str]
+    prune: bool
+    strategy: str
+    max_affected: Optional[int]
+    ready: Dict[str, Any]
+    keep: int
+    go_on: bool
+    stage: Optional[str]
+    reason: Optional[str]
+
+
+def _given(variables: Dict[str, Any]) -> Dict[str, Any]:
+    return {name: value for name, value in variables.items() if value is not None}
+
+
+class Call:
+    """What every state works with."""
+
+    def __init__(self, options: Options, check_mode: bool) -> None:
+        # A variable without a value is one that is not given: to no file, no process and no contract.
+        options = options._replace(
+            environment=_given(options.environment), build_environment=_given(options.build_environment)
+        )
+        self.options = options
+        self.check_mode = check_mode
+        self.layout = Layout(os.path.abspath(options.root))
+        self.warnings: List[str] = []
+        self.redactor = Redactor()
+        self.redactor.add_environment(options.environment)
+        self.redactor.add_environment(options.build_environment)
+        owner = options.owner
+        action = "rollback" if options.state == "rolled_back" else "deploy"
+        self.by = "%s@%s" % (owner.get("user") or "unknown", owner.get("host") or "unknown")
+        self._subject: Optional[Manifest] = None
+        self.former: Optional[str] = None
+        """The id that was live before this call changed anything, once it was looked for."""
+        self.recovered: Optional[str] = None
+        """``finished`` or ``undone`` when an earlier run had been killed."""
+        self.lease = _lease.Lease(
+            self.layout.private,
+            _lease.Owner(
+                run=options.run,
+                user=str(owner.get("user") or ""),
+                host=str(owner.get("host") or ""),
+                link=str(owner.get("link") or ""),
+                since=_history.now(),
+                app=options.app,
+                namespace=options.namespace,
+                action=action,
+                version=self._version_asked_for(),
+                pid=int(owner.get("pid") or 0),
+                start=int(owner.get("start") or 0),
+                place=str(owner.get("place") or ""),
+                goal=self._goal(),
+            ),
+        )
+        self._action = action
+
+    def _version_asked_for(self) -> str:
+        source = self.options.source or {}
+        of_git = str(source.get("version") or "") if source.get("type") == "git" else ""
+        return self.options.version or self.options.release or of_git
+
+    def _goal(self) -> str:
+        """What is known of the version before the source, or the releases, were looked at."""
+        if self.options.state == "rolled_back":
+            return "to the release before"
+        address = (self.options.source or {}).get("address")
+        return "from %s" % _address.shown(str(address)) if address else ""
+
+    def tell_version(self, manifest: Manifest) -> None:
+        """To who asks for the lock."""
+        if not self.check_mode:
+            self.lease.tell_version(manifest.version)
+
+    # -- the lock ------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def locked(self, stage: str, first: bool, may_be_ended: bool = True) -> Iterator[None]:
+        """Hold the application's lock while a state works. Where that fails the run is over: history, lock freed.
+
+        ``first``: this state begins a run. Later ones go on with the lock of the run.
+        """
+        if self.check_mode:
+            holder = self.lease.holder()
+            if holder and holder.run != self.options.run:
+                self.warnings.append("%s is locked: %s." % (self.options.app, holder.text()))
+            yield
+            return
+        if first:
+            self.layout.make()
+            self.lease.acquire(self.options.lock_timeout, str(self.options.owner.get("ended") or ""))
+        else:
+            self.lease.ensure()
+        try:
+            with self.lease.working(may_be_ended):
+                try:
+                    if _trial.undo(self.layout):
+                        self.recovered = "undone"
+                    yield
+                except Pm2Error as error:
+                    error.details.setdefault("stage", stage)
+                    self.record("failed", stage=stage, reason=self.redactor.text(str(error)))
+                    raise
+        except BaseException:
+            self.lease.release()
+            raise
+
+    # -- what is there -------------------------------------------------------------------------------------------
+
+    def current(self) -> str:
+        """The id of the release that ``current`` names now, "" when there is none. Raises Pm2Error.
+
+        What is live, also after a run that was killed, says _live.
+        """
+        text = _symlink.target(self.layout.current)
+        return self.layout.release_named_by(text) if text is not None else ""
+
+    def is_ours(self, manifest: Manifest) -> bool:
+        """Whether it is a release of this application in this namespace."""
+        return (manifest.app, manifest.namespace) == (self.options.app, self.options.namespace)
+
+    def check_is_ours(self, manifest: Manifest) -> None:
+        """Raises Pm2Error for a release that is not."""
+        options = self.options
+        if not self.is_ours(manifest):
+            raise Pm2Error(
+                "%s is a release of %s in namespace %s, not of %s in namespace %s. Nothing was changed. Each "
+                "environment needs a root of its own: correct root, app or namespace. Where they were renamed, remove "
+                "the link %s, and the processes of namespace %s if that is another now (nodeops.pm2.pm2_process, state "
+                "absent), then deploy."
+                % (
+                    self.layout.release(manifest.release),
+                    manifest.app,
+                    manifest.namespace,
+                    options.app,
+                    options.namespace,
+                    self.layout.current,
+                    manifest.namespace,
+                )
+            )
+
+    def prepared(self) -> Manifest:
+        """The manifest of the release the call is about. Raises Pm2Error when it is not there."""
+        release = _layout.check_id(self.options.release or "")
+        manifest = _manifest.read(self.layout.release(release))
+        if manifest is None:
+            raise Pm2Error(
+                "There is no release %s in %s. Nothing was changed. Prepare it first." % (release, self.layout.releases)
+            )
+        self._subject = manifest
+        self.check_is_ours(manifest)
+        self.tell_version(manifest)
+        return manifest
+
+    def fingerprint(self, facts: Any) -> str:
+        """A name for what a release is made of. Keyed, because a variable's value is part of it and may be guessed."""
+        data = json.dumps(facts, sort_keys=True, default=str).encode("utf-8", "surrogateescape")
+        return hmac.new(self._key(), data, hashlib.sha256).hexdigest()
+
+    def _key(self) -> bytes:
+        path = os.path.join(self.layout.private, "key")
+        try:
+            with open(path, "rb") as stream:
+                return stream.read()
+        except FileNotFoundError:
+            key = os.urandom(32)
+            if not self.check_mode:
+                try:
+                    _files.write_atomically(path, key)
+                except OSError as error:
+                    raise Pm2Error(
+                        "%s could not be written: %s. Nothing was changed." % (path, _files.why(error))
+                    ) from error
+            return key
+
+    # -- what is told --------------------------------------------------------------------------------------------
+
+    def record(self, result: str, manifest: Optional[Manifest] = None, **more: Any) -> None:
+        """Add an outcome to the history. A history that cannot be written is a warning: the outcome stands."""
+        release = manifest.release if manifest else self.options.release
+        if manifest is None and release:
+            manifest = _manifest.read(self.layout.release(release)) or self._subject  # which may be removed by now
+        entry = {
+            "action": self._action,
+            "result": result,
+            "app": self.options.app,
+            "namespace": self.options.namespace,
+            "release": release,
+            "version": manifest.version if manifest else self.options.version,
+            "revision": manifest.revision if manifest else None,
+            "run": self.options.run,
+            "by": self.by,
+            "link": self.options.owner.get("link") or None,
+        }
+        entry.update(more)
+        try:
+            _history.append(self.layout, entry)
+        except OSError as error:
+            self.warnings.append("The history %s could not be written: %s." % (self.layout.history, error.strerror))

@@ -1,0 +1,54 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""What a release consists of besides its files: its processes with their environment, for a rollback to it (0600)."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Dict
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
+
+
+def path_of(layout: Layout, release: str) -> str:
+    """Where it is kept."""
+    return os.path.join(layout.definitions, release + ".json")
+
+
+def write(layout: Layout, release: str, definition: Dict[str, Any]) -> None:
+    """Keep it. Raises Pm2Error."""
+    path = path_of(layout, release)
+    try:
+        _files.write_atomically(path, json.dumps(definition).encode("utf-8", "surrogateescape"))
+    except OSError as error:
+        raise Pm2Error("%s could not be written: %s." % (path, _files.why(error))) from error
+
+
+def read(layout: Layout, release: str) -> Dict[str, Any]:
+    """What ``write`` kept. Raises Pm2Error when it is not there or cannot be read."""
+    path = path_of(layout, release)
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            found = json.load(stream)
+        if not isinstance(found, dict):
+            raise ValueError("it is no object")
+    except (OSError, ValueError) as error:
+        raise Pm2Error(
+            "What release %s consisted of cannot be read (%s: %s). Nothing was changed." % (release, path, error)
+        ) from error
+    return found
+
+
+def differs(layout: Layout, release: str, definition: Dict[str, Any]) -> bool:
+    """Whether ``write`` would change what is kept."""
+    try:
+        return bool(read(layout, release) != json.loads(json.dumps(definition)))
+    except Pm2Error:
+        return True

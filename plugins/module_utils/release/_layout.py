@@ -1,0 +1,93 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Where an application's releases, and what belongs to them, are on the host."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+
+MANIFEST = ".nodeops-release.json"
+UNFINISHED = ".preparing-"
+LEAVING = ".removing-"
+ID = "[A-Za-z0-9][A-Za-z0-9._+-]{0,119}"
+
+
+class Layout(NamedTuple):
+    """Paths below an application's root."""
+
+    root: str
+
+    @property
+    def current(self) -> str:
+        """The link that names the live release."""
+        return os.path.join(self.root, "current")
+
+    @property
+    def releases(self) -> str:
+        return os.path.join(self.root, "releases")
+
+    @property
+    def shared(self) -> str:
+        return os.path.join(self.root, "shared")
+
+    @property
+    def history(self) -> str:
+        return os.path.join(self.root, "deploys.jsonl")
+
+    @property
+    def private(self) -> str:
+        """0700: the lock, the processes of each release with their environment, the git mirror, unfinished things."""
+        return os.path.join(self.root, ".nodeops")
+
+    @property
+    def definitions(self) -> str:
+        return os.path.join(self.private, "definitions")
+
+    def release(self, release: str) -> str:
+        return os.path.join(self.releases, release)
+
+    def link_text(self, release: str) -> str:
+        """What ``current`` says: relative, so that the root may be mounted elsewhere."""
+        return os.path.join("releases", release)
+
+    def release_named_by(self, link_text: str) -> str:
+        """The id of the release that a text of ``current`` leads to, over links too; "" when it leads elsewhere."""
+        path = os.path.join(self.root, link_text)
+        real = os.path.realpath(path)
+        if os.path.dirname(real) == os.path.realpath(self.releases):
+            return os.path.basename(real)
+        path = os.path.normpath(path)  # a release may itself be a link to another disk
+        return os.path.basename(path) if os.path.dirname(path) == os.path.normpath(self.releases) else ""
+
+    def make(self) -> None:
+        """Create what is missing. Raises Pm2Error."""
+        try:
+            with _files.readable_by_all():
+                os.makedirs(self.releases, exist_ok=True)
+            for path in (self.private, self.definitions):
+                os.makedirs(path, exist_ok=True)
+                os.chmod(path, 0o700)
+        except OSError as error:
+            raise Pm2Error(
+                "%s cannot be made: %s. Nothing was changed. Create root for the user of the task, or become it."
+                % (error.filename, error.strerror)
+            ) from error
+
+
+def check_id(release: str) -> str:
+    """Raises Pm2Error for a name that is no id of a release."""
+    if not re.fullmatch(ID, release):
+        raise Pm2Error(
+            "release %r is no id: up to 120 letters, digits and . _ + -, the first a letter or digit. Nothing was "
+            "changed." % release
+        )
+    return release

@@ -1,0 +1,92 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Which release is live: the one place that says so, after what a killed run has left was finished or undone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import NamedTuple, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import _manifest, _trial
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+
+
+class Live(NamedTuple):
+    """``link`` is the text of ``current``, None where there is none; ``release`` the id it leads to, "" for none."""
+
+    link: Optional[str]
+    release: str
+    manifest: Optional[Manifest]
+
+
+def find(call: Call) -> Live:
+    """What is live; under the application's lock, but for check mode, which says what would be.
+
+    Raises Pm2Error also where that is the release of another application or namespace.
+    """
+    if not call.check_mode:
+        _recover(call)
+    link = _link_after_recovery(call)
+    release = call.layout.release_named_by(link) if link is not None else ""
+    call.former = release
+    manifest = _manifest.read(call.layout.release(release)) if release else None
+    if manifest is not None:
+        call.check_is_ours(manifest)
+        if manifest.unfinished:  # the run that made it live was killed before it could say so
+            manifest = manifest._replace(status=_manifest.GOOD, published=manifest.published or manifest.created)
+            if not call.check_mode:
+                with contextlib.suppress(Pm2Error):
+                    _manifest.write(call.layout.release(release), manifest)
+    return Live(link, release, manifest)
+
+
+def recovered(call: Call) -> Live:
+    """As ``find``; raises Pm2Error also where a killed run cannot be finished or undone because no daemon runs."""
+    live = find(call)
+    if _journal.read(call.options.pm2_home, call.options.namespace) is not None:
+        raise Pm2Error(
+            "A run of namespace %s was killed half-way, and no PM2 daemon runs in %s to finish or undo it: nothing may "
+            "serve now. Run again: the next deploy or rollback starts PM2, and does that first."
+            % (call.options.namespace, call.options.pm2_home)
+        )
+    return live
+
+
+def _recover(call: Call) -> None:
+    """Finish or undo what a killed run has left in the namespace. Without a daemon that is done when there is one."""
+    home, namespace = call.options.pm2_home, call.options.namespace
+    if _journal.read(home, namespace) is None:
+        return
+    daemon = _daemon.find_unless_deaf(home)
+    if daemon is None:
+        return
+    from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _reconcile, _transaction
+
+    what = "Namespace %s was not changed" % namespace
+    with _files.lock(home, _files.namespace_lock(namespace), what, _reconcile.LOCK_TIMEOUT):
+        ports = _checks.parse(call.options.ready).ports()
+        outcome = _transaction.recover(_transaction.Namespace(daemon, namespace, ports), home).outcome
+    call.recovered = outcome or call.recovered
+
+
+def _link_after_recovery(call: Call) -> Optional[str]:
+    link = _symlink.target(call.layout.current)
+    on_trial = _trial.pending(call.layout)
+    if on_trial is not None:
+        return on_trial.before
+    journal = _journal.read(call.options.pm2_home, call.options.namespace)
+    if journal is not None and journal.phase == _journal.COMMITTED and journal.switch:
+        switch = _symlink.Switch(**journal.switch)
+        if os.path.abspath(switch.path) == call.layout.current and link == switch.before:
+            return switch.after
+    return link

@@ -1,0 +1,132 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Which releases may go, and their removal: never one that anything refers to, nor the last good one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from typing import Any, Iterable, List, Set
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import _definitions, _layout, _manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+
+_IN_A_PATH = re.compile("/releases/(%s)" % _layout.ID)
+
+
+def removable(manifests: List[Manifest], live: str, referenced: Set[str], keep: int, run: str) -> List[str]:
+    """The ids that may go; ``manifests`` with the last published first.
+
+    Kept are the ``keep`` last good ones (the live one counts; before others those that were live before it), the last
+    good one besides the live one, the last made that failed (to look at), what ``referenced`` names, and what this
+    ``run`` has prepared.
+    """
+    before = _manifest.lineage(manifests, live)
+    ranked = before + [manifest for manifest in manifests if manifest not in before and manifest.release != live]
+    good = [manifest.release for manifest in ranked if manifest.good]
+    kept = {live, *good[: max(keep - 1, 1)], *referenced}
+    failed = [manifest for manifest in ranked if manifest.status in (_manifest.BAD, _manifest.ROLLED_BACK)]
+    kept.update(manifest.release for manifest in sorted(failed, key=lambda manifest: manifest.created)[-1:])
+    kept.update(manifest.release for manifest in manifests if manifest.unfinished and manifest.run == run)
+    return [manifest.release for manifest in manifests if manifest.release not in kept]
+
+
+def referenced(layout: Layout, pm2_home: str) -> Set[str]:
+    """Ids that ``current``, a process of any namespace, any process's working directory, or the dump mentions.
+
+    Raises Pm2Error when the daemon or the dump cannot be asked.
+    """
+    found: Set[str] = set()
+    current = _symlink.target(layout.current)
+    if current is not None:
+        found.add(layout.release_named_by(current))
+        found.add(release_of(layout, os.path.realpath(layout.current)))
+    daemon = _daemon.find(pm2_home)
+    if daemon is not None:
+        found.update(_mentioned(item.get("pm2_env") for item in daemon.read()))
+    dump = _dump.read(pm2_home)
+    if dump.problem and dump.source is None:
+        raise Pm2Error("%s. No release was removed, because it cannot be told what the dump refers to." % dump.problem)
+    found.update(_mentioned(dump.entries))
+    found.update(_in_use(layout))
+    return found - {""}
+
+
+def _mentioned(things: Iterable[Any]) -> Set[str]:
+    found = set(_IN_A_PATH.findall(json.dumps(list(things))))
+    return found | {name.rstrip("._+-") for name in found}  # of a text that goes on behind it
+
+
+def release_of(layout: Layout, real_path: str) -> str:
+    """The id of the release that it is or lies in, "" for none."""
+    top = os.path.realpath(layout.releases) + os.sep
+    return real_path[len(top) :].split(os.sep)[0] if real_path.startswith(top) else ""
+
+
+def _in_use(layout: Layout) -> Set[str]:
+    """Where some process of this host works, whoever started it."""
+    found = set()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                found.add(release_of(layout, os.readlink("/proc/%s/cwd" % entry)))
+    return found
+
+
+def remove(layout: Layout, release: str) -> None:
+    """Remove a release and what belongs to it. Raises Pm2Error."""
+    leaving = layout.release(_layout.LEAVING + release)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(layout.release(release), leaving)  # from here nobody takes it for a release
+        _remove_tree(leaving)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_definitions.path_of(layout, release))
+    except OSError as error:
+        raise Pm2Error("Release %s could not be removed: %s." % (release, error)) from error
+
+
+def discard(layout: Layout, manifest: Manifest, pm2_home: str) -> bool:
+    """Remove a release that was never finished, unless something refers to it or that cannot be told; whether it went.
+
+    A task that was killed while it published has left processes in it: the next run removes those, and then it.
+    """
+    if not manifest.unfinished:
+        return False
+    try:
+        if manifest.release in referenced(layout, pm2_home):
+            return False
+    except Pm2Error:
+        return False
+    remove(layout, manifest.release)
+    return True
+
+
+def _remove_tree(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def remove_leftovers(layout: Layout) -> None:
+    """What killed runs have left unfinished. The lock is ours, so nobody works on it."""
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(layout.releases):
+            if name.startswith((_layout.UNFINISHED, _layout.LEAVING)):
+                with contextlib.suppress(OSError):
+                    _remove_tree(layout.release(name))
+        for name in os.listdir(layout.definitions):
+            known, _dot, _json = name.rpartition(".")
+            if not os.path.isdir(layout.release(known)):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(layout.definitions, name))

@@ -1,0 +1,109 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Go back to an earlier release: which one, and the same transaction and gate as for a new one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
+    _definitions,
+    _history,
+    _live,
+    _manifest,
+    _publish,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._live import Live
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+
+
+def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wanted: Optional[str]) -> Manifest:
+    """The release to go back to; ``manifests`` with the last published first.
+
+    Without ``wanted`` the last good one that was live before the live one: so a second rollback goes further back and
+    never forward again. ``wanted`` is an id, of a release of whatever status, or the version of a good one. Raises
+    Pm2Error when there is none.
+    """
+    if wanted is not None:
+        by_id = [manifest for manifest in manifests if manifest.release == wanted]
+        good = [manifest for manifest in manifests if manifest.version == wanted and manifest.good]
+        found = by_id or [manifest for manifest in good if manifest.release != current] or good
+        if not found:
+            raise Pm2Error(
+                "There is no release %r to go back to: none has this id, and no good one this version. Nothing was "
+                "changed. There are: %s. One that is not good can be asked for by its id."
+                % (wanted, _listed(manifests, current))
+            )
+        return found[0]
+    for manifest in manifests if live is None else _manifest.lineage(manifests, live.release):
+        if manifest.good and manifest.release != current:
+            return manifest
+    raise Pm2Error(
+        "There is no earlier good release to go back to. Nothing was changed. There are: %s. One of them can be asked "
+        "for by its id." % _listed(manifests, current)
+    )
+
+
+def _listed(manifests: List[Manifest], current: str) -> str:
+    return (
+        ", ".join(
+            "%s (version %s, %s)" % (m.release, m.version, "live" if m.release == current else m.status)
+            for m in manifests
+        )
+        or "none"
+    )
+
+
+def roll_back(call: Call) -> Dict[str, Any]:
+    """State rolled_back. Raises Pm2Error when everything is as it was."""
+    with call.locked("rollback", first=True):
+        live = _live.find(call)
+        _check_left(call, live)
+        ours = [manifest for manifest in _manifest.every(call.layout) if call.is_ours(manifest)]
+        chosen = choose(ours, live.manifest, live.release, call.options.release)
+        call.tell_version(chosen)
+        directory = call.layout.release(chosen.release)
+        if not os.path.isdir(directory):
+            raise Pm2Error("%s is not there any more. Nothing was changed." % directory)
+        goes_on = live.release in [manifest.release for manifest in _manifest.lineage(ours, chosen.release)]
+        left = None if goes_on else live.manifest
+        try:
+            result = _publish.bring(call, live, chosen, _definitions.read(call.layout, chosen.release), back=True)
+        except Pm2Error as error:
+            if error.details.get("committed"):
+                _mark(call, chosen, left)
+            raise
+        if not call.check_mode:
+            _mark(call, chosen, left)
+            if result["changed"]:
+                call.record("rolled back", chosen, former=live.release or None, actions=len(result["actions"]))
+    if not call.check_mode:
+        call.lease.release()
+    return result
+
+
+def _check_left(call: Call, live: Live) -> None:
+    """Raises Pm2Error where another release is live than the one that is to be left."""
+    left = call.options.from_release
+    if left is not None and live.release != left:
+        raise Pm2Error(
+            "%s is live, not %s, which was to be left: another run has changed it meanwhile. Nothing was changed."
+            % (live.release or "No release", left)
+        )
+
+
+def _mark(call: Call, chosen: Manifest, left: Optional[Manifest]) -> None:
+    """``left``: the release that was gone back from; None where ``chosen`` came after it."""
+    if left is not None and left.release != chosen.release:
+        reason = "rolled back by %s at %s" % (call.by, _history.now())
+        _publish.mark(call, left._replace(status=_manifest.ROLLED_BACK, reason=reason))
+    if not chosen.good:
+        published = chosen.published or chosen.created
+        _publish.mark(call, chosen._replace(status=_manifest.GOOD, published=published, reason=None))

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""A release of files on trial: ``current`` leads to it before it has proven itself. A killed run leaves that noted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
+
+
+def _path(layout: Layout) -> str:
+    return os.path.join(layout.private, "trial.json")
+
+
+def begin(layout: Layout, switch: _symlink.Switch) -> None:
+    """Note it, durably, before the link is switched. Raises Pm2Error."""
+    try:
+        _files.write_atomically(_path(layout), json.dumps([switch.before, switch.after]).encode())
+    except OSError as error:
+        raise Pm2Error(
+            "%s could not be written: %s. Nothing was changed." % (_path(layout), _files.why(error))
+        ) from error
+
+
+def end(layout: Layout) -> None:
+    """It has proven itself, or the link is as it was."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_path(layout))
+        _files.sync_directory(layout.private)
+
+
+def pending(layout: Layout) -> Optional[_symlink.Switch]:
+    """The switch that a killed run has left on trial, or None. Raises Pm2Error."""
+    try:
+        with open(_path(layout), encoding="utf-8") as stream:
+            before, after = json.load(stream)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise Pm2Error(
+            "The note %s of an interrupted run cannot be read (%s). Nothing was changed. See that %s leads to the "
+            "right release, then remove the note." % (_path(layout), error, layout.current)
+        ) from error
+    switch = _symlink.Switch(layout.current, before, after)
+    return switch if _symlink.target(layout.current) == after else None  # else somebody has let it lead elsewhere
+
+
+def undo(layout: Layout) -> bool:
+    """Put back what a killed run has left on trial; whether there was something. Raises Pm2Error."""
+    switch = pending(layout)
+    if switch is not None:
+        _symlink.revert(switch)
+    if os.path.exists(_path(layout)):
+        end(layout)
+    return switch is not None

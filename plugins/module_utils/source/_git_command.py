@@ -1,0 +1,349 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Run git: a clean environment, credentials that no process list shows, an end to waiting, errors in words."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+from typing import Dict, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_group, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._address import (
+    Credentials,
+    hide,
+    is_url,
+    origin,
+    shown,
+    take_apart,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import Workplace, disk_full
+
+LOCAL_TIMEOUT = 1800.0
+"""Seconds that something without network, like writing a large release, may take at most."""
+_STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CONNECT_TIMEOUT = 15  # seconds, for ssh
+_PROTOCOLS = "file:git:http:https:ssh"
+_PASSED_ON = (  # how the network of a host is set up is not for the caller of a deploy to know
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),
+)
+_HELPER = """\
+test "$1" = get || exit 0
+while IFS= read -r line; do
+  case $line in
+    protocol=*) protocol=${line#protocol=} ;;
+    host=*) host=${line#host=} ;;
+  esac
+done
+test "$protocol://$host" = "$NODEOPS_GIT_ORIGIN" || exit 0
+printf 'username=%s\\npassword=%s\\n' "$NODEOPS_GIT_USERNAME" "$NODEOPS_GIT_PASSWORD"
+"""
+"""A credential helper, not GIT_ASKPASS: that gets the user name, which may be a token, as an argument."""
+
+_CAUSES: Tuple[Tuple[Sequence[str], str], ...] = (
+    (
+        ["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED", r"No \S+ host key is known"],
+        "the key of its host is not the known one. Compare it, and give it as known_hosts.",
+    ),
+    (
+        ["dubious ownership"],
+        "it belongs to another user. Allow it in the git configuration of the user that deploys (safe.directory).",
+    ),
+    (
+        [
+            *("Could not resolve host", "Name or service not known", "Temporary failure in name resolution"),
+            *("Connection refused", "Connection timed out", "Operation timed out", "No route to host"),
+            *("Network is unreachable", "Failed to connect", "Couldn't connect", "unable to connect"),
+            *("Connection reset", "Connection closed by .* port"),
+        ],
+        "its host cannot be reached.",
+    ),
+    (
+        ["SSL certificate problem", "certificate verif", "certificate is not trusted", "SSL peer certificate"],
+        "the certificate of its host is not trusted.",
+    ),
+    (
+        [
+            *(
+                "Authentication failed",
+                "could not read (?:Username|Password)",
+                r"Permission denied \(",
+                "Access denied",
+            ),
+            *("returned error: 40[13]", "invalid credentials", "Load key", "UNPROTECTED PRIVATE KEY"),
+        ],
+        "access was refused. Check the key (without a passphrase), the name and password in the URL, and their rights.",
+    ),
+    (
+        [
+            "[Rr]epository .*not found",
+            "does not appear to be a git repository",
+            "does not exist",
+            "returned error: 404",
+        ],
+        "it was not found, or may not be seen with these credentials.",
+    ),
+    (["cannot run ssh", "ssh: (?:command )?not found"], "ssh is not installed on this host."),
+)
+"""What git says, as patterns, and what it means."""
+_NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
+_TOLD = 5  # lines of what git said
+
+
+class GitFailed(Exception):
+    """git failed at something that may be the fault of our own copy of the repository. ``said``: redacted."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(said)
+        self.said = said
+
+
+class Access(NamedTuple):
+    """What a repository is reached with."""
+
+    address: str
+    key_file: Optional[str] = None
+    key: Optional[str] = None
+    known_hosts: Optional[str] = None
+    timeout: float = 300.0  # seconds for one exchange with the repository
+
+
+class Git:
+    """Runs git for one source. Its files (key, known hosts) lie in the workplace and go with it."""
+
+    def __init__(self, place: Workplace, access: Access, redactor: Redactor) -> None:
+        """Raises Pm2Error when git is missing or the key cannot be read, OSError when no file can be written."""
+        self.place = place
+        self.address = access.address
+        self._access = access
+        self._redactor = redactor
+        path = os.environ.get("PATH") or _STANDARD_PATH
+        self._program = program(path)
+        self._environment = _environment(path)
+        self._credentials = take_apart(access.address).credentials
+        self._helper = self._write("credentials", _HELPER)
+        self._ssh = self._ssh_command()
+        hide(access.address, redactor)
+        if access.key:
+            redactor.add_environment({"key": access.key})
+
+    def local(self, repository: str, arguments: Sequence[str], extra: Optional[Mapping[str, str]] = None) -> bytes:
+        """Run git in a repository of ours and return its output. Nothing of the user's configuration applies.
+
+        Raises GitFailed, and Pm2Error when the disk is full or it takes too long.
+        """
+        environment = {
+            **self._environment,
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "HOME": self.place.directory,
+            "GIT_ATTR_NOSYSTEM": "1",
+            "GIT_LFS_SKIP_SMUDGE": "1",
+            "GIT_DIR": repository,
+            **(extra or {}),
+        }
+        code, output, said = self._run(["-c", "core.autocrlf=false", *arguments], environment, LOCAL_TIMEOUT)
+        if code is None:
+            raise Pm2Error("git %s took longer than %g s and was ended." % (arguments[0], LOCAL_TIMEOUT))
+        if code != 0:
+            self._check_space(said, environment.get("GIT_WORK_TREE") or repository)
+            raise GitFailed(self._shown(said) or "exit code %d" % code)
+        return output
+
+    def remote(self, address: str, arguments: Sequence[str], repository: Optional[str] = None) -> bytes:
+        """Run git with a repository elsewhere: the address is to be in ``arguments`` as ``plain(address)``.
+
+        Raises Pm2Error for what is the other side's or the network's fault, otherwise GitFailed.
+        """
+        environment = {**self._environment, "GIT_SSH_COMMAND": self._ssh, "GIT_SSH_VARIANT": "ssh"}
+        if not self._own_key() and "SSH_AUTH_SOCK" in os.environ:
+            environment["SSH_AUTH_SOCK"] = os.environ["SSH_AUTH_SOCK"]
+        if repository is not None:
+            environment["GIT_DIR"] = repository
+        settings = ["protocol.version=2", "gc.autoDetach=false", "maintenance.autoDetach=false"]
+        # Packs appear as a whole; loose objects one by one, so that a killed git would leave a commit without content.
+        settings += ["fetch.unpackLimit=1", "transfer.unpackLimit=1", "core.hooksPath=" + os.devnull]
+        credentials = self._credentials_for(address)
+        if credentials is not None:
+            settings += ["credential.helper=", "credential.helper=!sh " + shlex.quote(self._helper)]
+            environment["NODEOPS_GIT_ORIGIN"] = credentials.origin
+            environment["NODEOPS_GIT_USERNAME"] = credentials.username
+            environment["NODEOPS_GIT_PASSWORD"] = credentials.password
+        options = [word for setting in settings for word in ("-c", setting)]
+        code, output, said = self._run([*options, *arguments], environment, self._access.timeout)
+        if code is None:
+            raise self._unreadable(
+                address, "it did not finish within %g s (timeout)." % self._access.timeout, self._shown(said)
+            )
+        if code != 0:
+            self._check_space(said, self.place.private)
+            self._explain(address, said, code)
+        return output
+
+    def _explain(self, address: str, said: str, code: int) -> NoReturn:
+        told = self._shown(said)
+        for patterns, cause in _CAUSES:
+            if re.search("|".join(patterns), said):
+                raise self._unreadable(address, cause, told)
+        raise GitFailed(told or "exit code %d" % code)
+
+    @staticmethod
+    def _unreadable(address: str, cause: str, told: str) -> Pm2Error:
+        said = " git said: %s" % told if told else ""
+        return Pm2Error("The repository %s cannot be read: %s Nothing was deployed.%s" % (shown(address), cause, said))
+
+    @staticmethod
+    def _check_space(said: str, path: str) -> None:
+        if _NO_SPACE.search(said):
+            raise disk_full(path)
+
+    def _shown(self, said: str) -> str:
+        lines = [line.strip() for line in self._redactor.text(said).splitlines() if line.strip()]
+        return " | ".join(lines[-_TOLD:])
+
+    def _credentials_for(self, address: str) -> Optional[Credentials]:
+        """Its own, or those of the source if it has the same origin (submodules)."""
+        own = take_apart(address).credentials
+        if own is None and self._credentials and is_url(address) and origin(address) == self._credentials.origin:
+            return self._credentials
+        return own
+
+    def _own_key(self) -> bool:
+        return bool(self._access.key or self._access.key_file)
+
+    def _ssh_command(self) -> str:
+        words = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=%d" % _CONNECT_TIMEOUT]
+        words += ["-o", "ControlMaster=no", "-o", "ControlPath=none"]  # its process would outlive git and hold our pipe
+        key_file = self._access.key_file
+        if self._access.key:
+            key = self._access.key.replace("\r\n", "\n").strip() + "\n"
+            key_file = self._write("key", key)
+        elif key_file and not os.access(key_file, os.R_OK):
+            raise Pm2Error(
+                "The key %s does not exist on this host or cannot be read by %s. Nothing was changed."
+                % (key_file, self._environment["USER"])
+            )
+        if key_file:
+            words += ["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", "IdentityFile=" + _quoted(key_file)]
+        if self._access.known_hosts:
+            known = self._write("known_hosts", self._access.known_hosts.strip() + "\n")
+            words += ["-o", "StrictHostKeyChecking=yes", "-o", "GlobalKnownHostsFile=" + os.devnull]
+            words += ["-o", "UserKnownHostsFile=" + _quoted(known)]
+        else:
+            own = os.path.join(self.place.private, "known_hosts")
+            if self.place.lock is None:  # check mode: nothing is written below private
+                own = self._write("known_hosts", _content(own))
+            users = os.path.join(self._environment["HOME"], ".ssh", "known_hosts")
+            words += ["-o", "StrictHostKeyChecking=accept-new"]
+            words += ["-o", "UserKnownHostsFile=%s %s" % (_quoted(own), _quoted(users))]
+        return " ".join(map(shlex.quote, words))
+
+    def _write(self, name: str, content: str) -> str:
+        path = os.path.join(self.place.directory, name)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as stream:
+            stream.write(content)
+        return path
+
+    def _run(
+        self, arguments: Sequence[str], environment: Mapping[str, str], timeout: float
+    ) -> Tuple[Optional[int], bytes, str]:
+        """Exit code (None: the time was over), standard output, standard error. All that git started ends with it."""
+        process: Optional[subprocess.Popen[bytes]] = None
+        code: Optional[int] = None
+        try:
+            with _signals.deferred():
+                process = subprocess.Popen(
+                    [self._program, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=dict(environment),
+                    cwd="/",
+                    start_new_session=True,
+                    pass_fds=() if self.place.lock is None else (self.place.lock,),
+                    preexec_fn=_prepare_child,
+                )
+            try:
+                output, said = process.communicate(timeout=timeout)
+                code = process.returncode
+            except subprocess.TimeoutExpired:
+                _process_group.kill(process.pid)
+                output, said = process.communicate()
+        finally:
+            if process is not None:
+                _process_group.kill(process.pid)
+                process.wait()
+                _process_group.await_end(process.pid)
+        return code, output, said.decode("utf-8", "replace")
+
+
+def program(path: str) -> str:
+    """Where git is. Raises Pm2Error when it is not in ``path``."""
+    found = shutil.which("git", path=path)
+    if found is None:
+        raise Pm2Error("git is not installed on this host (it is not in %s). Nothing was changed. Install it." % path)
+    return found
+
+
+def plain(address: str) -> str:
+    """An address as it may stand in a process list."""
+    return take_apart(address).plain
+
+
+def _environment(path: str) -> Dict[str, str]:
+    user = pwd.getpwuid(os.geteuid())
+    environment = {
+        "PATH": path,
+        "HOME": user.pw_dir,
+        "USER": user.pw_name,
+        "LOGNAME": user.pw_name,
+        "LANG": "C",
+        "LC_ALL": "C",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ASKPASS": "",
+        "SSH_ASKPASS": "",
+        "GIT_ALLOW_PROTOCOL": _PROTOCOLS,
+        "GIT_LITERAL_PATHSPECS": "1",
+    }
+    environment.update({name: os.environ[name] for name in _PASSED_ON if name in os.environ})
+    return environment
+
+
+def _quoted(path: str) -> str:
+    """A path as a value of an option of ssh, which knows quotes and replaces %."""
+    return '"%s"' % path.replace("%", "%%")
+
+
+def _content(path: str) -> str:
+    try:
+        with open(path) as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return ""
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _prepare_child() -> None:
+    """If this process is killed, git is too: it must not go on writing while another run begins."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.umask(0o022)
+
+
+def fields(output: bytes) -> List[str]:
+    """What git wrote with -z."""
+    return [os.fsdecode(item) for item in output.split(b"\0") if item]

@@ -1,0 +1,145 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""The place where a source is worked on: a temporary directory that the next run removes if this one is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+import time
+from typing import Iterator, NamedTuple, Optional
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+
+PREFIX = "tmp-"
+MAX_TEXT = 1 << 20
+"""Bytes of a file of a source that is read as text."""
+_LOCK = "source.lock"
+_SURVIVOR_WAIT = 20.0  # seconds
+
+
+class Workplace(NamedTuple):
+    """Where to write while a source is looked at or fetched."""
+
+    private: str
+    """The deploy's private directory, which may not exist in check mode."""
+    directory: str
+    """Temporary, 0700."""
+    lock: Optional[int]
+    """A descriptor to hand to programs that write below ``private``: while one lives, nobody else works there.
+    None when nothing is to be written there (check mode)."""
+
+
+@contextlib.contextmanager
+def workplace(private: str, check_mode: bool) -> Iterator[Workplace]:
+    """A place to work in, gone at the end. What killed runs left in ``private`` is removed first.
+
+    In check mode it lies with the system's temporary files and nothing is written to ``private``. Programs that a
+    killed run started are ended. Raises Pm2Error when another run works there.
+    """
+    if check_mode:
+        with _temporary(None) as directory:
+            yield Workplace(private, directory, None)
+        return
+    handle = os.open(os.path.join(private, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _wait_for(handle, private)
+        sweep(private)
+        with _temporary(private) as directory:
+            yield Workplace(private, directory, handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _temporary(parent: Optional[str]) -> Iterator[str]:
+    directory = tempfile.mkdtemp(prefix=PREFIX if parent else "nodeops-", dir=parent)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def sweep(private: str) -> None:
+    """Remove the temporary directories that killed runs left. The caller is the only one who works there."""
+    for name in os.listdir(private):
+        if name.startswith(PREFIX):
+            shutil.rmtree(os.path.join(private, name), ignore_errors=True)
+
+
+def _wait_for(handle: int, private: str) -> None:
+    """Lock, and say in the file by whom."""
+    deadline = time.monotonic() + _SURVIVOR_WAIT
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise Pm2Error(
+                    "Another program (git?) still works in %s and did not end within %g s. Nothing was changed. Wait "
+                    "for it or end it, then run again." % (private, _SURVIVOR_WAIT)
+                ) from None
+        _end_survivors(handle)
+        time.sleep(0.05)
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, ("%d %d\n" % (_process_id.look(os.getpid()) or (0, 0))).encode("ascii"), 0)
+
+
+def _end_survivors(handle: int) -> None:
+    """If the run that took the lock was killed, what has the lock file open is what it started: a part of git that
+
+    waits for the network does not notice that git itself is gone.
+    """
+    words = os.pread(handle, 100, 0).decode("ascii", "replace").split()
+    if len(words) != 2 or not all(word.isdigit() for word in words):
+        return
+    if _process_id.Seen(int(words[0]), int(words[1])).alive():
+        return
+    wanted = os.fstat(handle)
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        if pid != os.getpid() and _has_open(pid, wanted):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _has_open(pid: int, wanted: os.stat_result) -> bool:
+    directory = "/proc/%d/fd" % pid
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(os.path.join(directory, name)), wanted):
+                    return True
+    return False
+
+
+def free(path: str) -> int:
+    """Bytes that can still be written where ``path`` lies."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+def disk_full(path: str) -> Pm2Error:
+    """What to say when no more can be written below ``path``."""
+    return Pm2Error(
+        "The disk that holds %s is full. The source was not fetched. Free some space (fewer releases: keep), then run "
+        "again." % path
+    )
+
+
+def trouble(error: OSError, what: str, path: str) -> Pm2Error:
+    """An OSError in words. ``what`` could not be done, ``path`` says on which disk."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return disk_full(path)
+    place = "%s: " % os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+    return Pm2Error("%s: %s%s." % (what, place, error.strerror or error))

@@ -1,0 +1,180 @@
+# Copyright (c) 2026, nodeops.pm2 contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This file is private to the nodeops.pm2 collection: no stability is promised.
+
+"""Encryption with ``age``: to public keys, so that who makes a backup need not be able to read it.
+
+age does not prove who has written a file; the store's manifest does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from typing import IO, Any, Dict, List, Union
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points, _signals, _trusted_path
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import STANDARD_PATH
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
+
+SUFFIX = ".age"
+_RECIPIENT = re.compile(r"age1[0-9a-z]{20,}|ssh-(?:ed25519|rsa) [A-Za-z0-9+/=]{40,}(?: [^\n]*)?")
+_SECRET = re.compile("AGE-SECRET-KEY|AGE-PLUGIN-|PRIVATE KEY", re.IGNORECASE)
+_NOISE = re.compile(r"report unexpected or unhelpful errors")
+_PARTIAL = ".partial"
+
+
+def program() -> str:
+    """Where ``age`` is. Raises Pm2Error."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), STANDARD_PATH])
+    found = shutil.which("age", path=path)
+    if found is None:
+        raise Pm2Error("age is not installed (Debian: apt install age). Nothing was changed. It encrypts the backups.")
+    return found
+
+
+def check_recipients(recipients: List[str]) -> None:
+    """Raises Pm2Error for what is no public key that ``age`` can encrypt to."""
+    if not recipients:
+        return
+    for recipient in recipients:
+        if _SECRET.search(recipient):
+            raise Pm2Error(
+                "One of age_recipients is a private key. Nothing was changed. Give public keys (age-keygen -y shows "
+                "them), and make a new pair: this one has been seen."
+            )
+        if not _RECIPIENT.fullmatch(recipient):
+            raise Pm2Error(
+                "%r is no public key of age. Nothing was changed. Give one that begins with age1, or an SSH key "
+                "(ssh-ed25519 or ssh-rsa) as it stands in its .pub file." % recipient
+            )
+    with open(os.devnull, "rb") as nothing:
+        _run(_encrypting(recipients), nothing, subprocess.DEVNULL, "age cannot encrypt to age_recipients")
+
+
+def encrypt(source: str, target: str, recipients: List[str]) -> None:
+    """Write ``source`` encrypted to ``target``, a new file, 0600. Raises Pm2Error, and nothing is at ``target``."""
+    _into(target, source, _encrypting(recipients), "%s cannot be encrypted" % source)
+
+
+def decrypt(source: str, target: str, identity_file: str) -> None:
+    """Write ``source`` decrypted to ``target``, a new file, 0600: all of it, or Pm2Error and none of it."""
+    _trusted_path.check_secret(identity_file, "age_identity_file")
+    partial = target + _PARTIAL
+    argv = [program(), "--decrypt", "--identity", identity_file]
+    _into(partial, source, argv, "%s cannot be decrypted with %s" % (source, identity_file))
+    os.rename(partial, target)
+
+
+def add(draft: _store.Draft, name: str, recipients: List[str], **facts: Any) -> str:
+    """Add the file ``name`` to a draft, encrypted where there are ``recipients``; its name in the backup.
+
+    What was encrypted is recorded as ``plain_size`` and ``plain_sha256``, and removed. Raises Pm2Error.
+    """
+    if not recipients:
+        draft.add(name, **facts)
+        return name
+    source = draft.path(name)
+    target = name + SUFFIX
+    try:
+        size, sha256 = _store.digest(source)
+        encrypt(source, draft.path(target), recipients)
+        os.unlink(source)
+    except OSError as error:
+        raise Pm2Error("%s cannot be encrypted: %s. Nothing was backed up." % (name, _files.why(error))) from error
+    _points.reached("file encrypted")
+    draft.add(target, plain_size=size, plain_sha256=sha256, **facts)
+    return target
+
+
+def is_encrypted(recorded: Dict[str, Any]) -> bool:
+    """Whether a file is, by what its manifest records of it."""
+    return "plain_sha256" in recorded
+
+
+def readable(backup: _store.Backup, recorded: Dict[str, Any], identity_file: str, directory: str) -> str:
+    """The path at which a file of a backup can be read: its own, or decrypted in ``directory``, which is the caller's.
+
+    Raises Pm2Error when it cannot be decrypted, or is not what was encrypted. Check the backup's files first.
+    """
+    source = os.path.join(backup.path, recorded["name"])
+    if not is_encrypted(recorded):
+        return source
+    if not identity_file:
+        raise Pm2Error(
+            "Backup %s is encrypted. Nothing was changed. Give the private key's file in age_identity_file." % backup.id
+        )
+    target = os.path.join(directory, recorded["name"][: -len(SUFFIX)])
+    try:
+        decrypt(source, target, identity_file)
+        found = _store.digest(target)
+    except OSError as error:
+        raise Pm2Error("%s cannot be decrypted: %s. Nothing was changed." % (source, _files.why(error))) from error
+    if found != (recorded["plain_size"], recorded["plain_sha256"]):
+        os.unlink(target)
+        raise Pm2Error("%s decrypts to something else than was backed up. Nothing was changed." % source)
+    return target
+
+
+def _encrypting(recipients: List[str]) -> List[str]:
+    return [program(), "--encrypt", *(word for each in recipients for word in ("--recipient", each))]
+
+
+def _into(target: str, source: str, argv: List[str], what: str) -> None:
+    """Run ``argv`` from ``source`` to ``target``, which is removed again when it fails."""
+    try:
+        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with open(handle, "wb") as output, open(source, "rb") as stream:
+                _run(argv, stream, output, what)
+                os.fsync(output.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(target)
+            raise
+    except OSError as error:
+        raise Pm2Error("%s: %s. Nothing was changed." % (what, _files.why(error))) from error
+
+
+def _run(argv: List[str], source: IO[bytes], target: Union[int, IO[bytes]], what: str) -> None:
+    """Until age has ended well; it is ended with us. Raises Pm2Error with what it said."""
+    with tempfile.TemporaryFile() as errors:
+        status = _finish(argv, source, target, errors)
+        errors.seek(0)
+        said = errors.read(4096).decode("utf-8", "replace")
+    if status != 0:
+        lines = [line.strip() for line in said.splitlines() if line.strip() and not _NOISE.search(line)]
+        raise Pm2Error(
+            "%s: %s. Nothing was changed." % (what, " ".join(lines) or "age ended with exit code %d" % status)
+        )
+
+
+def _finish(argv: List[str], source: IO[bytes], target: Union[int, IO[bytes]], errors: IO[bytes]) -> int:
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _signals.ENDING)  # a process nobody knows of is nobody's
+    process = None
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=source,
+            stdout=target,
+            stderr=errors,
+            start_new_session=True,
+            preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, former),
+        )
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        return process.wait()
+    except BaseException:
+        if process is not None:
+            process.kill()
+            process.wait()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
