@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
-from integration.isolation_model import CLUSTER, ONLINE, UP, Call, Definition, Expected, Slot, State, expected
+from integration.namespace.isolation_model import CLUSTER, ONLINE, UP, Call, Definition, Expected, Slot, State, expected
 from support import apps, modules, observe, processes
 from support.pm2 import Pm2Home
 

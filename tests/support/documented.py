@@ -11,6 +11,7 @@ import re
 from typing import Any, Dict, Iterator, Mapping
 
 import yaml
+
 from support.modules import PACKAGE
 
 COMMON = frozenset(("changed", "failed", "msg", "invocation", "diff", "warnings", "deprecations"))

@@ -3,7 +3,7 @@
 Random operations on one namespace, hypothesis chooses them; two other namespaces stand beside it on the same daemon.
 After each operation all that can be seen of those is compared, and our own namespace with a model. A longer run:
 
-    NODEOPS_ISOLATION_OPERATIONS=10000 scripts/test tests/integration/test_isolation.py -s -k 7.0
+    NODEOPS_ISOLATION_OPERATIONS=10000 scripts/test tests/integration/namespace/test_isolation.py -s -k 7.0
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
-from integration.isolation_model import BAD_RELEASES, CLUSTER, FORK, GOOD_RELEASES, UP, Call, Definition
-from integration.isolation_world import VARIABLES, World
+from integration.namespace.isolation_model import BAD_RELEASES, CLUSTER, FORK, GOOD_RELEASES, UP, Call, Definition
+from integration.namespace.isolation_world import VARIABLES, World
 from support import modules, processes
 from support.pm2 import VERSIONS, Pm2Home
 

@@ -17,11 +17,11 @@ from unittest import mock
 
 import pytest
 from ansible.module_utils import basic
-from integration.sites import Json, Site, daemon_of, fresh_directory
 from support import processes
 from support.apps import free_port, http_app
 from support.modules import call
 from support.pm2 import VERSIONS, Pm2Home
+from support.sites import Json, Site, daemon_of, fresh_directory
 
 SHELL = {
     "CI_JOB_TOKEN": "shell-canary-token",

@@ -1,4 +1,7 @@
-"""From definitions to payloads, without PM2. Against PM2: tests/integration/test_parity*.py and test_bad_input.py."""
+"""From definitions to payloads, without PM2.
+
+Against PM2: test_parity*.py and test_bad_input.py of tests/integration.
+"""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import os
 import signal
 from typing import Any, Dict, List, NamedTuple, Tuple
 
-from integration import effects
-from integration.effects import Probe
+from integration.namespace import effects
+from integration.namespace.effects import Probe
 
 Json = Dict[str, Any]
 

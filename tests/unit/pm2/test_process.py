@@ -1,4 +1,7 @@
-"""A live process as the daemon lists it, and the comparison. On real ones: tests/integration/test_differences.py."""
+"""A live process as the daemon lists it, and the comparison.
+
+On real ones: tests/integration/pm2/test_differences.py.
+"""
 
 from __future__ import annotations
 

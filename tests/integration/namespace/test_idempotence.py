@@ -17,11 +17,11 @@ from typing import Any, Callable, Iterator, List
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._schema import BY_NAME
-from integration import effects, effects_table
-from integration.effects_table import Case
-from integration.sites import Json, Site, daemon_of, eventually, fresh_directory, reasons_of
+from integration.namespace import effects, effects_table
+from integration.namespace.effects_table import Case
 from support import processes
 from support.pm2 import VERSIONS, Pm2Home
+from support.sites import Json, Site, daemon_of, eventually, fresh_directory, reasons_of
 
 # So that the daemon looks at memory often, and 7.0 looks at repositories at all.
 DAEMON = {"PM2_WORKER_INTERVAL": "400", "PM2_ENABLE_GIT_PARSING": "true"}

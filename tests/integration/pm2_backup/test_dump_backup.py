@@ -17,7 +17,7 @@ from support import debian, modules, processes
 from support.killer import Runner
 from support.pm2 import Pm2Home
 from support.readers import Readers, flip
-from unit.test_keep import Days, thirty_days
+from unit.store.test_retention import Days, thirty_days
 
 Result = Dict[str, Any]
 

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from integration.sites import Json, Site, eventually
 from support import processes
 from support.rpc import RemoteError
+from support.sites import Json, Site, eventually
 
 Probe = Callable[[Site, str, Any], Any]
 PATIENCE = 60.0  # seconds for what has to happen, on a machine that is busy

@@ -15,6 +15,7 @@ from unittest import mock
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _transaction
+
 from support import processes
 from support.modules import call
 from support.pm2 import Pm2Home

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 import pytest
-from integration.sites import Json, Site, assert_same, daemon_of, fresh_directory, snapshot
 from support.modules import call
 from support.pm2 import VERSIONS, Pm2Home
+from support.sites import Json, Site, assert_same, daemon_of, fresh_directory, snapshot
 
 PREDICTED = ("changed", "actions", "saved", "recovered", "rolled_back", "diff")
 

@@ -1072,7 +1072,7 @@ def test_disks_that_are_full(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give a disk to the user that PostgreSQL runs as")
     try:
-        printed = faults.run_in_own_mounts(Path(__file__).with_name("pg_faults_of_disks.py"), tmp_path / "mounts")
+        printed = faults.run_in_own_mounts(Path(__file__).with_name("faults_of_disks.py"), tmp_path / "mounts")
     except OSError as error:
         pytest.skip(f"no disk can be mounted here: {error}")
     assert printed is None, printed

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
-from integration.documented import mistakes, returns_of
-from integration.sites import Json, Site, assert_same, daemon_of, eventually, files, fresh_directory
+from support.documented import mistakes, returns_of
 from support.modules import call, finish, spawn
 from support.pm2 import VERSIONS, Pm2Home
+from support.sites import Json, Site, assert_same, daemon_of, eventually, files, fresh_directory
 
 
 @pytest.fixture(scope="module", params=VERSIONS)

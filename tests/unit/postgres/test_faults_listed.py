@@ -10,9 +10,9 @@ from typing import List
 
 from support import places
 
-DIRECTORY = places.ROOT / "tests" / "integration"
-FAULTS = ("test_pg_faults.py", "pg_faults_of_disks.py")
-REFUSALS = ("test_pg_refusals.py",)
+DIRECTORY = places.ROOT / "tests" / "integration" / "postgres"
+FAULTS = ("test_faults.py", "faults_of_disks.py")
+REFUSALS = ("test_refusals.py",)
 
 
 def listed(title: str) -> List[str]:

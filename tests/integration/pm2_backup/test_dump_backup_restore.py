@@ -13,7 +13,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _transaction
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _env_files, _pm2_recover
-from integration.test_dump_backup import SLEEPER, Place, damage
+from integration.pm2_backup.test_dump_backup import SLEEPER, Place, damage
 from support import modules, observe, processes
 from support.killer import Runner
 from support.namespaces import home_in
