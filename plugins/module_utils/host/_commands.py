@@ -21,9 +21,9 @@ import time
 from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _aftermath, _process_group, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import STANDARD_PATH
 
 Command = Union[str, Sequence[str]]
 

@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from collections import Counter
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
@@ -20,13 +20,24 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _plan, _resurrect, _transaction
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _bus, _daemon, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal import Stopped
 
 LOCK_TIMEOUT = 120.0
 DEFAULT_KILL_TIMEOUT = 1600.0  # ms, PM2_KILL_TIMEOUT (constants.js)
 _ROOM = 64 << 10  # bytes
 _START_TIMEOUT = 30.0  # seconds until processes that are made anew run
 _AGAIN = 0.2  # seconds until PM2 is looked at again
+
+
+class Stopped(NamedTuple):
+    """A process that is to run again: what it was, and how to make it anew where it is lost.
+
+    ``identity`` is that of _process.Process, ``entry`` that of a dump.
+    """
+
+    identity: str
+    name: str
+    instance: Optional[int]
+    entry: Dict[str, Any]
 
 
 class Watched(NamedTuple):

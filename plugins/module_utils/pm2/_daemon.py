@@ -25,11 +25,11 @@ import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._axon import AxonError, Client, RpcTimeout
 
 KNOWN_MAJORS = (5, 6, 7)
-STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START_TIMEOUT = 60.0  # seconds
 DEAF_GRACE = 5.0  # seconds a daemon that starts or ends may have no socket
 BREAKS, BREAK_PAUSE = 3, 0.1  # how often, and after how many seconds, one that breaks off is asked again

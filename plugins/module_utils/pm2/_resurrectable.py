@@ -16,8 +16,8 @@ import os
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _cron, _paths, _values
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import STANDARD_PATH
 
 _MODES = ("fork_mode", "cluster_mode")
 _PATHS = ("pm_pid_path", "pm_out_log_path", "pm_err_log_path")

@@ -16,12 +16,12 @@ import tempfile
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
 
 CONNECT_TIMEOUT = 10
 """Seconds."""
-_STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEEP_ALIVE = (  # a host that is gone is noticed within about a minute
     ("keepalives_idle", "30"),
     ("keepalives_interval", "10"),
@@ -56,7 +56,7 @@ class Connection(NamedTuple):
     def environ(self, database: Optional[str] = None) -> Dict[str, str]:
         """The environment of PostgreSQL's programs: nothing of ours but what they need."""
         environment = {
-            "PATH": os.environ.get("PATH") or _STANDARD_PATH,
+            "PATH": os.environ.get("PATH") or STANDARD_PATH,
             "HOME": pwd.getpwuid(os.geteuid()).pw_dir,
             "LANG": "C",
             "LC_ALL": "C",

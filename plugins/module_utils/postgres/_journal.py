@@ -18,6 +18,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Stopped
 
 LOADING = "loading"  # a scratch database may exist, nothing live was touched: it is dropped
 SWAPPING = "swapping"  # processes may be stopped, databases fenced or swapped: the names decide
@@ -32,18 +33,6 @@ class Swap(NamedTuple):
     name: str
     incoming: str
     previous: Optional[str]
-
-
-class Stopped(NamedTuple):
-    """A process that is to run again: what it was, and how to make it anew where it is lost.
-
-    ``identity`` is that of _process.Process, ``entry`` that of a dump.
-    """
-
-    identity: str
-    name: str
-    instance: Optional[int]
-    entry: Dict[str, Any]
 
 
 class Journal(NamedTuple):

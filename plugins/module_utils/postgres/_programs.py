@@ -20,6 +20,7 @@ import tempfile
 from typing import IO, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import Connection, PgError, last_lines
 
@@ -28,7 +29,6 @@ CVE = "CVE-2026-116314"
 _SAFE_FROM = {15: 20, 16: 16, 17: 12, 18: 7}  # major: minor
 _TRANSACTION_TIMEOUT = 17  # the major version that has brought it; pg_restore sets it from there on
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin")
-_STANDARD_PATH = "/usr/local/bin:/usr/bin:/bin"
 _VERSION = re.compile(r"\)\s+(\d+)(?:\.(\d+))?")
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -79,7 +79,7 @@ def find(pg_bindir: Optional[str], server_version: Optional[Version] = None) -> 
 
 
 def _directories() -> List[str]:
-    path = (os.environ.get("PATH") or _STANDARD_PATH).split(os.pathsep)
+    path = (os.environ.get("PATH") or STANDARD_PATH).split(os.pathsep)
     found = [os.path.dirname(os.path.realpath(os.path.join(each, "pg_dump"))) for each in path if each]
     for place in _PLACES:
         found += sorted(glob.glob(place))
@@ -230,7 +230,7 @@ class Program:
         self._name = os.path.basename(arguments[0])
         self._connection = connection
         self._said = tempfile.TemporaryFile()
-        environment = {"PATH": os.environ.get("PATH") or _STANDARD_PATH, "LANG": "C", "LC_ALL": "C"}
+        environment = {"PATH": os.environ.get("PATH") or STANDARD_PATH, "LANG": "C", "LC_ALL": "C"}
         self._process = start(
             arguments,
             as_nobody,

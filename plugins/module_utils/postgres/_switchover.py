@@ -21,7 +21,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _health, _pause
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import LOG_TAIL_LINES, GateFailure
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Pause
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Pause, Stopped
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _bus
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _databases, _journal, _names, _swap
@@ -30,7 +30,6 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal impo
     LOADING,
     SWAPPING,
     Journal,
-    Stopped,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Steps

@@ -27,13 +27,13 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._address import (
     shown,
     take_apart,
 )
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import Workplace, disk_full
 
 LOCAL_TIMEOUT = 1800.0
 """Seconds that something without network, like writing a large release, may take at most."""
-_STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CONNECT_TIMEOUT = 15  # seconds, for ssh
 _PROTOCOLS = "file:git:http:https:ssh"
 _PASSED_ON = (  # how the network of a host is set up is not for the caller of a deploy to know
@@ -130,7 +130,7 @@ class Git:
         self.address = access.address
         self._access = access
         self._redactor = redactor
-        path = os.environ.get("PATH") or _STANDARD_PATH
+        path = os.environ.get("PATH") or STANDARD_PATH
         self._program = program(path)
         self._environment = _environment(path)
         self._credentials = take_apart(access.address).credentials

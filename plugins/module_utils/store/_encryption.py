@@ -21,8 +21,8 @@ import tempfile
 from typing import IO, Any, Dict, List, Union
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points, _signals, _trusted_path
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
 
 SUFFIX = ".age"

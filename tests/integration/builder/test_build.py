@@ -19,9 +19,9 @@ from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Tupl
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _dependencies, _tree
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import STANDARD_PATH
 from support import places, processes
 
 NODE = shutil.which("node") or "node"

@@ -10,7 +10,7 @@ from typing import Any, Dict
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Pause
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Pause, Stopped
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _databases,
     _journal,
@@ -21,7 +21,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _swap,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._databases import Grant
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal import Journal, Stopped, Swap
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal import Journal, Swap
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._space import Disk, Room
 
 FACTS: Dict[str, Any] = {
