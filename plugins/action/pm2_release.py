@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Mapping, Optional
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _process_id
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directory
 
 # What CI systems and AWX say of a job: who started it, where it can be looked at.
@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         source = dict(source)
         try:
             return self._prepare(arguments, source, variables)
-        except Pm2Error as error:
+        except NodeopsError as error:
             raise AnsibleActionFail(str(error)) from error
         except OSError as error:
             place = " (%s)" % error.filename if error.filename else ""
@@ -66,19 +66,19 @@ class ActionModule(ActionBase):
     def _prepare(self, arguments: Dict[str, Any], source: Dict[str, Any], variables: Dict[str, Any]) -> Dict[str, Any]:
         address, exclude = str(source.get("address", "")), list(source.get("exclude") or [])
         if not address:
-            raise Pm2Error("source address is empty. Nothing was changed. Is the variable set that it comes from?")
+            raise NodeopsError("source address is empty. Nothing was changed. Is the variable set that it comes from?")
         if not os.path.isabs(address):
-            raise Pm2Error(
+            raise NodeopsError(
                 "source address %r is no absolute path. Nothing was changed. What it is relative to would depend on "
                 "the playbook." % _address.shown(address)
             )
         if source["type"] == "directory":
             if not os.path.isdir(address):
-                raise Pm2Error("%s is no directory on the controller. Nothing was changed." % address)
+                raise NodeopsError("%s is no directory on the controller. Nothing was changed." % address)
             source["revision"] = _directory.read(address, exclude).revision
             source["texts"] = _texts(address, exclude, arguments)
         elif not os.path.isfile(address):
-            raise Pm2Error("%s is no file on the controller. Nothing was changed." % address)
+            raise NodeopsError("%s is no file on the controller. Nothing was changed." % address)
         result = self._call(dict(arguments, source=source), variables)
         if not result.get("upload") or result.get("failed"):
             return result

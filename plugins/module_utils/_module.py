@@ -12,7 +12,7 @@ from typing import AbstractSet, Any, Callable, Dict, NoReturn, Sequence
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
 
@@ -144,7 +144,7 @@ def _masked(value: Any) -> Any:
 
 
 def run(module: Module, main: Callable[[], Dict[str, Any]], warnings: Sequence[str] = ()) -> None:
-    """Run ``main`` and exit with its result; turn Pm2Error into a failure. A signal to end becomes an undo.
+    """Run ``main`` and exit with its result; turn NodeopsError into a failure. A signal to end becomes an undo.
 
     ``warnings`` are those there are when ``main`` has succeeded.
     """
@@ -154,6 +154,6 @@ def run(module: Module, main: Callable[[], Dict[str, Any]], warnings: Sequence[s
             for warning in warnings:
                 module.warn(warning)
             _signals.hold()
-        except Pm2Error as error:
+        except NodeopsError as error:
             module.fail_json(str(error), **error.details)
         module.exit_json(**result)

@@ -178,7 +178,7 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _install, _kinds, _run
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
@@ -235,7 +235,7 @@ def _completed(job: str, step: Dict[str, Any], common: Dict[str, Any]) -> Dict[s
         given["pm2_executable"] = given.get("pm2_executable") or common["pm2_executable"]
     checked = ArgumentSpecValidator(specification).validate(given)
     if checked.error_messages:
-        raise Pm2Error(
+        raise NodeopsError(
             "The options of %s in the job %s are wrong: %s. Nothing was changed."
             % (step["module"], job, "; ".join(checked.error_messages))
         )
@@ -280,7 +280,7 @@ def perform(module: Module) -> Dict[str, Any]:
     }
     failed = ["%s: %s" % (outcome.module, outcome.message) for outcome in outcomes if outcome.failed]
     if _run.code_of(job, outcomes):
-        raise Pm2Error("; ".join(failed) or "The job was ended before its last step.", result)
+        raise NodeopsError("; ".join(failed) or "The job was ended before its last step.", result)
     return result
 
 

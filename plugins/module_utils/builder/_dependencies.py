@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _packages, _tree
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 
 _VERSION = 1
@@ -44,7 +44,7 @@ class Item(NamedTuple):
 
 
 def check(item: Mapping[str, Any]) -> Item:
-    """An entry of ``dependencies`` as it is used. Raises Pm2Error naming what is wrong.
+    """An entry of ``dependencies`` as it is used. Raises NodeopsError naming what is wrong.
 
     ``copy: false`` always installs. Unless it is ``true``, what depends on more than lock files (install scripts of
     the app) is installed as well.
@@ -53,7 +53,7 @@ def check(item: Mapping[str, Any]) -> Item:
     files = [_inside(name, "files") for name in item.get("files") or ()]
     commands = list(item.get("commands") or ())
     if not files or not commands:
-        raise Pm2Error(
+        raise NodeopsError(
             "dependencies: the entry for %s has no %s. Nothing was installed. Give %s."
             % (path, "files" if not files else "commands", "the lock file" if not files else "what installs them")
         )
@@ -65,7 +65,7 @@ def check(item: Mapping[str, Any]) -> Item:
 def _inside(path: object, what: str) -> str:
     plain = os.path.normpath(path) if isinstance(path, str) and path else "."
     if plain in (".", "..") or plain.startswith(("/", "../")) or "\0" in plain:
-        raise Pm2Error(
+        raise NodeopsError(
             "dependencies: %s has %r, which is no path inside the release. Nothing was installed. Give one relative to "
             "the release, without '..'." % (what, path)
         )
@@ -73,7 +73,8 @@ def _inside(path: object, what: str) -> str:
 
 
 def key(item: Item, release: str, environment: Mapping[str, str], redactor: Redactor, more: str = "") -> str:
-    """A hash of all that decides what is installed. Raises Pm2Error: no listed file exists, the runtime does not run.
+    """A hash of all that decides what is installed. Raises NodeopsError: no listed file exists, the runtime does not
+    run.
 
     It is made of the listed files (without the app's own version), what those refer to in the release, the output of
     ``runtime``, the commands, the options of npm and pip in the environment, the machine and its C library, and
@@ -107,12 +108,12 @@ def _hashes(item: Item, release: str) -> Dict[str, Optional[str]]:
             found[name] = None
             continue
         except OSError as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s of the release cannot be read: %s. %s was not installed." % (name, error.strerror, item.path)
             ) from error
         found[name] = hashlib.sha256(_packages.normalised(name, data)).hexdigest()
     if not any(found.values()):
-        raise Pm2Error(
+        raise NodeopsError(
             "The release has none of %s, so nothing says what to install in %s. Nothing was installed. Correct the "
             "entry of deploy_dependencies, or make it [] when nothing is to be installed."
             % (", ".join(item.files), item.path)
@@ -148,7 +149,7 @@ def provide(
     It is copied from the first of ``earlier`` that has the same key and was not changed since it was made; where there
     is none, or copying fails, the commands run. Returns path, key, taken_from (a release's directory, or None), note
     (why an earlier one was not taken, or None), seconds, and state, by which a later call sees a change. Raises
-    Pm2Error.
+    NodeopsError.
     """
     started = time.monotonic()
     checked = check(item)
@@ -173,7 +174,7 @@ def provide(
 
 def _check_place(path: str, target: str) -> None:
     if os.path.islink(target):
-        raise Pm2Error(
+        raise NodeopsError(
             "%s of the release is a link to %s: installing there would change what other releases use. Nothing was "
             "installed. Take %s out of deploy_shared, or out of the source." % (path, os.readlink(target), path)
         )
@@ -183,7 +184,7 @@ def _check_made(item: Item, target: str, redactor: Redactor) -> None:
     if os.path.exists(target):
         return
     commands = "; ".join(_commands.shown(_commands.arguments(command), redactor) for command in item.commands)
-    raise Pm2Error(
+    raise NodeopsError(
         "%s is not there after %s. The release cannot be used. Correct path or commands of that entry of "
         "deploy_dependencies (an app without dependencies needs none)." % (item.path, commands)
     )

@@ -18,7 +18,7 @@ from typing import Callable, Deque, Dict, Iterable, List, NamedTuple, Optional, 
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _command_line
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 
 _LIFECYCLE = "preinstall install postinstall prepublish preprepare prepare postprepare".split()
@@ -54,14 +54,14 @@ def check(
     read: Optional[Read] = None,
     packages: Optional[Packages] = None,
 ) -> None:
-    """Raises Pm2Error when a command, or one it leads to, has a match of one of ``patterns`` (re.search).
+    """Raises NodeopsError when a command, or one it leads to, has a match of one of ``patterns`` (re.search).
 
     A command line is its words with one space between them. It is followed through ``npm run`` and its like (with the
     scripts before and after, and the words given to it), ``npx``, and ``sh -c``; with ``read`` also to the scripts of
     another directory (``npm --prefix app run x``, ``cd app && npm run x``). Where it is not sure in which package a
     script runs (``npm run x -w db``, ``pnpm -r run x``, ``turbo run x``), those of all ``packages`` are looked at. What
     a program or a script file does itself is not seen. ``what`` says where the commands stand: "build". A pattern that
-    is none is a Pm2Error.
+    is none is a NodeopsError.
     """
     compiled = [_compiled(pattern) for pattern in patterns]
     if not compiled:
@@ -79,18 +79,18 @@ def _compiled(pattern: object) -> Pattern[str]:
     try:
         return re.compile(pattern)  # type: ignore[call-overload, no-any-return]
     except (re.error, TypeError, RecursionError) as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "forbidden: %r is no regular expression: %s. Nothing was run. Correct it." % (pattern, error)
         ) from None
 
 
-def _forbidden(argv: Sequence[str], line: _Line, pattern: str, what: str) -> Pm2Error:
+def _forbidden(argv: Sequence[str], line: _Line, pattern: str, what: str) -> NodeopsError:
     redactor = Redactor()
     redactor.add_arguments([*argv, line.text])
     command, found = redactor.text(" ".join(argv)), redactor.text(line.text)
     way = " (by way of %s)" % ", ".join(line.way) if line.way else ""
     leads = "is" if found == command and not line.way else "leads to %s%s, which is" % (found, way)
-    return Pm2Error(
+    return NodeopsError(
         "%s%s: the command %s %s forbidden by the pattern %s. Nothing was run. Take the command out, or the pattern "
         "out of deploy_forbidden." % (what[:1].upper(), what[1:], command, leads, pattern),
         {"command": command, "forbidden": found, "pattern": pattern},
@@ -108,7 +108,7 @@ def _scripts(package_json: Optional[str]) -> Dict[str, str]:
 def packages_below(top: str) -> List[str]:
     """The directories below ``top`` that have a package.json, but for installed ones; no link is followed.
 
-    Raises Pm2Error where there are too many to look at all.
+    Raises NodeopsError where there are too many to look at all.
     """
     found: List[str] = []
     todo = [""]
@@ -124,7 +124,7 @@ def packages_below(top: str) -> List[str]:
             elif entry.name not in _NOT_LOOKED_INTO and entry.is_dir(follow_symlinks=False):
                 todo.append(os.path.join(directory, entry.name))
         if len(found) > _MAX_PACKAGES:
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s holds more than %d files package.json outside node_modules, so it cannot be told whether a command "
                 "leads to a forbidden one. Nothing was run. Leave out of the source what is not needed, or make "
                 "deploy_forbidden []." % (top, _MAX_PACKAGES)
@@ -192,7 +192,7 @@ class _Following:
         )
 
     def lines(self) -> List[_Line]:
-        """The command itself first. Raises Pm2Error when there is no end of it."""
+        """The command itself first. Raises NodeopsError when there is no end of it."""
         while self._todo:
             self._here, argv, way = self._todo.popleft()  # the shortest ways first
             self._follow(argv, way)
@@ -200,7 +200,7 @@ class _Following:
             if len(self._seen) > most or len(way) > _MAX_DEPTH:
                 redactor = Redactor()
                 redactor.add_arguments(self._found[0].text.split())
-                raise Pm2Error(
+                raise NodeopsError(
                     "The command %s leads to too many others, by way of scripts that call each other, so it cannot be "
                     "told whether one is forbidden. Nothing was run. Let it call fewer, or make deploy_forbidden []."
                     % redactor.text(self._found[0].text)

@@ -20,7 +20,7 @@ import stat
 import time
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 FICLONE = 0x40049409
 _CHUNK = 1024 * 1024
@@ -70,7 +70,10 @@ class Moved:
 
 @contextlib.contextmanager
 def _beside(source: str, target: str) -> Iterator[str]:
-    """A temporary name beside ``target``, which gets its place at the end. Raises Pm2Error when the disk is full."""
+    """A temporary name beside ``target``, which gets its place at the end.
+
+    Raises NodeopsError when the disk is full.
+    """
     temporary = os.path.join(os.path.dirname(target), ".%s.nodeops-new" % os.path.basename(target))
     remove(temporary)
     try:
@@ -82,7 +85,7 @@ def _beside(source: str, target: str) -> Iterator[str]:
         with contextlib.suppress(OSError):
             remove(temporary)
         if isinstance(error, OSError) and error.errno in _FULL:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The disk is full: %s could not be copied to %s. What was copied is removed. Make room, or keep fewer "
                 "releases, then run again." % (source, target)
             ) from error
@@ -109,7 +112,8 @@ def copy(
 
     Files are shared by reflink where the file system can, never by hard links. Text and links that name the old place
     are rewritten. ``accept`` is called with the state of the source as it was copied; what it raises ends the copy.
-    Returns the state of the copy. Raises Unusable, OSError, and Pm2Error when the disk is full; then nothing is left.
+    Returns the state of the copy. Raises Unusable, OSError, and NodeopsError when the disk is full; then nothing is
+    left.
     """
     with _beside(source, target) as temporary:
         copying = _Copying(moved, rules)
@@ -119,7 +123,10 @@ def copy(
 
 
 def copy_any(source: str, target: str) -> None:
-    """Copy a file or a directory, whole, to ``target``, which it replaces. Raises OSError, Unusable and Pm2Error."""
+    """Copy a file or a directory, whole, to ``target``, which it replaces.
+
+    Raises OSError, Unusable and NodeopsError.
+    """
     if os.path.isdir(source):
         copy(source, target, Rules())
         return

@@ -16,7 +16,7 @@ import re
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv, _weak_secrets
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 _COMMENTED = re.compile(r"^[ \t]*#+[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)[ \t]*=", re.MULTILINE)
 _KEYS = ("example", "optional", "weak", "rules")
@@ -42,7 +42,7 @@ class _Contract(NamedTuple):
 def check(
     contract: Mapping[str, Any], example: Optional[str], environment: Mapping[str, Any]
 ) -> Tuple[List[str], List[str]]:
-    """What is wrong with ``environment``, and what is only odd. Raises Pm2Error when the contract itself is wrong.
+    """What is wrong with ``environment``, and what is only odd. Raises NodeopsError when the contract itself is wrong.
 
     ``example`` is the text of the example file (None: it is not there). Every variable that it sets has to be defined;
     it may be empty only where it is empty there too. One that it sets in a comment (``# NAME=``), that ``optional``
@@ -241,5 +241,5 @@ def _hint(key: str, known: Tuple[str, ...]) -> str:
     return ": did you mean %s?" % near[0] if near else ": there are %s" % ", ".join(known)
 
 
-def _wrong(where: str, what: str) -> Pm2Error:
-    return Pm2Error("contract: %s %s. Nothing was changed. Correct the contract, then run again." % (where, what))
+def _wrong(where: str, what: str) -> NodeopsError:
+    return NodeopsError("contract: %s %s. Nothing was changed. Correct the contract, then run again." % (where, what))

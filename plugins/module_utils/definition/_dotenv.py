@@ -13,7 +13,7 @@ import re
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._javascript import SPACE, text, trim
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 _BEGIN = "(?:\\A|(?<=[\\n\\u2028\\u2029]))"
 _END = "(?:\\Z|(?=[\\n\\u2028\\u2029]))"
@@ -67,8 +67,8 @@ def render(variables: Mapping[str, Any]) -> str:
     dotenv 16 reads every value back as it is. So do ``set -a; . file`` of sh and python-dotenv wherever a form exists
     that all three read the same. There is none for a value with ``'`` and one of ``" $ ` \``, or with a carriage
     return: sh fails, or takes part of it for a command. Nor for one with ``${...}`` and some with a backslash:
-    python-dotenv fills that in, or decodes it. ``disagreements`` names them. Raises Pm2Error for a name that is none,
-    for NUL, and for the rare value that dotenv 16 has no form for; it names the variable, never the value.
+    python-dotenv fills that in, or decodes it. ``disagreements`` names them. Raises NodeopsError for a name that is
+    none, for NUL, and for the rare value that dotenv 16 has no form for; it names the variable, never the value.
     """
     chosen = [_choose(name, _checked(name, value)) for name, value in variables.items()]
     # After a \' dotenv and python-dotenv look for another ', so nothing is to follow that has one.
@@ -96,7 +96,7 @@ class _Form(NamedTuple):
 
 def _checked(name: object, value: Any) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise Pm2Error(
+        raise NodeopsError(
             "environment: %r cannot be a variable of an environment file. Nothing was written. Use letters, digits and "
             "_, not a digit first." % (name,)
         )
@@ -104,9 +104,9 @@ def _checked(name: object, value: Any) -> str:
     try:
         as_text.encode("utf-8")
     except UnicodeEncodeError:
-        raise Pm2Error("environment: the value of %s is not valid Unicode. Nothing was written." % name) from None
+        raise NodeopsError("environment: the value of %s is not valid Unicode. Nothing was written." % name) from None
     if "\0" in as_text:
-        raise Pm2Error("environment: the value of %s has a NUL character. Nothing was written." % name)
+        raise NodeopsError("environment: the value of %s has a NUL character. Nothing was written." % name)
     return as_text
 
 
@@ -161,8 +161,8 @@ def _decoded(match: "re.Match[str]") -> str:
 _READERS: Tuple[Tuple[str, Callable[[str, str], bool]], ...] = ((SHELL, _shell_reads), (PYTHON, _python_reads))
 
 
-def _no_form(name: str) -> Pm2Error:
-    return Pm2Error(
+def _no_form(name: str) -> NodeopsError:
+    return NodeopsError(
         "environment: the value of %s cannot be written to an environment file: dotenv has no form for one with all "
         "of its quotes. Nothing was written. Encode it (base64), or give it to the processes only." % name
     )

@@ -17,7 +17,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition._context im
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._javascript import truthy
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._normaliser import rendered_name
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._schema import is_env_key
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 MAX_SIZE = 4 * 1024 * 1024
 """Bytes of a file."""
@@ -56,7 +56,7 @@ def load(path: str, env_name: Optional[str], context: Context, timeout: float = 
 
     JSON is read strictly first, then, with comments and the like, as the JavaScript expression that PM2 takes it for.
     JavaScript is evaluated by node with the base environment, in the file's directory, for at most ``timeout`` seconds.
-    Raises Pm2Error: no such file, not an ecosystem file, it throws or takes too long, env_name is in no app of it.
+    Raises NodeopsError: no such file, not an ecosystem file, it throws or takes too long, env_name is in no app of it.
     """
     absolute = os.path.abspath(path)
     kind = _KINDS.get(os.path.splitext(absolute)[1])
@@ -81,12 +81,12 @@ def load(path: str, env_name: Optional[str], context: Context, timeout: float = 
 
 
 def merge_env(definitions: List[Dict[str, Any]], env_name: Optional[str]) -> Definitions:
-    """The same merge for definitions written inline. Raises Pm2Error when no app has env_<env_name>."""
+    """The same merge for definitions written inline. Raises NodeopsError when no app has env_<env_name>."""
     return _merge(definitions, env_name, {}, None)
 
 
 def _fail(path: str, message: str) -> NoReturn:
-    raise Pm2Error("The ecosystem file %s %s. Nothing was changed." % (path, message), {"ecosystem": path})
+    raise NodeopsError("The ecosystem file %s %s. Nothing was changed." % (path, message), {"ecosystem": path})
 
 
 def _read(path: str) -> bytes:
@@ -156,7 +156,7 @@ def _merge(
         known = sorted(
             {name for item in definitions if isinstance(item, dict) for name in item if is_env_key(str(name))}
         )
-        raise Pm2Error(
+        raise NodeopsError(
             "env_name is %s, but no app%s has %s (there is: %s). Nothing was changed."
             % (env_name, " of %s" % path if path else "", key, ", ".join(known) or "no env_* at all"),
             {"env_name": env_name, "known": known},

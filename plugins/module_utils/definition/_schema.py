@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _values as values
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 
 class Problem(NamedTuple):
@@ -28,7 +28,7 @@ class Problem(NamedTuple):
         return "%s: %s: %s" % (self.app, self.key, self.text) if self.key else "%s: %s" % (self.app, self.text)
 
 
-class DefinitionError(Pm2Error):
+class DefinitionError(NodeopsError):
     """Definitions that cannot be used. Nothing was started; the message names every problem found."""
 
     def __init__(self, problems: List[Problem]) -> None:

@@ -13,7 +13,7 @@ import re
 from typing import List, NamedTuple, Optional
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 
 GIT_SCHEMES = ("https", "http", "ssh", "git", "file")
@@ -116,31 +116,32 @@ def hide(address: str, redactor: Redactor) -> None:
 
 
 def check_path(address: str, what: str) -> None:
-    """Raises Pm2Error unless ``address`` is an absolute path."""
+    """Raises NodeopsError unless ``address`` is an absolute path."""
     if not os.path.isabs(address):
-        raise Pm2Error("%s %r is no absolute path. Nothing was changed." % (what, shown(address)))
+        raise NodeopsError("%s %r is no absolute path. Nothing was changed." % (what, shown(address)))
 
 
 def check_url(address: str) -> None:
-    """Raises Pm2Error for a URL that has no host, a bad port or unusual characters."""
+    """Raises NodeopsError for a URL that has no host, a bad port or unusual characters."""
     if not _readable_url(address):
-        raise Pm2Error("The address %s is not a usable URL. Nothing was changed." % shown(address))
+        raise NodeopsError("The address %s is not a usable URL. Nothing was changed." % shown(address))
 
 
 def check_repository(address: str) -> None:
-    """Raises Pm2Error unless ``address`` is a repository git may be sent to: https, http, ssh, git, file, a path."""
+    """Raises NodeopsError unless ``address`` is a repository git may be sent to: https, http, ssh, git,
+    file, a path."""
     if address.startswith("-"):
-        raise Pm2Error("The repository %r starts with a dash. Nothing was changed." % shown(address))
+        raise NodeopsError("The repository %r starts with a dash. Nothing was changed." % shown(address))
     if _CONTROL.search(address):
-        raise Pm2Error("The address of the repository has a control character in it. Nothing was changed.")
+        raise NodeopsError("The address of the repository has a control character in it. Nothing was changed.")
     scheme = scheme_of(address)
     if _HELPER.match(address) or (scheme and scheme not in GIT_SCHEMES):
-        raise Pm2Error(
+        raise NodeopsError(
             "The repository %s has a transport that is not allowed: use https, http, ssh, git, file or an absolute "
             "path. Nothing was changed." % (shown(address) if scheme else address.partition("::")[0] + "::...")
         )
     if _PASSWORD_WITHOUT_SCHEME.match(address):
-        raise Pm2Error(
+        raise NodeopsError(
             "The repository %s has a name and a password in it and no https:// before them: everybody on the host "
             "could see the password. Nothing was changed." % shown(address)
         )
@@ -150,16 +151,16 @@ def check_repository(address: str) -> None:
     elif scheme != "file":
         # What looks like a path behind a port may be a password, and git gets the address as an argument.
         if not _readable_url(address) or (re.match(r"[^/]*://[^@/]*:\d+/", address) and _LATE_AT.search(address)):
-            raise Pm2Error(
+            raise NodeopsError(
                 "The repository %s is not a usable URL. Nothing was changed. Write characters such as / and @ of a "
                 "password, and an @ in the path, as %%2F and %%40." % shown(address)
             )
         if urlsplit(address).query:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The repository %s has a query, which git has no use for. Nothing was changed." % shown(address)
             )
         if scheme != "https" and scheme != "http" and urlsplit(address).password:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The repository %s has a password in it, which %s cannot use and everybody on the host could see. Give "
                 "a key. Nothing was changed." % (shown(address), scheme)
             )
@@ -193,5 +194,5 @@ def join(parent: str, relative: str) -> str:
         elif not root and ":" in base:
             base, separator = base.rpartition(":")[0], ":"
         else:
-            raise Pm2Error("The submodule's address goes above the root of %s." % shown(parent))
+            raise NodeopsError("The submodule's address goes above the root of %s." % shown(parent))
     return base + separator + relative

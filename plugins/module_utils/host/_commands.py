@@ -22,7 +22,7 @@ from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Uni
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _aftermath, _process_group, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 
 Command = Union[str, Sequence[str]]
@@ -44,11 +44,11 @@ _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 def base_environment(path: Sequence[str], extra: Dict[str, str]) -> Dict[str, str]:
     """What a command gets: nothing of the shell or the job that runs this. ``extra`` comes on top.
 
-    ``path`` are directories for PATH, absolute, before the system's. Raises Pm2Error when one is not absolute.
+    ``path`` are directories for PATH, absolute, before the system's. Raises NodeopsError when one is not absolute.
     """
     for directory in path:
         if not os.path.isabs(directory) or os.pathsep in directory:
-            raise Pm2Error(
+            raise NodeopsError(
                 "%r cannot be a directory of PATH. Nothing was run. Give each as an absolute path of its own."
                 % directory
             )
@@ -66,27 +66,27 @@ def base_environment(path: Sequence[str], extra: Dict[str, str]) -> Dict[str, st
 
 
 def arguments(command: Command) -> List[str]:
-    """The argv of a command; a string is split as a shell would, and expanded by none. Raises Pm2Error."""
+    """The argv of a command; a string is split as a shell would, and expanded by none. Raises NodeopsError."""
     if isinstance(command, str):
         try:
             argv = shlex.split(command)
         except ValueError as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "A command cannot be split into words (%s). Nothing was run. Write it as a list." % error
             ) from None
     else:
         if not isinstance(command, (list, tuple)) or any(
             isinstance(word, bool) or not isinstance(word, (str, int, float)) for word in command
         ):
-            raise Pm2Error(
+            raise NodeopsError(
                 "A command is a %s, not a string or a list of words. Nothing was run. Write it as one of these."
                 % (type(command).__name__ if not isinstance(command, (list, tuple)) else "list with other things")
             )
         argv = [str(word) for word in command]
     if not argv or not argv[0]:
-        raise Pm2Error("A command is empty. Nothing was run. Remove it, or give a program and its arguments.")
+        raise NodeopsError("A command is empty. Nothing was run. Remove it, or give a program and its arguments.")
     if any("\0" in word for word in argv):
-        raise Pm2Error("A command has a NUL character. Nothing was run.")
+        raise NodeopsError("A command has a NUL character. Nothing was run.")
     return argv
 
 
@@ -104,7 +104,7 @@ def run(
     Each has a session of its own, no standard input and no shell. When it is over, in whatever way (a signal to this
     process too), the rest of its process group is ended, and its end awaited. What has moved to another session on its
     own lives on, and nobody waits for it. ``ends_with_us``: the group is ended too when this process is killed
-    (SIGKILL). Returns what ran and how long, in seconds. Raises Pm2Error with details command, rc, output.
+    (SIGKILL). Returns what ran and how long, in seconds. Raises NodeopsError with details command, rc, output.
     """
     argvs = [arguments(command) for command in commands]
     done = []
@@ -180,7 +180,7 @@ class _Run:
         self._is_cut = False
 
     def finish(self, timeout: float) -> bytes:
-        """Until it has ended well; the end of what it printed. Raises Pm2Error otherwise."""
+        """Until it has ended well; the end of what it printed. Raises NodeopsError otherwise."""
         with self._started() as process:
             is_over = self._read(process, timeout)
             if not is_over:
@@ -281,7 +281,7 @@ class _Run:
                 _process_group.await_end(process.pid)
         return cast(int, process.returncode)
 
-    def _failure(self, reason: str, status: Optional[int]) -> Pm2Error:
+    def _failure(self, reason: str, status: Optional[int]) -> NodeopsError:
         lines = self._last_lines()
         hint = ""
         if re.search("ENOSPC|[Nn]o space left on device|EDQUOT|[Dd]isk quota exceeded", "\n".join(lines)):
@@ -289,7 +289,7 @@ class _Run:
         elif lines:
             hint = " Its last lines: " + " | ".join(line.strip() for line in lines[-3:])
         command = shown(self._argv, self._redactor)
-        return Pm2Error(
+        return NodeopsError(
             "%s%s failed: %s: %s.%s" % (self._what[:1].upper(), self._what[1:], command, reason, hint),
             {"command": command, "rc": status, "output": lines},
         )

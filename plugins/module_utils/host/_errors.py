@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Dict, Optional
 
 
-class Pm2Error(Exception):
+class NodeopsError(Exception):
     """Something is wrong in a way the user can act on.
 
     The message says what is wrong, with what value, what was not done and what to do next. It holds no secret.

@@ -15,7 +15,7 @@ import os
 import time
 from typing import Callable, Iterator, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 STATE_DIRECTORY = "nodeops"
 
@@ -115,13 +115,13 @@ def lock_file(path: str, what: str, timeout: float) -> Iterator[None]:
     """Hold ``path`` (flock), waiting up to ``timeout`` seconds; it and its directory are made where they are missing.
 
     The kernel frees the lock when its holder dies, so it cannot go stale. ``what`` says in the error what could not
-    be done. Raises Pm2Error naming the holder when the wait was in vain.
+    be done. Raises NodeopsError naming the holder when the wait was in vain.
     """
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise Pm2Error("%s: its lock %s cannot be made: %s." % (what, path, error.strerror)) from error
+        raise NodeopsError("%s: its lock %s cannot be made: %s." % (what, path, error.strerror)) from error
     try:
         _wait_for(handle, path, what, timeout)
         with contextlib.suppress(OSError):  # only for who waits in vain
@@ -142,7 +142,7 @@ def _wait_for(handle: int, path: str, what: str, timeout: float) -> None:
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 holder = os.pread(handle, 200, 0).decode("utf-8", "replace") or "an unknown process"
-                raise Pm2Error(
+                raise NodeopsError(
                     "%s: another run holds %s (%s) and did not finish within %g s. Nothing was changed. "
                     "Wait for it to end, then run again." % (what, path, holder, timeout)
                 ) from None

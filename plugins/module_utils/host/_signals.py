@@ -14,12 +14,12 @@ import threading
 from types import FrameType
 from typing import Any, Dict, Iterator, List, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
-class Interrupted(Pm2Error):
+class Interrupted(NodeopsError):
     """The run was asked to end: it puts everything back first."""
 
 

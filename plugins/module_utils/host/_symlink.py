@@ -13,7 +13,7 @@ import os
 from typing import NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 
 class Switch(NamedTuple):
@@ -25,20 +25,20 @@ class Switch(NamedTuple):
 
 
 def target(path: str) -> Optional[str]:
-    """What the link says, None where there is nothing. Raises Pm2Error where there is something else."""
+    """What the link says, None where there is nothing. Raises NodeopsError where there is something else."""
     try:
         return os.readlink(path)
     except FileNotFoundError:
         return None
     except OSError:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s is not a symbolic link, so it was not made by this collection. Nothing was changed. Move it away, or "
             "choose another root." % path
         ) from None
 
 
 def apply(switch: Switch) -> None:
-    """Let the link lead to what it is to lead to. Raises Pm2Error, with the link as it was."""
+    """Let the link lead to what it is to lead to. Raises NodeopsError, with the link as it was."""
     _set(switch.path, switch.after)
 
 
@@ -65,4 +65,4 @@ def _set(path: str, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise Pm2Error("%s could not be switched to %s: %s." % (path, text, _files.why(error))) from error
+        raise NodeopsError("%s could not be switched to %s: %s." % (path, text, _files.why(error))) from error

@@ -14,7 +14,7 @@ import pwd
 import stat
 from typing import Iterator, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 _MOST_LINKS = 40
 """The kernel's own limit (path_resolution(7))."""
@@ -23,38 +23,38 @@ _MOST_LINKS = 40
 def check_way(path: str, what: str) -> None:
     """Check each directory and link on the way to ``path``, which itself may be missing. ``what``: "The backup store".
 
-    Raises Pm2Error when one belongs to another user than root and this one, or is writable for others (a sticky one,
-    such as /tmp, may be: there nobody can replace what is ours).
+    Raises NodeopsError when one belongs to another user than root and this one, or is writable for others (a sticky
+    one, such as /tmp, may be: there nobody can replace what is ours).
     """
     if not os.path.isabs(path) or os.path.normpath(path) != path.rstrip("/"):
-        raise Pm2Error(
+        raise NodeopsError(
             "%s is given as %r. Nothing was changed. Give an absolute path without '..', '.' and '//'." % (what, path)
         )
     try:
         for place, found in _on_the_way(path):
             problem = _problem(found)
             if problem:
-                raise Pm2Error(
+                raise NodeopsError(
                     "%s %s is not safe: %s %s. Nothing was changed. Choose a place whose directories belong to root or "
                     "to %s, and that others cannot write to; or run as the user it belongs to (become_user)."
                     % (what, path, place, problem, name_of(os.geteuid()))
                 )
     except OSError as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s %s cannot be used by %s: %s: %s. Nothing was changed."
             % (what, path, name_of(os.geteuid()), error.filename or path, error.strerror)
         ) from error
 
 
 def check_secret(path: str, option: str) -> None:
-    """Check a file that holds a secret. Raises Pm2Error when there is none, or others may read or replace it."""
+    """Check a file that holds a secret. Raises NodeopsError when there is none, or others may read or replace it."""
     check_way(path, option)
     try:
         found = os.stat(path)
     except OSError as error:
-        raise Pm2Error("%s %s: %s. Nothing was changed." % (option, path, error.strerror)) from error
+        raise NodeopsError("%s %s: %s. Nothing was changed." % (option, path, error.strerror)) from error
     if is_foreign(found) or stat.S_IMODE(found.st_mode) & 0o077 or not stat.S_ISREG(found.st_mode):
-        raise Pm2Error(
+        raise NodeopsError(
             "%s %s has to be a file of root or of %s with mode 0600 (it is %04o). Nothing was changed."
             % (option, path, name_of(os.geteuid()), stat.S_IMODE(found.st_mode))
         )

@@ -14,7 +14,7 @@ import re
 from typing import Any, Dict, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._kinds import KINDS
 
 FORMAT = 1
@@ -52,9 +52,9 @@ class Config(NamedTuple):
     jobs: Dict[str, Job]
 
     def job(self, name: str) -> Job:
-        """Raises Pm2Error when this environment has no such job."""
+        """Raises NodeopsError when this environment has no such job."""
         if name not in self.jobs:
-            raise Pm2Error(
+            raise NodeopsError(
                 "There is no job %r of %s. There are: %s. Nothing was done."
                 % (name, self.name, ", ".join(sorted(self.jobs)) or "none")
             )
@@ -62,18 +62,18 @@ class Config(NamedTuple):
 
 
 def read(path: str) -> Config:
-    """The installed configuration. Raises Pm2Error when it cannot be read."""
+    """The installed configuration. Raises NodeopsError when it cannot be read."""
     try:
         with open(path, encoding="utf-8") as stream:
             document = json.load(stream)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no JSON"
-        raise Pm2Error(
+        raise NodeopsError(
             "The job's configuration %s cannot be read: %s. Nothing was done. Install the job again: run the playbook "
             "nodeops.pm2.backup." % (path, why)
         ) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise Pm2Error(
+        raise NodeopsError(
             "The job's configuration %s is not of this version. Nothing was done. Install the job again: run the "
             "playbook nodeops.pm2.backup." % path
         )
@@ -81,7 +81,7 @@ def read(path: str) -> Config:
 
 
 def parse(document: Dict[str, Any]) -> Config:
-    """Check what does not depend on a step. Raises Pm2Error naming the value that is wrong; no URL is shown."""
+    """Check what does not depend on a step. Raises NodeopsError naming the value that is wrong; no URL is shown."""
     name = document["name"]
     if not _NAME.match(name):
         raise _wrong("name", name, "letters, digits, '.', '_' and '-', at most 64")
@@ -120,12 +120,12 @@ def _ping_url(job: Dict[str, Any]) -> Optional[str]:
     except ValueError:
         good = False
     if not good:
-        raise Pm2Error(
+        raise NodeopsError(
             "ping_url of the job %s is not a URL that begins with http:// or https:// (it is not shown: it may be a "
             "secret). Nothing was changed." % job["name"]
         )
     return str(url)
 
 
-def _wrong(option: str, value: Any, needed: str) -> Pm2Error:
-    return Pm2Error("%s must be %s, not %r. Nothing was changed." % (option, needed, value))
+def _wrong(option: str, value: Any, needed: str) -> NodeopsError:
+    return NodeopsError("%s must be %s, not %r. Nothing was changed." % (option, needed, value))

@@ -25,7 +25,7 @@ import sys
 from typing import Any, Dict, Iterator, List, NamedTuple, Set
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _trusted_path
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _metrics, _run
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._config import Config
 
@@ -56,7 +56,7 @@ class Installed(NamedTuple):
 
 
 def install(document: Dict[str, Any], check_mode: bool) -> Installed:
-    """Install what ``document`` (see _config) says. Raises Pm2Error, with nothing changed."""
+    """Install what ``document`` (see _config) says. Raises NodeopsError, with nothing changed."""
     config = _config.parse(document)
     path = config.directory
     _check(config)
@@ -79,7 +79,7 @@ def install(document: Dict[str, Any], check_mode: bool) -> Installed:
                 _switch(path, version)
                 _clean(path, version, former)
         except OSError as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The job in %s cannot be installed: %s: %s. What was installed before is as it was."
                 % (path, error.filename or path, _files.why(error))
             ) from error
@@ -102,7 +102,9 @@ def remove(document: Dict[str, Any], check_mode: bool) -> bool:
                 if config.metrics_dir:
                     _metrics.remove(config.metrics_dir, config.name, job)
         except OSError as error:
-            raise Pm2Error("The job in %s cannot be removed: %s." % (config.directory, _files.why(error))) from error
+            raise NodeopsError(
+                "The job in %s cannot be removed: %s." % (config.directory, _files.why(error))
+            ) from error
     return there
 
 
@@ -124,7 +126,7 @@ def _source(name: str) -> str:
     loader: Any = spec.loader if spec else None
     source = loader.get_source(name) if loader is not None else None
     if source is None:
-        raise Pm2Error("The code of %s is not there. Nothing was changed. Install the collection again." % name)
+        raise NodeopsError("The code of %s is not there. Nothing was changed. Install the collection again." % name)
     return str(source)
 
 
@@ -163,7 +165,7 @@ def _check(config: Config) -> None:
     path = config.directory
     for what, value in (("path", path), ("The Python interpreter", sys.executable)):
         if not _PLAIN.match(value):
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s must consist of letters, digits and /._+@:- for the line that a scheduler runs, not %r. "
                 "Nothing was changed." % (what, value)
             )
@@ -172,18 +174,20 @@ def _check(config: Config) -> None:
     for what, place in (("directory of the job", path), ("log of the job", config.log)):
         for dest in {str(step.params.get("dest") or "") for job in config.jobs.values() for step in job.steps} - {""}:
             if os.path.commonpath([os.path.realpath(place), os.path.realpath(dest)]) == os.path.realpath(dest):
-                raise Pm2Error(
+                raise NodeopsError(
                     "The %s, %s, is in the backup store %s. Nothing was changed. A store holds backups only: give the "
                     "job a place beside it." % (what, place, dest)
                 )
     directory = config.metrics_dir
     if directory and not (os.path.isdir(directory) and os.access(directory, os.W_OK | os.X_OK)):
-        raise Pm2Error(
+        raise NodeopsError(
             "metrics_dir %s is not a directory that %s may write to. Nothing was changed. Make it, or leave it out."
             % (directory, _trusted_path.name_of(os.geteuid()))
         )
     if os.path.dirname(config.log) != path and not os.path.isdir(os.path.dirname(config.log)):
-        raise Pm2Error("The directory of the log %s does not exist. Nothing was changed. Make it first." % config.log)
+        raise NodeopsError(
+            "The directory of the log %s does not exist. Nothing was changed. Make it first." % config.log
+        )
 
 
 @contextlib.contextmanager
@@ -263,7 +267,7 @@ def _forget_metrics(path: str, config: Config) -> None:
     """Those that the job so far has left elsewhere or under another name: they would stand there as if it still ran."""
     try:
         former = _config.read(os.path.join(path, "current", "config.json"))
-    except Pm2Error:  # there is none
+    except NodeopsError:  # there is none
         return
     if former.metrics_dir and (former.metrics_dir, former.name) != (config.metrics_dir, config.name):
         for job in _config.JOBS:

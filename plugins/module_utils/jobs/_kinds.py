@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 KINDS = ("pm2_dump_backup", "pg_backup", "pg_restore", "pm2_recover", "offsite")
 
 
 def library(kind: str) -> Any:
     """The file behind ``kind``. It has ``ARGUMENTS`` (a module's argument specification) and
-    ``run(params, check_mode, warn) -> result``, which raises Pm2Error.
+    ``run(params, check_mode, warn) -> result``, which raises NodeopsError.
 
     Imported when it is needed, one by one, and by name: Ansible looks for imports to know what a module needs.
     """
@@ -41,7 +41,7 @@ def library(kind: str) -> Any:
         from ansible_collections.nodeops.pm2.plugins.module_utils.store import _offsite
 
         return _offsite
-    raise Pm2Error("A step is called %r. There are: %s. Nothing was done." % (kind, ", ".join(KINDS)))
+    raise NodeopsError("A step is called %r. There are: %s. Nothing was done." % (kind, ", ".join(KINDS)))
 
 
 def arguments(kind: str) -> Dict[str, Dict[str, Any]]:

@@ -18,7 +18,7 @@ import traceback
 from typing import Any, Callable, Dict, List, NamedTuple, Sequence, TextIO
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _kinds
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._config import Config, Job, Step
@@ -105,7 +105,7 @@ def _attempt(step: Step, patience: float, check_mode: bool, warn: Callable[[str]
                 )
             except _signals.Interrupted as error:
                 return Outcome(step.module, True, True, str(error), time.monotonic() - begun, {})
-            except Pm2Error as error:
+            except NodeopsError as error:
                 message, details = str(error), error.details
                 ended = _is_told_to_end()
             except Exception as error:
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str]) -> int:
         config = _config.read(words[0])
         job = config.job(words[1])
         outcomes = perform(config, job, False, warn)
-    except (Pm2Error, OSError) as error:
+    except (NodeopsError, OSError) as error:
         _tell(sys.stderr, "%s: %s" % (words[1], error))
         return UNUSABLE
     code = code_of(job, outcomes)

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Pattern, Seq
 from urllib.parse import unquote, urlsplit
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _sockets
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 
 HANDOVER = 0.25  # seconds a connection may take to be accepted, and a daemon to hand it to a worker
@@ -71,14 +71,14 @@ class Ready(NamedTuple):
 
 
 def parse(ready: Dict[str, Any]) -> Ready:
-    """The module's ``ready`` option, validated. Raises Pm2Error naming the value that is wrong."""
+    """The module's ``ready`` option, validated. Raises NodeopsError naming the value that is wrong."""
     for name in ("timeout", "min_uptime"):
         if not 0 <= ready[name] < float("inf"):
-            raise Pm2Error(
+            raise NodeopsError(
                 "ready.%s must be a number of seconds >= 0, not %r. Nothing was changed." % (name, ready[name])
             )
     if ready["min_uptime"] > ready["timeout"]:
-        raise Pm2Error(
+        raise NodeopsError(
             "ready.min_uptime (%g s) is longer than ready.timeout (%g s): no process could pass. Nothing was changed."
             % (ready["min_uptime"], ready["timeout"])
         )
@@ -89,15 +89,17 @@ def parse(ready: Dict[str, Any]) -> Ready:
         try:
             patterns.append(re.compile(text))
         except re.error as error:
-            raise Pm2Error("ready.log %r is no regular expression: %s. Nothing was changed." % (text, error)) from error
+            raise NodeopsError(
+                "ready.log %r is no regular expression: %s. Nothing was changed." % (text, error)
+            ) from error
     return Ready(ready["timeout"], ready["min_uptime"], connections, patterns)
 
 
 def parse_of_files(ready: Dict[str, Any]) -> Ready:
-    """The same for a release without processes. Raises Pm2Error also for a check that only a process can pass."""
+    """The same for a release without processes. Raises NodeopsError also for a check that only a process can pass."""
     parsed = parse(ready)
     if parsed.log:
-        raise Pm2Error(
+        raise NodeopsError(
             "ready has a log, and a release without processes writes none. Nothing was changed. Use http or tcp."
         )
     return parsed
@@ -126,16 +128,16 @@ def _is_url(url: str) -> bool:
 def _http_check(item: Dict[str, Any]) -> HttpCheck:
     url = item["url"]
     if not _is_url(url):
-        raise Pm2Error(
+        raise NodeopsError(
             "ready.http url %r is no http(s) URL (in ASCII, with / and @ of a password as %%2F and %%40). Nothing was "
             "changed." % _address.shown(url)
         )
     status = tuple(item.get("status") or (200,))
     if not all(100 <= code <= 599 for code in status):
-        raise Pm2Error("ready.http status %r: a status is 100 to 599. Nothing was changed." % (list(status),))
+        raise NodeopsError("ready.http status %r: a status is 100 to 599. Nothing was changed." % (list(status),))
     timeout = item.get("timeout", 5.0)
     if not 0 < timeout < float("inf"):
-        raise Pm2Error("ready.http timeout must be a number of seconds > 0, not %r. Nothing was changed." % timeout)
+        raise NodeopsError("ready.http timeout must be a number of seconds > 0, not %r. Nothing was changed." % timeout)
     return HttpCheck(
         url,
         status,
@@ -147,13 +149,13 @@ def _http_check(item: Dict[str, Any]) -> HttpCheck:
 
 
 def _headers(given: Dict[str, Any]) -> Dict[str, str]:
-    """Raises Pm2Error for what cannot be sent; it names the header and not its value."""
+    """Raises NodeopsError for what cannot be sent; it names the header and not its value."""
     headers = {str(key): str(value) for key, value in given.items()}
     for name, value in headers.items():
         if not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", name):
-            raise Pm2Error("ready.http headers: %r is no name of a header. Nothing was changed." % name)
+            raise NodeopsError("ready.http headers: %r is no name of a header. Nothing was changed." % name)
         if not all(char == "\t" or (32 <= ord(char) < 256 and ord(char) != 127) for char in value):
-            raise Pm2Error(
+            raise NodeopsError(
                 "ready.http headers: the value of %s has a character that no header may have. Nothing was changed."
                 % name
             )
@@ -166,14 +168,14 @@ def _compile_expectation(expression: Optional[str]) -> Any:
     try:
         import jmespath
     except ImportError:
-        raise Pm2Error(
+        raise NodeopsError(
             "ready.http expect %r needs the Python package jmespath on the target (Debian: python3-jmespath). Nothing "
             "was changed." % expression
         ) from None
     try:
         return jmespath.compile(expression)
     except Exception as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "ready.http expect %r is no JMESPath expression: %s. Nothing was changed." % (expression, error)
         ) from error
 
@@ -182,7 +184,7 @@ def _tcp_check(item: Any) -> TcpCheck:
     host, _colon, port = str(item).rpartition(":")
     if not port.isdigit() or not 0 < int(port) < 65536 or "/" in host or "@" in host:
         shown = _address.shown(item) if isinstance(item, str) else item
-        raise Pm2Error("ready.tcp %r is neither a port nor host:port. Nothing was changed." % (shown,))
+        raise NodeopsError("ready.tcp %r is neither a port nor host:port. Nothing was changed." % (shown,))
     return TcpCheck(host.strip("[]") or "127.0.0.1", int(port))
 
 

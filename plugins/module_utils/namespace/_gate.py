@@ -12,7 +12,7 @@ import os
 import time
 from typing import Callable, Dict, Iterable, List, Optional, Set
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._handover import Takeover
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._plan import Defined
@@ -66,7 +66,7 @@ class Candidate:
             return ""
 
 
-class GateFailure(Pm2Error):
+class GateFailure(NodeopsError):
     """The new processes have not proven themselves; ``candidate`` is the one that failed, where it is one."""
 
     def __init__(self, message: str, candidate: Optional[Candidate] = None) -> None:

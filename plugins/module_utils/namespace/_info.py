@@ -14,7 +14,7 @@ import time
 from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import process_result
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import Daemon
@@ -72,7 +72,7 @@ def _processes(daemon: Daemon) -> List[Process]:
 def _installed(executable: Optional[str]) -> Optional[_daemon.Version]:
     try:
         return _daemon.find_executable(executable).version
-    except Pm2Error:
+    except NodeopsError:
         return None
 
 

@@ -14,7 +14,7 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 TRYING = "trying"  # candidates may exist, the old are to be kept: undo
 COMMITTED = "committed"  # the new have proven themselves: finish retiring the old
@@ -45,7 +45,7 @@ def _path(pm2_home: str, namespace: str) -> str:
 
 
 def read(pm2_home: str, namespace: str) -> Optional[Journal]:
-    """The journal a killed run left, or None. Raises Pm2Error when it is there and unreadable."""
+    """The journal a killed run left, or None. Raises NodeopsError when it is there and unreadable."""
     path = _path(pm2_home, namespace)
     try:
         with open(path, encoding="utf-8") as stream:
@@ -53,19 +53,19 @@ def read(pm2_home: str, namespace: str) -> Optional[Journal]:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "The journal %s of an interrupted run cannot be read (%s). Nothing was changed. Compare the namespace's "
             "processes by hand (nodeops.pm2.pm2_info), then remove the file." % (path, error)
         ) from error
 
 
 def write(pm2_home: str, namespace: str, journal: Journal) -> None:
-    """Make ``journal`` durable before anything it announces is done. Raises Pm2Error when it cannot."""
+    """Make ``journal`` durable before anything it announces is done. Raises NodeopsError when it cannot."""
     path = _path(pm2_home, namespace)
     try:
         _files.write_atomically(path, json.dumps(journal._asdict()).encode())
     except OSError as error:
-        raise Pm2Error("The journal %s could not be written: %s." % (path, _files.why(error))) from error
+        raise NodeopsError("The journal %s could not be written: %s." % (path, _files.why(error))) from error
 
 
 def remove(pm2_home: str, namespace: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _plan, _resurrect, _transaction
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _bus, _daemon, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
@@ -68,7 +68,7 @@ class Pause:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """No other run changes the namespace meanwhile. Raises Pm2Error when one does, after a while."""
+        """No other run changes the namespace meanwhile. Raises NodeopsError when one does, after a while."""
         try:
             self._hold()
             yield
@@ -103,17 +103,18 @@ class Pause:
 
     @staticmethod
     def check(processes: Sequence[Stopped], timeout: float) -> None:
-        """Raises Pm2Error when one may take longer than ``timeout`` seconds to stop."""
+        """Raises NodeopsError when one may take longer than ``timeout`` seconds to stop."""
         for process in processes:
             seconds = _milliseconds(process.entry.get("kill_timeout")) / 1000
             if seconds > timeout:
-                raise Pm2Error(
+                raise NodeopsError(
                     "%s has %g s to stop (its kill_timeout), stop_timeout is %g s. Nothing was changed. Raise "
                     "stop_timeout: the service is down for so long." % (process.name, seconds, timeout)
                 )
 
     def check_room(self) -> None:
-        """Raises Pm2Error when PM2_HOME has no room: starting something would end the daemon, with all that it runs."""
+        """Raises NodeopsError when PM2_HOME has no room: starting something would end the daemon, with all
+        that it runs."""
         if not self._name or not self.has_home:
             return
         path = _files.state_path(self._home, "room")
@@ -122,7 +123,7 @@ class Pause:
             _files.write_atomically(path, bytes(_ROOM))
             os.unlink(path)
         except OSError as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "pm2_home %s cannot be written to: %s. Nothing was stopped." % (self._home, _files.why(error))
             ) from error
 
@@ -149,7 +150,7 @@ class Pause:
         try:
             daemon = _daemon.find_unless_deaf(self._home) if self._name else None
             live = [process for process in map(Process, daemon.read() if daemon else []) if not process.is_module]
-        except Pm2Error:  # it is just starting, or whoever needs it will say what is wrong
+        except NodeopsError:  # it is just starting, or whoever needs it will say what is wrong
             return False
         found = {(process.name, process.instance) for process in live if process.namespace == self._name}
         if all((process.name, process.instance) in found for process in processes):
@@ -176,7 +177,7 @@ class Pause:
         found = self._present(namespace, processes) if namespace else {}
         lost = sorted({process.name for process in processes if process.identity not in found})
         if lost:
-            raise Pm2Error("%s of namespace %s could not be started again." % (", ".join(lost), self._name))
+            raise NodeopsError("%s of namespace %s could not be started again." % (", ".join(lost), self._name))
         return [Watched(p.identity, p.name, p.restart_time) for p in found.values()]
 
     def _bring(self, missing: Sequence[Stopped]) -> None:
@@ -204,7 +205,7 @@ class Pause:
 
         def read() -> List[Process]:
             if known:
-                with contextlib.suppress(Pm2Error):
+                with contextlib.suppress(NodeopsError):
                     return known[0].read()
                 known.clear()
             namespace = self._namespace()
@@ -230,7 +231,7 @@ class Pause:
         return found
 
     def _namespace(self) -> Optional[_transaction.Namespace]:
-        """None where no daemon runs. Raises Pm2Error for one that does not answer."""
+        """None where no daemon runs. Raises NodeopsError for one that does not answer."""
         if not self._name:
             return None
         daemon = _daemon.find_unless_deaf(self._home)

@@ -20,7 +20,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._context import Context
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _symlink
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _gate, _journal, _plan, _transaction
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import (
@@ -65,7 +65,7 @@ class Options(NamedTuple):
     saved: Optional[List[_dump.Entry]] = None
     """Entries of a dump, instead of apps or ecosystem."""
     check_apps: Optional[Callable[[Sequence[App]], None]] = None
-    """Raises Pm2Error for apps that the caller does not want, wherever they are defined."""
+    """Raises NodeopsError for apps that the caller does not want, wherever they are defined."""
     revert: Optional[Callable[[], None]] = None
     """Puts back what the caller has changed for the new processes; called before old ones are started again."""
 
@@ -84,10 +84,10 @@ class Manager:
         """In check mode: no process that is as defined has restarted so lately that it may be in a crash loop."""
 
     def run(self) -> Dict[str, Any]:
-        """The module's result. Raises Pm2Error, its text without secrets, when everything is as it was."""
+        """The module's result. Raises NodeopsError, its text without secrets, when everything is as it was."""
         try:
             return self._run()
-        except Pm2Error as error:
+        except NodeopsError as error:
             raise self._explained(error) from error
 
     def _run(self) -> Dict[str, Any]:
@@ -199,19 +199,19 @@ class Manager:
         definitions = self._definitions(context)
         if options.state in UP:
             if options.prune and options.names:
-                raise Pm2Error(
+                raise NodeopsError(
                     "prune and names exclude each other: prune needs the whole definition. Nothing was changed."
                 )
             if definitions is None:
                 if options.state == "started" or options.prune:
-                    raise Pm2Error(
+                    raise NodeopsError(
                         "state %s%s needs apps or ecosystem. Nothing was changed."
                         % (options.state, " with prune" if options.prune else "")
                     )
                 return []
             return self._build(definitions, context)
         if options.prune:
-            raise Pm2Error(
+            raise NodeopsError(
                 "prune goes with state started, restarted or reloaded, not %s. Nothing was changed." % options.state
             )
         return []
@@ -230,7 +230,7 @@ class Manager:
             if isinstance(definition, dict) and isinstance(definition.get("env"), dict):
                 self._redactor.add_environment(definition["env"])
         if not definitions:
-            raise Pm2Error(
+            raise NodeopsError(
                 "No app is defined. Nothing was changed. To remove all processes of a namespace use state: absent."
             )
         return definitions
@@ -249,7 +249,7 @@ class Manager:
             return apps
         unknown = sorted(set(names) - {app.name for app in apps})
         if unknown:
-            raise Pm2Error(
+            raise NodeopsError(
                 "names: %s is not defined (defined: %s). Nothing was changed."
                 % (", ".join(unknown), ", ".join(app.name for app in apps))
             )
@@ -288,7 +288,7 @@ class Manager:
         names = self._options.names
         missing = sorted(set(names or []) - set(groups))
         if missing:
-            raise Pm2Error(
+            raise NodeopsError(
                 "names: there is no process %s in namespace %s (there: %s). Nothing was changed."
                 % (", ".join(missing), self._options.namespace, ", ".join(groups) or "none")
             )
@@ -304,7 +304,7 @@ class Manager:
         if self._options.apps is not None:
             chosen = {app_name(definition) for definition in self._options.apps}
         elif self._options.ecosystem:
-            raise Pm2Error(
+            raise NodeopsError(
                 "ecosystem does not go with state %s. Nothing was changed. Give names, or neither for the whole "
                 "namespace." % self._options.state
             )
@@ -321,7 +321,7 @@ class Manager:
         for app in wanted:
             other = foreign.get(app.name)
             if other and app.config.get("watch"):
-                raise Pm2Error(
+                raise NodeopsError(
                     "App %s is to be watched, and namespace %s has an app of the same name: PM2's watcher restarts by "
                     "name, so a changed file here would restart it there. Nothing was changed. Set watch: false or "
                     "rename one." % (app.name, other.namespace)
@@ -344,7 +344,7 @@ class Manager:
     def _check_affected(self, plan: _plan.Plan) -> None:
         limit = self._options.max_affected
         if limit is not None and plan.affected > limit:
-            raise Pm2Error(
+            raise NodeopsError(
                 "%d processes of namespace %s would be changed, max_affected is %d. Nothing was changed. Look at "
                 "actions, and raise max_affected if that is right." % (plan.affected, self._options.namespace, limit),
                 {"actions": plan.actions},
@@ -395,7 +395,7 @@ class Manager:
                 "Use state absent to keep it down." % process.name
             )
 
-    def _explained(self, error: Pm2Error) -> Pm2Error:
+    def _explained(self, error: NodeopsError) -> NodeopsError:
         details = dict(error.details)
         if "rpc_error" in details:
             details["rpc_error"] = self._redactor.text(details["rpc_error"])
@@ -409,7 +409,7 @@ class Manager:
             )
         if details.get("error_log"):
             message += " The end of its error log is in error_log."
-        return Pm2Error(message, details)
+        return NodeopsError(message, details)
 
 
 def _restarted(plan: _plan.Plan) -> List[Process]:

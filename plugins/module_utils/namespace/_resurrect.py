@@ -33,7 +33,7 @@ def bring(
 
     A daemon is started where there is none. ``prune``: processes of the namespace without an entry go. ``again``: also
     those are renewed that are as their entries say. ``revert`` puts back what was changed for the new processes; it is
-    called before old ones are started again. Raises Pm2Error when everything is as it was.
+    called before old ones are started again. Raises NodeopsError when everything is as it was.
     """
     wanted: Optional[List[_dump.Entry]] = entries
     state = "reloaded" if again else "started"

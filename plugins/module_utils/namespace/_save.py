@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _journal, _transaction
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import LOCK_TIMEOUT
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump
@@ -21,13 +21,13 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Pr
 
 
 def save(given_home: Optional[str], namespace: str, check_mode: bool) -> Dict[str, Any]:
-    """The module's result. Raises Pm2Error, nothing written, without a daemon: its empty list would be saved."""
+    """The module's result. Raises NodeopsError, nothing written, without a daemon: its empty list would be saved."""
     pm2_home = given_home or _daemon.default_home()
     check_namespace(namespace)
     _daemon.check_home(pm2_home)
     daemon = _daemon.find_unless_deaf(pm2_home)
     if daemon is None:
-        raise Pm2Error(
+        raise NodeopsError(
             "No PM2 daemon runs in %s. Nothing was saved: what a resurrect would bring back stays as it is." % pm2_home
         )
     before = _dump.of_namespace(_dump.read(pm2_home).entries, namespace)

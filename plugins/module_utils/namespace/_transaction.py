@@ -19,7 +19,7 @@ import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals, _sockets, _symlink
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _gate, _handover, _journal, _plan
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._checks import Check, Ready
@@ -166,7 +166,7 @@ class Namespace:
                 return
             now = time.monotonic()
             if now > start + timeout:
-                raise Pm2Error("%s did not start again within %g s" % (down[0].name, timeout))
+                raise NodeopsError("%s did not start again within %g s" % (down[0].name, timeout))
             for process in down:
                 last = asked.get(process.identity)
                 if last is None or (process.status == "stopped" and now > last + RESTART_PAUSE):
@@ -252,7 +252,7 @@ class Transaction:
         self._kept = [process for app in plan.apps for process in app.keep]
 
     def run(self) -> bool:
-        """Do it. Return whether the dump was written. Raises Pm2Error when everything was put back."""
+        """Do it. Return whether the dump was written. Raises NodeopsError when everything was put back."""
         try:
             return self._run()
         finally:
@@ -328,11 +328,11 @@ class Transaction:
     def _withdraw(self) -> None:
         """Not committed after all: a run killed while it puts back must not be finished by the next one."""
         if self._switch:
-            with contextlib.suppress(Pm2Error, OSError):
+            with contextlib.suppress(NodeopsError, OSError):
                 _symlink.revert(self._switch)
         try:
             self._write_journal(_journal.TRYING)
-        except Pm2Error:  # the disk is full: better no journal than one that says committed
+        except NodeopsError:  # the disk is full: better no journal than one that says committed
             _journal.remove(self._home, self._namespace.name)
 
     def _start(self, plan: _plan.AppPlan) -> None:
@@ -391,7 +391,7 @@ class Transaction:
     def _put_back(self, error: BaseException) -> None:
         """Undo, and tell in ``error`` whether that worked and what the failed process said last."""
         _signals.hold()  # an undo that is broken off leaves nothing that serves
-        if isinstance(error, Pm2Error):
+        if isinstance(error, NodeopsError):
             error.details.update(self._evidence(error))
         try:
             self._await_starts()
@@ -399,11 +399,11 @@ class Transaction:
                 self._revert()
             undo(self._namespace, self._id, self._stopped)
             _journal.remove(self._home, self._namespace.name)
-        except (Pm2Error, OSError) as second:
-            if isinstance(error, Pm2Error):
+        except (NodeopsError, OSError) as second:
+            if isinstance(error, NodeopsError):
                 error.details.update(rolled_back=False, rollback_error=self._redactor.text(str(second)))
             return
-        if isinstance(error, Pm2Error):
+        if isinstance(error, NodeopsError):
             error.details["rolled_back"] = True
 
     def _await_starts(self) -> None:
@@ -417,7 +417,7 @@ class Transaction:
                 return
             time.sleep(QUIET_PAUSE)
 
-    def _evidence(self, error: Pm2Error) -> Dict[str, Any]:
+    def _evidence(self, error: NodeopsError) -> Dict[str, Any]:
         candidate = error.candidate if isinstance(error, GateFailure) else None
         if candidate is None:
             return {}
@@ -434,11 +434,11 @@ def after_commit() -> Iterator[None]:
     """What fails within does not undo the change, and says so: in words, and as the detail ``committed``."""
     try:
         yield
-    except (Pm2Error, OSError) as error:
-        raise Pm2Error(
+    except (NodeopsError, OSError) as error:
+        raise NodeopsError(
             "%s. The change was made; old processes may be left. Run again: the next run removes them."
             % str(error).rstrip("."),
-            dict(error.details if isinstance(error, Pm2Error) else {}, committed=True),
+            dict(error.details if isinstance(error, NodeopsError) else {}, committed=True),
         ) from error
 
 
@@ -540,7 +540,7 @@ def make_directories(directories: Iterable[str]) -> None:
         try:
             os.makedirs(directory, exist_ok=True)
         except OSError as error:
-            raise Pm2Error("The log directory %s cannot be made: %s" % (directory, error.strerror)) from error
+            raise NodeopsError("The log directory %s cannot be made: %s" % (directory, error.strerror)) from error
 
 
 def _file_sizes(directories: Iterable[str]) -> Dict[str, int]:

@@ -21,13 +21,13 @@ import struct
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 _LENGTH = struct.Struct(">I")
 _UCRED = struct.Struct("3i")
 
 
-class AxonError(Pm2Error):
+class AxonError(NodeopsError):
     """The daemon cannot be talked to: refused, gone in the middle, or no axon peer."""
 
 

@@ -26,7 +26,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._axon import AxonError, Client, RpcTimeout
 
 KNOWN_MAJORS = (5, 6, 7)
@@ -58,14 +58,14 @@ def default_home() -> str:
 
 
 def check_home(home: str) -> None:
-    """Refuse a PM2_HOME that is not ours. Raises Pm2Error; changes nothing.
+    """Refuse a PM2_HOME that is not ours. Raises NodeopsError; changes nothing.
 
     Root is refused too: a pm2 of root leaves root-owned sockets in a user's home and locks the user out.
     """
     if not os.path.isabs(home):
-        raise Pm2Error("pm2_home must be an absolute path, not %r. Nothing was changed." % home)
+        raise NodeopsError("pm2_home must be an absolute path, not %r. Nothing was changed." % home)
     if len(os.fsencode(home)) + len("/rpc.sock") > SOCKET_PATH_LIMIT:
-        raise Pm2Error(
+        raise NodeopsError(
             "pm2_home %s is too long: the path of its socket may have %d bytes (unix(7)). Nothing was changed."
             % (home, SOCKET_PATH_LIMIT)
         )
@@ -74,11 +74,11 @@ def check_home(home: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise Pm2Error("pm2_home %s cannot be read: %s. Nothing was changed." % (home, error.strerror)) from error
+        raise NodeopsError("pm2_home %s cannot be read: %s. Nothing was changed." % (home, error.strerror)) from error
     if not stat.S_ISDIR(status.st_mode):
-        raise Pm2Error("pm2_home %s is not a directory. Nothing was changed." % home)
+        raise NodeopsError("pm2_home %s is not a directory. Nothing was changed." % home)
     if status.st_uid != os.geteuid():
-        raise Pm2Error(
+        raise NodeopsError(
             "pm2_home %s belongs to %s, and this task runs as %s. Nothing was changed. Run the task as its owner "
             "(become: true, become_user: %s)."
             % (home, user_name(status.st_uid), user_name(os.geteuid()), user_name(status.st_uid))
@@ -96,7 +96,7 @@ def user_name(uid: int) -> str:
 def find(home: str, timeout: float = 15.0) -> Optional[Daemon]:
     """The daemon of ``home`` with its processes, or None where none listens.
 
-    Raises Pm2Error for a daemon of another user, one that does not answer, or one of an unknown version.
+    Raises NodeopsError for a daemon of another user, one that does not answer, or one of an unknown version.
     """
     for _try in range(BREAKS - 1):
         with contextlib.suppress(_BrokenOff):
@@ -105,7 +105,7 @@ def find(home: str, timeout: float = 15.0) -> Optional[Daemon]:
     return _find(home, timeout)
 
 
-class _BrokenOff(Pm2Error):
+class _BrokenOff(NodeopsError):
     """The peer did not speak to the end: perhaps a daemon that was ending just then."""
 
 
@@ -116,7 +116,7 @@ def _find(home: str, timeout: float) -> Optional[Daemon]:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
             return None
-        raise Pm2Error(
+        raise NodeopsError(
             "The PM2 socket %s cannot be reached: %s. Nothing was changed." % (path, error.strerror)
         ) from error
     try:
@@ -128,7 +128,7 @@ def _find(home: str, timeout: float) -> Optional[Daemon]:
 
 def _identify(client: Client, home: str) -> Daemon:
     if client.peer.uid != os.geteuid():
-        raise Pm2Error(
+        raise NodeopsError(
             "The PM2 daemon of %s (pid %d) belongs to %s, and this task runs as %s. Nothing was changed. Run the task "
             "as the daemon's user." % (home, client.peer.pid, user_name(client.peer.uid), user_name(os.geteuid()))
         )
@@ -138,7 +138,7 @@ def _identify(client: Client, home: str) -> Daemon:
         text = client.receive(version_id, "getVersion")
         version = parse_version(str(text))
         if version is None or version[0] not in KNOWN_MAJORS:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The PM2 daemon of %s (pid %d) says it is version %s. This collection knows PM2 %s and sends "
                 "nothing to another. Nothing was changed."
                 % (home, client.peer.pid, text, ", ".join(map(str, KNOWN_MAJORS)))
@@ -147,7 +147,7 @@ def _identify(client: Client, home: str) -> Daemon:
         if not isinstance(processes, list):
             raise AxonError("The PM2 daemon of %s (pid %d) sent no list of processes." % (home, client.peer.pid))
     except RpcTimeout as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s Nothing was changed. Look at %s/pm2.log; a daemon that hangs has to be restarted by hand."
             % (error, home)
         ) from error
@@ -172,10 +172,10 @@ class Executable(NamedTuple):
 
 
 def find_executable(given: Optional[str]) -> Executable:
-    """The pm2 program, the version it is and the node it runs on. Raises Pm2Error saying where it looked."""
+    """The pm2 program, the version it is and the node it runs on. Raises NodeopsError saying where it looked."""
     path = given or shutil.which("pm2", path=_search_path())
     if not path or not (os.path.isfile(path) and os.access(path, os.X_OK)):
-        raise Pm2Error(
+        raise NodeopsError(
             "The pm2 program was not found (%s). Nothing was changed. Install it (npm install --global pm2) or set "
             "pm2_executable to its absolute path." % (given or "looked in " + _search_path())
         )
@@ -187,15 +187,15 @@ def find_executable(given: Optional[str]) -> Executable:
     except (OSError, ValueError):
         version = None
     if version is None:
-        raise Pm2Error("%s is no pm2: %s holds no version. Nothing was changed." % (path, package))
+        raise NodeopsError("%s is no pm2: %s holds no version. Nothing was changed." % (path, package))
     if version[0] not in KNOWN_MAJORS:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s is PM2 %d.%d.%d. This collection knows PM2 %s. Nothing was changed."
             % (path, *version, ", ".join(map(str, KNOWN_MAJORS)))
         )
     node = shutil.which("node", path=os.pathsep.join([os.path.dirname(path), _search_path()]))
     if not node:
-        raise Pm2Error(
+        raise NodeopsError(
             "No node program was found beside %s or in %s. Nothing was changed. Install Node.js."
             % (path, _search_path())
         )
@@ -249,7 +249,7 @@ def ensure(home: str, given_executable: Optional[str]) -> Tuple[Daemon, bool]:
     try:
         os.makedirs(home, mode=0o700, exist_ok=True)
     except OSError as error:
-        raise Pm2Error("pm2_home %s cannot be made: %s. Nothing was changed." % (home, error.strerror)) from error
+        raise NodeopsError("pm2_home %s cannot be made: %s. Nothing was changed." % (home, error.strerror)) from error
     check_home(home)
     with _files.lock(home, "daemon", "The PM2 daemon of %s was not started" % home, START_TIMEOUT):
         daemon = find_unless_deaf(home)
@@ -278,12 +278,12 @@ def _start(home: str, executable: Executable) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        raise Pm2Error(
+        raise NodeopsError(
             "'%s ping' did not start a daemon in %s within %g s. Look at %s/pm2.log."
             % (executable.path, home, START_TIMEOUT, home)
         ) from None
     if process.returncode != 0:
-        raise Pm2Error(
+        raise NodeopsError(
             "'%s ping' could not start a daemon in %s (exit code %d): %s"
             % (executable.path, home, process.returncode, output.decode("utf-8", "replace").strip()[-500:])
         )
@@ -297,11 +297,14 @@ def _wait_until_it_answers(home: str) -> Daemon:
             if daemon:
                 return daemon
         time.sleep(0.05)
-    raise Pm2Error("The PM2 daemon of %s was started but does not answer. Look at %s/pm2.log." % (home, home))
+    raise NodeopsError("The PM2 daemon of %s was started but does not answer. Look at %s/pm2.log." % (home, home))
 
 
 def find_unless_deaf(home: str) -> Optional[Daemon]:
-    """As ``find``. Raises Pm2Error for a daemon that runs and does not listen, unless it is just starting or ending."""
+    """As ``find``.
+
+    Raises NodeopsError for a daemon that runs and does not listen, unless it is just starting or ending.
+    """
     deadline = time.monotonic() + DEAF_GRACE
     while True:
         daemon = find(home)
@@ -309,7 +312,7 @@ def find_unless_deaf(home: str) -> Optional[Daemon]:
         if pid is None:
             return daemon
         if time.monotonic() > deadline:
-            raise Pm2Error(
+            raise NodeopsError(
                 "A PM2 daemon of %s runs (pid %d), but nothing listens on its rpc.sock: starting a second one would "
                 "run every app twice. Nothing was changed. Stop that daemon (kill %d saves and stops its apps), then "
                 "run again." % (home, pid, pid)

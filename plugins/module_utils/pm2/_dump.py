@@ -20,7 +20,7 @@ import stat
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 Entry = Dict[str, Any]
 
@@ -131,7 +131,7 @@ def of_namespace(entries: Iterable[Entry], namespace: str) -> List[Entry]:
 def differs(pm2_home: str, namespace: str, wanted: List[Entry]) -> bool:
     """Whether ``save`` would write: other processes than saved, a broken dump, or one others can read.
 
-    Raises Pm2Error where ``save`` would.
+    Raises NodeopsError where ``save`` would.
     """
     dump = _readable(pm2_home, namespace)
     if not same(of_namespace(dump.entries, namespace), wanted):
@@ -144,7 +144,7 @@ def differs(pm2_home: str, namespace: str, wanted: List[Entry]) -> bool:
 def save(pm2_home: str, namespace: str, wanted: List[Entry]) -> bool:
     """Make the dump hold exactly ``wanted`` for ``namespace``, every other entry as it was. Return whether it wrote.
 
-    The former dump becomes ``dump.pm2.bak``; both are 0600. Raises Pm2Error, with the dump as it was, when neither
+    The former dump becomes ``dump.pm2.bak``; both are 0600. Raises NodeopsError, with the dump as it was, when neither
     file can be read (the other namespaces' entries would be lost) or when the new one cannot be written.
     """
     with _files.lock(pm2_home, "dump", "Namespace %s was not saved" % namespace, LOCK_TIMEOUT):
@@ -206,7 +206,7 @@ def _put_aside(pm2_home: str) -> bool:
 def _readable(pm2_home: str, namespace: str) -> Dump:
     dump = read(pm2_home)
     if dump.problem and dump.source is None:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s. Namespace %s was not saved, because the entries of the other namespaces would be lost. Put back a "
             "backup of %s, or remove the broken files to start with an empty dump."
             % (dump.problem, namespace, path_of(pm2_home))
@@ -227,7 +227,7 @@ def _write(pm2_home: str, former: Dump, entries: List[Entry]) -> None:
     try:
         _files.write_atomically(path, json.dumps(entries).encode(), lambda: _keep_former(path, former))
     except OSError as error:
-        raise Pm2Error("%s could not be written, it is as it was: %s." % (path, _files.why(error))) from error
+        raise NodeopsError("%s could not be written, it is as it was: %s." % (path, _files.why(error))) from error
 
 
 def _keep_former(path: str, former: Dump) -> None:

@@ -13,7 +13,7 @@ import uuid
 from typing import Any, Dict, Iterable, Iterator, List
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _schema
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump, _process, _resurrectable
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import OF_ONE_RUN
@@ -77,7 +77,7 @@ class Saved:
 def build(entries: Iterable[_dump.Entry], namespace: str, redactor: Redactor) -> List[Saved]:
     """The apps of ``entries``, in their order; ``redactor`` learns their secrets.
 
-    Raises Pm2Error naming every entry that could not be brought back here: nothing of it reaches the daemon.
+    Raises NodeopsError naming every entry that could not be brought back here: nothing of it reaches the daemon.
     """
     groups: Dict[str, List[_dump.Entry]] = {}
     for entry in entries:
@@ -86,7 +86,7 @@ def build(entries: Iterable[_dump.Entry], namespace: str, redactor: Redactor) ->
         groups.setdefault(str(entry.get("name")), []).append(entry)
     found = _resurrectable.problems(entry for group in groups.values() for entry in group)
     if found:
-        raise Pm2Error(
+        raise NodeopsError(
             "Namespace %s cannot be brought back here: %s. Nothing of it was changed."
             % (namespace, "; ".join(_resurrectable.text(found))),
             {"problems": _resurrectable.text(found)},

@@ -13,7 +13,7 @@ import pwd
 from typing import Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._context import Context
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import Daemon
 
@@ -22,7 +22,7 @@ def context_for(pm2_home: str, executable: Optional[str], daemon: Optional[Daemo
     """What normalisation depends on: the daemon's version and node, or those of the program that would start it."""
     try:
         installed: Optional[_daemon.Executable] = _daemon.find_executable(executable)
-    except Pm2Error:
+    except NodeopsError:
         if daemon is None:
             raise
         installed = None
@@ -31,7 +31,7 @@ def context_for(pm2_home: str, executable: Optional[str], daemon: Optional[Daemo
     if installed is not None:
         version, node = version or installed.version, node or installed.node
     if version is None or node is None:
-        raise Pm2Error(
+        raise NodeopsError(
             "The node of the PM2 daemon of %s cannot be told. Nothing was changed. Set pm2_executable." % pm2_home
         )
     user = pwd.getpwuid(os.geteuid())

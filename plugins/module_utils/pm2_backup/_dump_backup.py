@@ -13,7 +13,7 @@ from typing import AbstractSet, Any, Callable, ContextManager, Dict, List, Named
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump, _resurrectable
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _dump_content, _dump_restore, _env_files
@@ -59,12 +59,12 @@ class _Call(NamedTuple):
 
 
 def run(params: Dict[str, Any], check_mode: bool, warn: Warn) -> Dict[str, Any]:
-    """The module's result; ``params`` has every option of ``ARGUMENTS``. Raises Pm2Error."""
+    """The module's result; ``params`` has every option of ``ARGUMENTS``. Raises NodeopsError."""
     state = params["state"]
     for owner, names in _ONLY.items():
         given = [name for name in names if params[name]]
         if given and state != owner:
-            raise Pm2Error("%s goes with state %s, not %s. Nothing was changed." % (given[0], owner, state))
+            raise NodeopsError("%s goes with state %s, not %s. Nothing was changed." % (given[0], owner, state))
     if params["namespace"] is not None:
         check_namespace(params["namespace"])
     home = params["pm2_home"] or _daemon.default_home()
@@ -103,16 +103,16 @@ def _present(call: _Call) -> Dict[str, Any]:
 
 
 def _collected(call: _Call) -> Content:
-    """What there is now. Raises Pm2Error, which names the newest good backup, where something is lost."""
+    """What there is now. Raises NodeopsError, which names the newest good backup, where something is lost."""
     try:
         content = _dump_content.collect(call.home, call.params["namespace"], call.params["files"])
-    except Pm2Error as error:
-        raise Pm2Error("%s %s" % (error, _way_back(call)), error.details) from error
+    except NodeopsError as error:
+        raise NodeopsError("%s %s" % (error, _way_back(call)), error.details) from error
     good = _newest_good(call)
     if content.source != _dump.path_of(call.home):
         _check_substitute(call, content, good)
     if not content.entries and not call.params["allow_empty"] and good and _count(good):
-        raise Pm2Error(
+        raise NodeopsError(
             "The dump %s holds no process%s, and the newest good backup holds %d. %s. Where this is a loss: %s Where "
             "it is meant, set allow_empty." % (content.source, _of(call), _count(good), _NOT_BACKED_UP, _way_back(call))
         )
@@ -123,7 +123,7 @@ def _check_substitute(call: _Call, content: Content, good: Optional[_store.Backu
     """The dump's ``.bak`` is what was saved before: older than the newest good backup, unless it means the same."""
     lost = "%s is missing or broken" % _dump.path_of(call.home)
     if good and good.manifest["content"]["fingerprint"] != content.fingerprint(call.store.key):
-        raise Pm2Error(
+        raise NodeopsError(
             "%s, and %s%s, which a resurrect would take instead, is not what the newest good backup holds (or an "
             "environment file is not). %s. Save what runs (nodeops.pm2.pm2_save), or rename %s where it is right. %s"
             % (lost, content.source, _of(call), _NOT_BACKED_UP, content.source, _way_back(call))
@@ -192,7 +192,7 @@ def _written(call: _Call, content: Content) -> _store.Backup:
             damage = ["it does not read as what was written"]
     if damage:
         call.store.remove(backup)
-        raise Pm2Error(
+        raise NodeopsError(
             "The backup just written cannot be read back: %s. It was removed. Look at the disk of %s."
             % ("; ".join(damage), call.store.dest)
         )
@@ -203,7 +203,7 @@ def _written(call: _Call, content: Content) -> _store.Backup:
 def _tools(params: Dict[str, Any]) -> Dict[str, str]:
     try:
         return {"pm2": "%d.%d.%d" % _daemon.find_executable(params["pm2_executable"]).version}
-    except Pm2Error:
+    except NodeopsError:
         return {}
 
 
@@ -266,7 +266,7 @@ def _verified(call: _Call) -> Dict[str, Any]:
             good = _newest_good(call)
             advice = "It is not taken for latest, and not counted by the keep rules. "
             advice += "The newest good one is %s." % good.id if good else "There is no good one."
-            raise Pm2Error(
+            raise NodeopsError(
                 "Backup %s is not good: %s. %s" % (backup.id, "; ".join(problems), advice), dict(result, changed=False)
             )
         return result
@@ -301,7 +301,7 @@ def _chosen(call: _Call, only_good: bool, but: AbstractSet[str] = frozenset()) -
     if _fits(backup, scope):
         return backup
     if backup.manifest["environment"] == call.params["environment"] and backup.manifest["namespace"] is None:
-        raise Pm2Error(
+        raise NodeopsError(
             "Backup %s does not hold namespace %s. Nothing was changed. It holds: %s."
             % (backup.id, namespace, ", ".join(sorted(backup.manifest["content"]["namespaces"])) or "none")
         )
@@ -351,16 +351,16 @@ def _intact(call: _Call) -> _store.Backup:
             call.store.note_verified(backup, "bytes", damage)
         text = "Backup %s is damaged: %s." % (backup.id, "; ".join(damage))
         if call.params["backup"] != _store.LATEST:
-            raise Pm2Error("%s Nothing was restored. %s" % (text, _way_back(call)))
+            raise NodeopsError("%s Nothing was restored. %s" % (text, _way_back(call)))
         call.warn(text + " The newest good one before it was looked for.")
         damaged.add(backup.id)
 
 
 def _pruned(call: _Call) -> Dict[str, Any]:
     if call.rules is None:
-        raise Pm2Error("state pruned needs at least one of the keep options. Nothing was removed.")
+        raise NodeopsError("state pruned needs at least one of the keep options. Nothing was removed.")
     if not call.store.exists:
-        raise Pm2Error("There is no backup store at %s. Nothing was removed." % call.store.dest)
+        raise NodeopsError("There is no backup store at %s. Nothing was removed." % call.store.dest)
     with call.locked("Nothing was removed"):
         result = _pruning(call, is_good=True)
         return dict(result, changed=bool(result["removed"]))

@@ -18,7 +18,7 @@ import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _env_files
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup._env_files import EnvFile
@@ -50,11 +50,11 @@ class Content(NamedTuple):
 
 
 def collect(pm2_home: str, namespace: Optional[str], paths: List[str]) -> Content:
-    """What there is to back up now. Raises Pm2Error when a file or the dump is missing or cannot be read."""
+    """What there is to back up now. Raises NodeopsError when a file or the dump is missing or cannot be read."""
     dump = _read_dump(pm2_home)
     if dump.source is None:
         problem = dump.problem or "%s is missing, and so is its .bak" % _dump.path_of(pm2_home)
-        raise Pm2Error("%s: there is nothing that a resurrect could bring back. Nothing was backed up." % problem)
+        raise NodeopsError("%s: there is nothing that a resurrect could bring back. Nothing was backed up." % problem)
     entries = dump.entries if namespace is None else _dump.of_namespace(dump.entries, namespace)
     return Content(entries, [_env_files.read(path) for path in paths], dump.source)
 
@@ -83,7 +83,7 @@ def _write(draft: _store.Draft, name: str, data: bytes, recipients: List[str], *
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
     except OSError as error:
-        raise Pm2Error("The backup could not be written: %s. Nothing was backed up." % _files.why(error)) from error
+        raise NodeopsError("The backup could not be written: %s. Nothing was backed up." % _files.why(error)) from error
     _encryption.add(draft, name, recipients, **facts)
 
 
@@ -93,7 +93,7 @@ def is_readable(backup: _store.Backup, identity_file: Optional[str]) -> bool:
 
 
 def load(store: _store.Store, backup: _store.Backup, identity_file: Optional[str]) -> Content:
-    """The content of a backup whose files are intact. Raises Pm2Error."""
+    """The content of a backup whose files are intact. Raises NodeopsError."""
     entries: List[_dump.Entry] = []
     files = []
     with _workplace(store, backup) as directory:
@@ -103,7 +103,7 @@ def load(store: _store.Store, backup: _store.Backup, identity_file: Optional[str
                 with open(path, "rb") as stream:
                     data = stream.read()
             except OSError as error:
-                raise Pm2Error("%s cannot be read: %s. Nothing was changed." % (path, error.strerror)) from error
+                raise NodeopsError("%s cannot be read: %s. Nothing was changed." % (path, error.strerror)) from error
             if recorded["part"] == "file":
                 facts = {key: recorded[key] for key in ("path", "mode", "owner", "group")}
                 files.append(EnvFile(data=data, **facts))
@@ -121,7 +121,7 @@ def _workplace(store: _store.Store, backup: _store.Backup) -> Iterator[str]:
     try:
         directory = tempfile.mkdtemp(prefix=".partial-read-", dir=store.dest)
     except OSError as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "Backup %s cannot be decrypted in %s: %s. Nothing was changed." % (backup.id, store.dest, _files.why(error))
         ) from error
     try:
@@ -137,4 +137,4 @@ def _parse(backup: _store.Backup, data: bytes) -> List[_dump.Entry]:
             return entries
     except (ValueError, RecursionError):
         pass
-    raise Pm2Error("The dump in backup %s is no list of processes. Nothing was changed." % backup.id)
+    raise NodeopsError("The dump in backup %s is no list of processes. Nothing was changed." % backup.id)

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, List, Optional, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal, _resurrect, _transaction
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump, _resurrectable
@@ -76,14 +76,14 @@ class Restore:
                 ", ".join(_env_files.names(files)) or "no file",
             )
             if len(unknown) == len(wanted):
-                raise Pm2Error(text + " Nothing was restored.")
+                raise NodeopsError(text + " Nothing was restored.")
             self._warn(text)
         if wanted:
             return [each for each in files if each.path in wanted]
         if is_whole or not files:
             return files
         if self._params["parts"] and "files" in self._params["parts"]:
-            raise Pm2Error(
+            raise NodeopsError(
                 "Backup %s is of all namespaces, and its files may belong to any of them. Nothing was restored. Name "
                 "in files those that belong to namespace %s: %s."
                 % (self._backup, self._namespaces[0], ", ".join(_env_files.names(files)))
@@ -91,7 +91,7 @@ class Restore:
         return []
 
     def run(self) -> Dict[str, Any]:
-        """The module's result. Raises Pm2Error; its details tell what was put back."""
+        """The module's result. Raises NodeopsError; its details tell what was put back."""
         _checks.parse(self._params["ready"])
         for each in self._files:
             _env_files.check(each)
@@ -161,25 +161,25 @@ class Restore:
             self._note()
             _points.reached("restore noted")
         results: Dict[str, Dict[str, Any]] = {}
-        failures: Dict[str, Pm2Error] = {}
+        failures: Dict[str, NodeopsError] = {}
         try:
             self._put_files(changed)
             for namespace in self._namespaces:
                 try:
                     results[namespace] = self._bring_one(namespace, again, files.run if is_one else None)
                     _points.reached("namespace restored")
-                except Pm2Error as error:
+                except NodeopsError as error:
                     if is_one or isinstance(error, _signals.Interrupted):
                         raise
                     failures[namespace] = error
             if failures and not results and not any(map(_is_committed, failures.values())):
                 try:
                     files.run()
-                except Pm2Error as error:
-                    raise Pm2Error("%s %s" % (self._failed(failures, results, changed), error)) from error
+                except NodeopsError as error:
+                    raise NodeopsError("%s %s" % (self._failed(failures, results, changed), error)) from error
         except BaseException as error:
             if _is_committed(error):  # what it goes with stays as well; the note makes the next run look again
-                cast(Pm2Error, error).details.update(changed=True, restored_namespaces=list(results))
+                cast(NodeopsError, error).details.update(changed=True, restored_namespaces=list(results))
             else:
                 self._put_back(error, files, results, again)
             raise
@@ -298,7 +298,7 @@ class Restore:
         problems = []
         try:
             files.run()
-        except Pm2Error as second:
+        except NodeopsError as second:
             problems.append(str(second))
         _points.reached("files put back")
         for namespace in results if is_one else ():
@@ -316,9 +316,9 @@ class Restore:
                     again=True,
                 )
                 _dump.save(self._home, namespace, former.saved)
-            except (Pm2Error, OSError) as second:
+            except (NodeopsError, OSError) as second:
                 problems.append("namespace %s: %s" % (namespace, second))
-        details = error.details if isinstance(error, Pm2Error) else {}
+        details = error.details if isinstance(error, NodeopsError) else {}
         is_as_before = not problems and details.get("rolled_back") is not False
         if is_as_before:
             self._settle()
@@ -334,15 +334,15 @@ class Restore:
             )
 
     def _failed(
-        self, failures: Dict[str, Pm2Error], results: Dict[str, Dict[str, Any]], changed: List[EnvFile]
-    ) -> Pm2Error:
+        self, failures: Dict[str, NodeopsError], results: Dict[str, Dict[str, Any]], changed: List[EnvFile]
+    ) -> NodeopsError:
         done = self._brought(changed if results else [], results)  # without any, the files were put back
         told = " ".join("Namespace %s was not brought back: %s" % each for each in failures.items())
         also = " Brought back: %s." % ", ".join(results) if results else ""
         details = {key: value for failure in failures.values() for key, value in failure.details.items()}
         details.update(restored_namespaces=list(results), actions=done["actions"], files=done["files"])
         details["rolled_back"] = _are_as_before(failures) and not results
-        return Pm2Error(told + also, dict(details, changed=done["changed"]))
+        return NodeopsError(told + also, dict(details, changed=done["changed"]))
 
     # -- the answer --------------------------------------------------------------------------------------------------
 
@@ -383,10 +383,10 @@ class Restore:
 
 def _is_committed(error: BaseException) -> bool:
     """Whether the namespace was brought all the same: what failed came after that."""
-    return isinstance(error, Pm2Error) and error.details.get("committed") is True
+    return isinstance(error, NodeopsError) and error.details.get("committed") is True
 
 
-def _are_as_before(failures: Dict[str, Pm2Error]) -> bool:
+def _are_as_before(failures: Dict[str, NodeopsError]) -> bool:
     found = failures.values()
     return not any(failure.details.get("rolled_back") is False or _is_committed(failure) for failure in found)
 
@@ -409,12 +409,12 @@ class _Once:
 
 
 def _put_back_files(formers: Dict[str, FormerFile]) -> None:
-    """Raises Pm2Error for the first that could not be put back, after all have been tried."""
-    failure: Optional[Pm2Error] = None
+    """Raises NodeopsError for the first that could not be put back, after all have been tried."""
+    failure: Optional[NodeopsError] = None
     for path, former in formers.items():
         try:
             _env_files.put_former(path, former.file)
-        except (Pm2Error, OSError) as error:
-            failure = failure or (error if isinstance(error, Pm2Error) else Pm2Error(str(error)))
+        except (NodeopsError, OSError) as error:
+            failure = failure or (error if isinstance(error, NodeopsError) else NodeopsError(str(error)))
     if failure:
         raise failure

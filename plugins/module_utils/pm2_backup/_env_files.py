@@ -17,7 +17,7 @@ import stat
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _trusted_path
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 LARGEST = 16 << 20
 """Bytes; what is larger holds no environment."""
@@ -48,7 +48,7 @@ def from_json(document: Dict[str, Any]) -> EnvFile:
 
 
 def check_paths(paths: Iterable[str], outside_of: str) -> None:
-    """Raises Pm2Error for a path that is not absolute and plain, for one given twice or within ``outside_of``."""
+    """Raises NodeopsError for a path that is not absolute and plain, for one given twice or within ``outside_of``."""
     seen = set()
     for path in paths:
         problem = ""
@@ -59,35 +59,37 @@ def check_paths(paths: Iterable[str], outside_of: str) -> None:
         elif (os.path.realpath(path) + "/").startswith(os.path.realpath(outside_of) + "/"):
             problem = "lies in the backup store"
         if problem:
-            raise Pm2Error("files: %r %s. %s" % (path, problem, NOTHING_CHANGED))
+            raise NodeopsError("files: %r %s. %s" % (path, problem, NOTHING_CHANGED))
         seen.add(path)
 
 
 def read(path: str) -> EnvFile:
-    """The file as it is; over a link. Raises Pm2Error where there is none, or something else."""
+    """The file as it is; over a link. Raises NodeopsError where there is none, or something else."""
     found = look(path)
     if found is None:
-        raise Pm2Error("%s does not exist. %s" % (path, NOTHING_CHANGED))
+        raise NodeopsError("%s does not exist. %s" % (path, NOTHING_CHANGED))
     return found
 
 
 def look(path: str) -> Optional[EnvFile]:
-    """The file as it is, None where there is none. Raises Pm2Error where there is something else."""
+    """The file as it is, None where there is none. Raises NodeopsError where there is something else."""
     _check_way(path)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Pm2Error("%s cannot be read: %s. %s" % (path, error.strerror, NOTHING_CHANGED)) from error
+        raise NodeopsError("%s cannot be read: %s. %s" % (path, error.strerror, NOTHING_CHANGED)) from error
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         os.close(handle)
-        raise Pm2Error("%s is no regular file. %s" % (path, NOTHING_CHANGED))
+        raise NodeopsError("%s is no regular file. %s" % (path, NOTHING_CHANGED))
     with os.fdopen(handle, "rb") as stream:
         data = stream.read(LARGEST + 1)
     if len(data) > LARGEST:
-        raise Pm2Error("%s has more than %d bytes: it is no environment file. %s" % (path, LARGEST, NOTHING_CHANGED))
+        raise NodeopsError(
+            "%s has more than %d bytes: it is no environment file. %s" % (path, LARGEST, NOTHING_CHANGED)
+        )
     return EnvFile(path, data, status.st_mode & 0o777, _user_name(status.st_uid), _group_name(status.st_gid))
 
 
@@ -97,13 +99,13 @@ def differs(wanted: EnvFile) -> bool:
 
 
 def check(wanted: EnvFile) -> None:
-    """Raises Pm2Error when ``put`` could not put it back as it was."""
+    """Raises NodeopsError when ``put`` could not put it back as it was."""
     look(wanted.path)
     directory = os.path.dirname(_place(wanted.path))
     if not os.path.isdir(directory):
-        raise Pm2Error("%s cannot be put back: %s does not exist. %s" % (wanted.path, directory, NOTHING_CHANGED))
+        raise NodeopsError("%s cannot be put back: %s does not exist. %s" % (wanted.path, directory, NOTHING_CHANGED))
     if not os.access(directory, os.W_OK):
-        raise Pm2Error(
+        raise NodeopsError(
             "%s cannot be put back: %s may not write into %s. %s"
             % (wanted.path, _trusted_path.name_of(os.geteuid()), directory, NOTHING_CHANGED)
         )
@@ -111,16 +113,16 @@ def check(wanted: EnvFile) -> None:
 
 
 def put(wanted: EnvFile) -> None:
-    """Let it be as it was: content, mode and owner at once. A link keeps leading to it. Raises Pm2Error."""
+    """Let it be as it was: content, mode and owner at once. A link keeps leading to it. Raises NodeopsError."""
     place = _place(wanted.path)
     try:
         _files.write_atomically(place, wanted.data, mode=wanted.mode, owner=_owner(wanted))
     except OSError as error:
-        raise Pm2Error("%s could not be put back: %s." % (wanted.path, _files.why(error))) from error
+        raise NodeopsError("%s could not be put back: %s." % (wanted.path, _files.why(error))) from error
 
 
 def put_former(path: str, former: Optional[EnvFile]) -> None:
-    """As it was before a ``put``; None: there was no such file. Raises Pm2Error."""
+    """As it was before a ``put``; None: there was no such file. Raises NodeopsError."""
     if former is not None:
         if differs(former):
             put(former)
@@ -157,17 +159,17 @@ def _group_name(gid: int) -> str:
 
 
 def _owner(wanted: EnvFile) -> Tuple[int, int]:
-    """The ids of owner and group here. Raises Pm2Error for one that does not exist or that we cannot give."""
+    """The ids of owner and group here. Raises NodeopsError for one that does not exist or that we cannot give."""
     try:
         uid = int(wanted.owner) if wanted.owner.isdigit() else pwd.getpwnam(wanted.owner).pw_uid
         gid = int(wanted.group) if wanted.group.isdigit() else grp.getgrnam(wanted.group).gr_gid
     except KeyError:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s belonged to %s and group %s, and this host does not have both. %s Make them first."
             % (wanted.path, wanted.owner, wanted.group, NOTHING_CHANGED)
         ) from None
     if os.geteuid() != 0 and (uid != os.geteuid() or gid not in {os.getegid(), *os.getgroups()}):
-        raise Pm2Error(
+        raise NodeopsError(
             "%s belonged to %s and group %s, which %s cannot give to a file. %s Run as %s."
             % (
                 wanted.path,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _resurrect
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
@@ -52,7 +52,7 @@ def _bring(
 ) -> Dict[str, Any]:
     """Each namespace is a transaction of its own: one that cannot be brought back keeps no other from it."""
     actions: List[Dict[str, Any]] = []
-    failures: Dict[str, Pm2Error] = {}
+    failures: Dict[str, NodeopsError] = {}
     for namespace in sorted({_dump.namespace_of(entry) for entry in entries}):
         own = [entry for entry in entries if _dump.namespace_of(entry) == namespace]
         try:
@@ -61,12 +61,12 @@ def _bring(
             )
         except _signals.Interrupted:
             raise
-        except Pm2Error as error:
+        except NodeopsError as error:
             failures[namespace] = error
         else:
             actions.extend(dict(action, namespace=namespace) for action in done["actions"])
     if failures:
         told = " ".join("Namespace %s was not brought back: %s" % each for each in failures.items())
         details = {key: value for failure in failures.values() for key, value in failure.details.items()}
-        raise Pm2Error(told, dict(details, changed=bool(actions), actions=actions))
+        raise NodeopsError(told, dict(details, changed=bool(actions), actions=actions))
     return {"changed": bool(actions), "actions": actions}

@@ -22,7 +22,7 @@ import os
 from typing import Any, Collection, ContextManager, Dict, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _env_files
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup._env_files import EnvFile
@@ -85,7 +85,7 @@ def mark_of_entries(entries: List[_dump.Entry], key: _signing.Key) -> str:
 
 
 def lock(pm2_home: str, timeout: float) -> ContextManager[None]:
-    """For all that restores into this PM2, from whichever store. Raises Pm2Error naming the holder."""
+    """For all that restores into this PM2, from whichever store. Raises NodeopsError naming the holder."""
     return _files.lock(pm2_home, "restore", "Nothing was restored", timeout)
 
 
@@ -95,7 +95,7 @@ def path_of(pm2_home: str, namespace: Optional[str]) -> str:
 
 
 def find(pm2_home: str, namespaces: Collection[str]) -> Dict[str, Unfinished]:
-    """What killed restores of any of ``namespaces`` have left, by path. Raises Pm2Error where it is unreadable."""
+    """What killed restores of any of ``namespaces`` have left, by path. Raises NodeopsError where it is unreadable."""
     paths = [path_of(pm2_home, namespace) for namespace in (None, *sorted(namespaces))]
     found = {path: note for path in paths for note in [_read(path)] if note}
     return {path: note for path, note in found.items() if set(namespaces) & set(note.namespaces)}
@@ -111,7 +111,7 @@ def _read(path: str) -> Optional[Unfinished]:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "What an interrupted restore has left in %s cannot be read (%s). Nothing was changed. Compare the "
             "environment files by hand, then remove it." % (path, type(error).__name__)
         ) from error
@@ -122,7 +122,7 @@ def _file_from_json(file: Any, marks: List[str]) -> FormerFile:
 
 
 def write(pm2_home: str, namespace: Optional[str], unfinished: Unfinished) -> None:
-    """Before anything is changed. What is noted there of other namespaces stays noted. Raises Pm2Error.
+    """Before anything is changed. What is noted there of other namespaces stays noted. Raises NodeopsError.
 
     From now on no other note says anything of the same namespaces and files.
     """
@@ -137,7 +137,7 @@ def write(pm2_home: str, namespace: Optional[str], unfinished: Unfinished) -> No
         _write(path, merged)
         settle(pm2_home, unfinished.namespaces, unfinished.files, but=path)
     except OSError as error:
-        raise Pm2Error("%s could not be written: %s. Nothing was restored." % (path, _files.why(error))) from error
+        raise NodeopsError("%s could not be written: %s. Nothing was restored." % (path, _files.why(error))) from error
 
 
 def _write(path: str, unfinished: Unfinished) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from typing import Any, Iterable
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _names
 
 _PAUSE = 0.05  # seconds between two tries
@@ -27,12 +27,12 @@ def try_lock(session: Any, name: str) -> bool:
 
 
 def lock(session: Any, names: Iterable[str], timeout: float) -> None:
-    """Get the locks of all ``names``, waiting up to ``timeout`` seconds. Raises Pm2Error saying who holds one."""
+    """Get the locks of all ``names``, waiting up to ``timeout`` seconds. Raises NodeopsError saying who holds one."""
     deadline = time.monotonic() + timeout
     for name in sorted(set(names)):
         while not try_lock(session, name):
             if time.monotonic() >= deadline:
-                raise Pm2Error(
+                raise NodeopsError(
                     "Another backup or restore works on database %s (%s) and did not finish within %g s. Nothing was "
                     "changed. Wait for it to end, then run again." % (name, _holder(session, name), timeout)
                 )

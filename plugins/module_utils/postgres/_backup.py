@@ -13,7 +13,7 @@ import tempfile
 from typing import Any, Callable, ContextManager, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _connection_options,
     _contents,
@@ -57,7 +57,7 @@ class Call(NamedTuple):
     rules: Optional[_retention.Rules]
 
     def locked(self, what: str) -> ContextManager[None]:
-        """The lock of the store, for what check mode only foresees. Raises Pm2Error."""
+        """The lock of the store, for what check mode only foresees. Raises NodeopsError."""
         if self.check_mode:
             return contextlib.nullcontext()
         return self.store.lock(what, self.params["lock_timeout"])
@@ -73,7 +73,7 @@ class Call(NamedTuple):
 
 
 def run(params: Mapping[str, Any], check_mode: bool, warn: Warn) -> Dict[str, Any]:
-    """The module's result. ``params`` has every option of ARGUMENTS. Raises Pm2Error.
+    """The module's result. ``params`` has every option of ARGUMENTS. Raises NodeopsError.
 
     Nothing is left in the store by a call that failed. What one leaves that was killed, the next one removes.
     """
@@ -116,7 +116,7 @@ def back_up(call: Call) -> Dict[str, Any]:
 
 
 def checked_tools(call: Call, reached: Connection) -> "tuple[Tools, Version]":
-    """The programs that fit the server, and its version. Warns of what a restore would refuse. Raises Pm2Error."""
+    """The programs that fit the server, and its version. Warns of what a restore would refuse. Raises NodeopsError."""
     tools, version = _psql.tools_for(call.params, reached)
     _programs.check_major(tools, version)
     if tools.is_vulnerable and not call.params["accept_vulnerable_client"]:
@@ -132,19 +132,19 @@ def checked_tools(call: Call, reached: Connection) -> "tuple[Tools, Version]":
 
 
 def check_there(databases: Sequence[str], tools: Tools, reached: Connection) -> None:
-    """Raises Pm2Error for a database that is not there, or cannot be connected to."""
+    """Raises NodeopsError for a database that is not there, or cannot be connected to."""
     with _psql.Session(tools, reached) as session:
         rows = session.query("SELECT datname, datallowconn, datistemplate FROM pg_database")
     found = {str(name): (allowed == "t", template == "t") for name, allowed, template in rows}
     for name in databases:
         if name not in found:
             near = sorted(each for each in found if each not in _names.RESERVED and not _names.parse(each))
-            raise Pm2Error(
+            raise NodeopsError(
                 "There is no database %r on %s. Nothing was backed up. There are: %s."
                 % (name, reached, ", ".join(near) or "none")
             )
         if not found[name][0]:
-            raise Pm2Error(
+            raise NodeopsError(
                 "Database %r of %s is closed to connections, as a restore leaves it that was killed. Nothing was "
                 "backed up. Run pg_restore with state: recovered." % (name, reached)
             )
@@ -161,7 +161,7 @@ def dump(
 ) -> Dict[str, Any]:
     """Dump a database into the draft; what is recorded of it. ``database``: its name now, if that is another.
 
-    The dump is read again before it counts. Raises Pm2Error.
+    The dump is read again before it counts. Raises NodeopsError.
     """
     path = draft.path(file)
     database = database or name
@@ -272,7 +272,7 @@ def _newest(call: Call) -> Backup:
 
 
 def _named(call: Call) -> Backup:
-    """The one with the id that is given, made here or imported. Raises Pm2Error."""
+    """The one with the id that is given, made here or imported. Raises NodeopsError."""
     backup = call.store.find(call.params["backup"], _store.POSTGRESQL)
     scope = _store.of_imports(call.scope) if backup.is_imported else call.scope
     return call.store.find(backup.id, _store.POSTGRESQL, scope)
@@ -319,7 +319,7 @@ def _near(store: Store) -> str:
 
 def warn_of_unfinished(call: Call) -> None:
     """A restore that was killed is not over, though the application may run: nothing else says so every night."""
-    with contextlib.suppress(Pm2Error):
+    with contextlib.suppress(NodeopsError):
         journal = _journal.read(call.store.dest)
         if journal and journal.is_about_live and set(journal.names) & set(call.databases):
             call.warn(
@@ -335,8 +335,8 @@ def verify_unfinished(call: Call, tools: Tools) -> None:
             call.store.note_verified(backup, _HOW, look(call, backup, tools))
 
 
-def _damaged(backup: Backup, problems: List[str]) -> Pm2Error:
-    return Pm2Error(
+def _damaged(backup: Backup, problems: List[str]) -> NodeopsError:
+    return NodeopsError(
         "Backup %s is damaged: %s. It will not be restored, and no keep rule counts it. Make a new one."
         % (backup.id, "; ".join(problems)),
         {"backup": shown(backup), "problems": problems},
@@ -346,7 +346,7 @@ def _damaged(backup: Backup, problems: List[str]) -> Pm2Error:
 def prune(call: Call) -> Dict[str, Any]:
     """Remove what the keep rules let go."""
     if call.rules is None:
-        raise Pm2Error("state is pruned, and no keep rule is given. Nothing was removed. Give keep_last, for one.")
+        raise NodeopsError("state is pruned, and no keep rule is given. Nothing was removed. Give keep_last, for one.")
     with call.locked("Nothing was removed"):
         result = pruned(call, {})
     return {"changed": bool(result["removed"]), **result}

@@ -17,7 +17,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
 
 CONNECT_TIMEOUT = 10
@@ -30,7 +30,7 @@ _KEEP_ALIVE = (  # a host that is gone is noticed within about a minute
 )
 
 
-class PgError(Pm2Error):
+class PgError(NodeopsError):
     """PostgreSQL, or one of its programs, said no. ``sqlstate``: its code; 08006 when there is no connection."""
 
     def __init__(self, message: str, sqlstate: str = "", details: Optional[Dict[str, Any]] = None) -> None:
@@ -98,7 +98,7 @@ def _escaped(value: str) -> str:
 def connection(params: Mapping[str, Any]) -> Iterator[Connection]:
     """What the options mean (see ``_connection_options``). The password is gone when this ends, also by kill -9.
 
-    Raises Pm2Error for options that cannot be right; no server is asked.
+    Raises NodeopsError for options that cannot be right; no server is asked.
     """
     _check(params)
     settings = {"host": params.get("login_unix_socket") or params.get("login_host")}
@@ -131,38 +131,40 @@ def _check(params: Mapping[str, Any]) -> None:
     for name in ("login_host", "login_user", "service", "maintenance_db", "login_unix_socket", "ca_cert", "passfile"):
         value = params.get(name) or ""
         if "\0" in value or "\n" in value:
-            raise Pm2Error("%s is %r, which has a line break or a NUL. Nothing was changed." % (name, value))
+            raise NodeopsError("%s is %r, which has a line break or a NUL. Nothing was changed." % (name, value))
         if "://" in value or (name == "login_host" and "@" in value):
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s is %s: a URL. Nothing was changed. Give host, port, user and password each in its option."
                 % (name, _address.shown(value))
             )
     host, directory = params.get("login_host"), params.get("login_unix_socket")
     if host and directory:
-        raise Pm2Error(
+        raise NodeopsError(
             "login_host (%s) and login_unix_socket (%s) are both given. Nothing was changed. Give one of them."
             % (host, directory)
         )
     if "," in (host or ""):
-        raise Pm2Error(
+        raise NodeopsError(
             "login_host is %r: a list of hosts. A backup or a restore needs to know its server. Nothing was changed. "
             "Give one host." % host
         )
     if directory and not os.path.isdir(directory):
-        raise Pm2Error(
+        raise NodeopsError(
             "login_unix_socket is %r, which is no directory here. Nothing was changed. "
             "Give the directory that holds the socket (Debian: /var/run/postgresql)." % directory
         )
     port = params.get("login_port")
     if port is not None and not 0 < port < 65536:
-        raise Pm2Error("login_port is %d: no port. Nothing was changed." % port)
+        raise NodeopsError("login_port is %d: no port. Nothing was changed." % port)
     _check_password(params)
     if params.get("service_file") and not params.get("service"):
-        raise Pm2Error("service_file is given, and no service. Nothing was changed. Say which service of it is meant.")
+        raise NodeopsError(
+            "service_file is given, and no service. Nothing was changed. Say which service of it is meant."
+        )
     for name in ("ca_cert", "service_file"):
         _check_readable(name, params.get(name))
     if (params.get("ssl_mode") or "").startswith("verify") and not _is_tcp(params):
-        raise Pm2Error(
+        raise NodeopsError(
             "ssl_mode is %s, and the server is reached over a socket of the file system, which has no TLS. "
             "Nothing was changed. Give login_host, or leave ssl_mode out." % params["ssl_mode"]
         )
@@ -171,9 +173,9 @@ def _check(params: Mapping[str, Any]) -> None:
 def _check_password(params: Mapping[str, Any]) -> None:
     password, passfile = params.get("login_password"), params.get("passfile")
     if password and passfile:
-        raise Pm2Error("login_password and passfile are both given. Nothing was changed. Give one of them.")
+        raise NodeopsError("login_password and passfile are both given. Nothing was changed. Give one of them.")
     if password and any(character in password for character in "\0\r\n"):
-        raise Pm2Error(
+        raise NodeopsError(
             "login_password has a line break or a NUL, which PostgreSQL's programs cannot be given. "
             "Nothing was changed. Does the file it comes from end with a line break?"
         )
@@ -182,7 +184,7 @@ def _check_password(params: Mapping[str, Any]) -> None:
     _check_readable("passfile", passfile)
     mode = os.stat(passfile).st_mode
     if not stat.S_ISREG(mode) or mode & 0o077:
-        raise Pm2Error(
+        raise NodeopsError(
             "passfile %s has mode %04o: others may read it, so PostgreSQL's programs ignore it. Nothing was changed. "
             "chmod 0600 it." % (passfile, stat.S_IMODE(mode))
         )
@@ -190,7 +192,7 @@ def _check_password(params: Mapping[str, Any]) -> None:
 
 def _check_readable(name: str, path: Optional[str]) -> None:
     if path and not (os.path.isfile(path) and os.access(path, os.R_OK)):
-        raise Pm2Error(
+        raise NodeopsError(
             "%s is %s, which does not exist on this host or cannot be read by %s. Nothing was changed."
             % (name, path, pwd.getpwuid(os.geteuid()).pw_name)
         )

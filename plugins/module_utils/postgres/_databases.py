@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import List, NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _contents, _names
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents import Facts
@@ -75,12 +75,15 @@ def creation(name: str, facts: Facts, version: Version) -> str:
 
 
 def dress(server: Server, name: str, facts: Facts) -> None:
-    """Give the database the comment, connection limit, privileges and settings that ``facts`` tell. Raises Pm2Error."""
+    """Give the database the comment, connection limit, privileges and settings that ``facts`` tell.
+
+    Raises NodeopsError.
+    """
     _put_on(server, name, facts)
 
 
 def try_on(server: Server, name: str, facts: Facts) -> None:
-    """Raises Pm2Error where ``dress`` would not work. The database gets nothing: loading it may need it plain."""
+    """Raises NodeopsError where ``dress`` would not work. The database gets nothing: loading it may need it plain."""
     _put_on(server, name, facts, "ROLLBACK")
 
 
@@ -182,9 +185,9 @@ def drop(server: Server, name: str) -> None:
 
 
 def check_same_encoding(name: str, live: Facts, facts: Facts) -> None:
-    """Raises Pm2Error when the texts of the backup would be other bytes in the live database's encoding."""
+    """Raises NodeopsError when the texts of the backup would be other bytes in the live database's encoding."""
     if live["encoding"] != facts["encoding"]:
-        raise Pm2Error(
+        raise NodeopsError(
             "Database %s has the encoding %s, its backup has %s: the content could not be compared. Nothing was "
             "changed. Make the database anew with the encoding of the backup (or drop it: then it is made so)."
             % (name, live["encoding"], facts["encoding"])

@@ -22,7 +22,7 @@ import tempfile
 from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _backup,
     _contents,
@@ -68,7 +68,7 @@ class Content(NamedTuple):
 
 
 def run(call: Call) -> Dict[str, Any]:
-    """The result of ``state: imported``. Raises Pm2Error; the live database is not touched in any case."""
+    """The result of ``state: imported``. Raises NodeopsError; the live database is not touched in any case."""
     name, sha256 = _check(call)
     with _opened(call.params["source"]) as stream:
         content = _look(stream, call.params["source"], sha256)
@@ -99,11 +99,11 @@ def _check(call: Call) -> "tuple[str, str]":
     """The name of the database and the checksum in small letters."""
     source, sha256 = call.params["source"], call.params["sha256"]
     if not source or not sha256:
-        raise Pm2Error("state is imported, which needs source and sha256. Nothing was imported.")
+        raise NodeopsError("state is imported, which needs source and sha256. Nothing was imported.")
     if len(call.databases) != 1:
-        raise Pm2Error("databases is %s. Nothing was imported. A dump is of one database: name it." % call.what)
+        raise NodeopsError("databases is %s. Nothing was imported. A dump is of one database: name it." % call.what)
     if not _SHA256.match(sha256):
-        raise Pm2Error("sha256 is %r: not 64 hexadecimal digits. Nothing was imported." % sha256)
+        raise NodeopsError("sha256 is %r: not 64 hexadecimal digits. Nothing was imported." % sha256)
     return call.databases[0], sha256.lower()
 
 
@@ -115,7 +115,7 @@ def can_restrict(tools: Tools) -> bool:
 
 def _check_psql(tools: Tools) -> None:
     if not can_restrict(tools):
-        raise Pm2Error(
+        raise NodeopsError(
             "%s is version %s: it cannot be kept from running commands that a dump contains (\\restrict). Nothing was "
             "imported. Update PostgreSQL's client programs." % (tools.psql, _programs.shown(tools.version))
         )
@@ -137,18 +137,21 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise Pm2Error("source %s cannot be read: %s. Nothing was imported." % (path, error.strerror)) from error
+        raise NodeopsError("source %s cannot be read: %s. Nothing was imported." % (path, error.strerror)) from error
     with os.fdopen(handle, "rb") as stream:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise Pm2Error("source %s is no regular file. Nothing was imported." % path)
+            raise NodeopsError("source %s is no regular file. Nothing was imported." % path)
         yield stream
 
 
 def _look(stream: IO[bytes], path: str, sha256: str) -> Content:
-    """Check the whole file. Raises Pm2Error for another checksum, what is no plain dump, and what is not all of one."""
+    """Check the whole file.
+
+    Raises NodeopsError for another checksum, what is no plain dump, and what is not all of one.
+    """
     found = _digest(stream)
     if found != sha256:
-        raise Pm2Error(
+        raise NodeopsError(
             "source %s has the SHA-256 %s, not %s: it is damaged, or another file. Nothing was imported."
             % (path, found, sha256)
         )
@@ -169,20 +172,20 @@ def _look(stream: IO[bytes], path: str, sha256: str) -> Content:
             elif _COPY.match(line):
                 copying = True
             elif line.startswith(b"\\") and not _RESTRICT.match(line):
-                raise Pm2Error(
+                raise NodeopsError(
                     "source %s has a command of psql in line %d (%s). Nothing was imported. Make the dump with pg_dump "
                     "--format=plain, of one database and without --create."
                     % (path, number + 1, line[:40].decode("utf-8", "replace").strip())
                 )
     except (OSError, EOFError, ValueError) as error:
-        raise Pm2Error("source %s cannot be unpacked: %s. Nothing was imported." % (path, error)) from error
+        raise NodeopsError("source %s cannot be unpacked: %s. Nothing was imported." % (path, error)) from error
     if not begins:
-        raise Pm2Error(
+        raise NodeopsError(
             "source %s does not begin as pg_dump begins one. Nothing was imported. Only plain dumps of pg_dump (also "
             "packed by gzip) are taken." % path
         )
     if end < 0:
-        raise Pm2Error(
+        raise NodeopsError(
             "source %s is not complete: it does not end with '%s'. Nothing was imported. Make the dump again: what is "
             "missing is lost." % (path, _END.decode())
         )
@@ -191,12 +194,12 @@ def _look(stream: IO[bytes], path: str, sha256: str) -> Content:
 
 def _check_kind(line: bytes, path: str) -> None:
     if line.startswith(_ARCHIVE):
-        raise Pm2Error(
+        raise NodeopsError(
             "source %s is an archive of pg_dump (custom format). Nothing was imported. Only plain SQL can be checked "
             "before it is loaded." % path
         )
     if line.rstrip() == _CLUSTER:
-        raise Pm2Error(
+        raise NodeopsError(
             "source %s is a dump of a whole cluster (pg_dumpall). Nothing was imported. Dump the one database with "
             "pg_dump." % path
         )
@@ -270,7 +273,7 @@ def _load(
     content: Content,
     room: Optional[_space.Room],
 ) -> None:
-    """Run the dump in one transaction, in a psql that runs no command but SQL. Raises Pm2Error."""
+    """Run the dump in one transaction, in a psql that runs no command but SQL. Raises NodeopsError."""
     token = secrets.token_hex(16)
     arguments = [tools.psql, "--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--no-align"]
     arguments += ["--tuples-only", "--set=ON_ERROR_STOP=1", "--file=-", "--dbname=" + reached.target(database)]
@@ -296,13 +299,13 @@ def _load(
         if code != 0 or not _content(printed).rstrip().endswith(token):
             raise PgError("The dump cannot be loaded: %s. Nothing was imported." % (text or "psql ended early"))
     if _digest(stream) != content.sha256:
-        raise Pm2Error("source was changed while it was loaded. Nothing was imported.")
+        raise NodeopsError("source was changed while it was loaded. Nothing was imported.")
 
 
 def _feed(psql: IO[bytes], stream: IO[bytes], content: Content, token: str, room: Optional[_space.Room]) -> None:
     """The dump, between commands of ours: from the first to the last, psql accepts no other. Its own are left out.
 
-    Raises Pm2Error when a disk of the server is about to be full.
+    Raises NodeopsError when a disk of the server is about to be full.
     """
     psql.write(b"\\restrict %s\n" % token.encode())
     in_head = True
@@ -313,7 +316,7 @@ def _feed(psql: IO[bytes], stream: IO[bytes], content: Content, token: str, room
             looked_at = fed + _LOOK_EVERY
             problem = _space.problem(room)
             if problem:
-                raise Pm2Error(
+                raise NodeopsError(
                     "Loading the dump was given up: %s, and a disk that is full would end the whole server. Nothing "
                     "was imported. Make room, then run again." % problem
                 )

@@ -17,7 +17,7 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Stopped
 
 LOADING = "loading"  # a scratch database may exist, nothing live was touched: it is dropped
@@ -68,7 +68,7 @@ def path_of(dest: str) -> str:
 
 
 def read(dest: str) -> Optional[Journal]:
-    """The journal a killed run left, or None. Raises Pm2Error when it is there and cannot be used."""
+    """The journal a killed run left, or None. Raises NodeopsError when it is there and cannot be used."""
     path = path_of(dest)
     try:
         with open(path, encoding="utf-8") as stream:
@@ -81,20 +81,20 @@ def read(dest: str) -> Optional[Journal]:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "The journal %s of an interrupted restore cannot be read (%s). Nothing was changed. Look at the databases "
             "(pg_restore, state status) and the processes by hand, then remove the file." % (path, error)
         ) from error
 
 
 def write(dest: str, journal: Journal) -> None:
-    """Make ``journal`` durable before anything it announces is done. Raises Pm2Error when it cannot."""
+    """Make ``journal`` durable before anything it announces is done. Raises NodeopsError when it cannot."""
     path = path_of(dest)
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         _files.write_atomically(path, json.dumps(dict(journal._asdict(), format=_FORMAT)).encode("utf-8"))
     except OSError as error:
-        raise Pm2Error("The journal %s could not be written: %s." % (path, _files.why(error))) from error
+        raise NodeopsError("The journal %s could not be written: %s." % (path, _files.why(error))) from error
 
 
 def remove(dest: str) -> None:

@@ -14,7 +14,7 @@ import time
 from typing import Iterable, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 
 LONGEST = 42
@@ -33,23 +33,23 @@ class Name(NamedTuple):
 
 
 def check_database(name: str) -> str:
-    """The name itself. Raises Pm2Error for one that cannot be backed up and restored."""
+    """The name itself. Raises NodeopsError for one that cannot be backed up and restored."""
     why = _wrong(name)
     if why:
         shown = Redactor().text(repr(_address.shown(name)))
-        raise Pm2Error("The database name %s %s. Nothing was changed." % (shown, why))
+        raise NodeopsError("The database name %s %s. Nothing was changed." % (shown, why))
     return name
 
 
 def check_databases(names: Sequence[str]) -> Tuple[str, ...]:
-    """The names themselves. Raises Pm2Error as above, for none and for one that is given twice."""
+    """The names themselves. Raises NodeopsError as above, for none and for one that is given twice."""
     if not names:
-        raise Pm2Error("databases is empty. Nothing was changed. Name at least one database.")
+        raise NodeopsError("databases is empty. Nothing was changed. Name at least one database.")
     for name in names:
         check_database(name)
     twice = sorted({name for name in names if list(names).count(name) > 1})
     if twice:
-        raise Pm2Error("databases names %s twice. Nothing was changed." % ", ".join(map(repr, twice)))
+        raise NodeopsError("databases names %s twice. Nothing was changed." % ", ".join(map(repr, twice)))
     return tuple(names)
 
 

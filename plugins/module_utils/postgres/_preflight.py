@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _databases
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents import Facts
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import literal
@@ -32,14 +32,14 @@ class Login(NamedTuple):
 
 
 def check_confirmation(confirm: Optional[Sequence[str]], databases: Sequence[str]) -> None:
-    """Raises Pm2Error unless ``confirm`` names exactly the databases."""
+    """Raises NodeopsError unless ``confirm`` names exactly the databases."""
     if not confirm:
-        raise Pm2Error(
+        raise NodeopsError(
             "This replaces the live content of %s. %s Name the same databases in confirm."
             % (", ".join(databases), _NOTHING)
         )
     if sorted(confirm) != sorted(databases):
-        raise Pm2Error(
+        raise NodeopsError(
             "confirm names %s, databases names %s. %s They must be the same."
             % (", ".join(confirm), ", ".join(databases), _NOTHING)
         )
@@ -48,23 +48,23 @@ def check_confirmation(confirm: Optional[Sequence[str]], databases: Sequence[str
 def check_backup(
     backup: Backup, databases: Sequence[str], environment: Optional[str], namespace: Optional[str]
 ) -> Dict[str, Facts]:
-    """The facts of each database. Raises Pm2Error for a backup of something else."""
+    """The facts of each database. Raises NodeopsError for a backup of something else."""
     manifest = backup.manifest
     if manifest["environment"] != environment:
-        raise Pm2Error(
+        raise NodeopsError(
             "Backup %s is of environment %s, this call is for environment %s. %s Choose a backup of this environment, "
             "or say which environment is meant."
             % (backup.id, _or_none(manifest["environment"]), _or_none(environment), _NOTHING)
         )
     if namespace is not None and manifest["namespace"] not in (None, namespace):
-        raise Pm2Error(
+        raise NodeopsError(
             "Backup %s is of namespace %s, this call is for namespace %s. %s"
             % (backup.id, manifest["namespace"], namespace, _NOTHING)
         )
     content: Dict[str, Facts] = manifest["content"].get("databases") or {}
     missing = [name for name in databases if name not in content]
     if missing:
-        raise Pm2Error(
+        raise NodeopsError(
             "Backup %s has no database %s (it has %s). %s"
             % (backup.id, ", ".join(missing), ", ".join(sorted(content)) or "none", _NOTHING)
         )
@@ -76,22 +76,22 @@ def _or_none(value: Any) -> str:
 
 
 def check_server(server: Server) -> None:
-    """Raises Pm2Error for a server on which no database can be made or renamed so."""
+    """Raises NodeopsError for a server on which no database can be made or renamed so."""
     version = server.version[0]
     if version < OLDEST:
-        raise Pm2Error("The server is PostgreSQL %d, %d is the oldest. %s" % (version, OLDEST, _NOTHING))
+        raise NodeopsError("The server is PostgreSQL %d, %d is the oldest. %s" % (version, OLDEST, _NOTHING))
     if server.value("SELECT pg_is_in_recovery()::int") == "1":
-        raise Pm2Error(
+        raise NodeopsError(
             "The server is a standby, which can only be read. %s Connect to its primary (login_host)." % _NOTHING
         )
 
 
 def check_version(server: Server, name: str, facts: Facts) -> None:
-    """Raises Pm2Error when the server is older than the one that was dumped."""
+    """Raises NodeopsError when the server is older than the one that was dumped."""
     version = server.version[0]
     dumped = int(str(facts["server_version"]).partition(".")[0])
     if version < dumped:
-        raise Pm2Error(
+        raise NodeopsError(
             "The backup of %s is from PostgreSQL %d, and this server is %d: an older server may not understand it. %s "
             "Restore it into one of version %d or newer." % (name, dumped, version, _NOTHING, dumped)
         )
@@ -114,15 +114,15 @@ def login(server: Server) -> Login:
 
 
 def check_login(who: Login, owners: Iterable[str]) -> None:
-    """Raises Pm2Error when the login cannot make databases for these owners."""
+    """Raises NodeopsError when the login cannot make databases for these owners."""
     if not who.createdb:
-        raise Pm2Error(
+        raise NodeopsError(
             "The login %s may not create databases. %s Connect as a superuser, or grant it CREATEDB."
             % (who.name, _NOTHING)
         )
     foreign = sorted(set(owners) - who.roles)
     if foreign and not who.superuser:
-        raise Pm2Error(
+        raise NodeopsError(
             "The login %s is no member of %s, which own what is to be restored, or does not inherit from them "
             "(NOINHERIT). %s Connect as a superuser, or grant it those roles WITH INHERIT."
             % (who.name, ", ".join(foreign), _NOTHING)
@@ -130,12 +130,12 @@ def check_login(who: Login, owners: Iterable[str]) -> None:
 
 
 def check_needs(server: Server, who: Login, name: str, facts: Facts, outside: Facts) -> None:
-    """Raises Pm2Error when a role, an extension or a tablespace of the backup is missing."""
+    """Raises NodeopsError when a role, an extension or a tablespace of the backup is missing."""
     wanted = {*(facts.get("roles") or []), outside["owner"], *(role for role, _text in outside["settings"] if role)}
     there = {row[0] for row in server.query("SELECT rolname FROM pg_roles")}
     missing = sorted(wanted - there)
     if missing:
-        raise Pm2Error(
+        raise NodeopsError(
             "The role %s does not exist on this server, and the backup of %s needs it: what it owns and what it was "
             "granted would be lost. %s Create it (community.postgresql.postgresql_user), then run again."
             % (", ".join(missing), name, _NOTHING)
@@ -147,26 +147,26 @@ def check_needs(server: Server, who: Login, name: str, facts: Facts, outside: Fa
     available = {str(row[0]): row[1] == "1" for row in rows}
     for extension in sorted(facts["extensions"]):
         if extension not in available:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The extension %s is not installed on this server, and the backup of %s needs it. %s Install its "
                 "package on the database host, then run again." % (extension, name, _NOTHING)
             )
         if not (available[extension] or who.superuser or extension == "plpgsql"):
-            raise Pm2Error(
+            raise NodeopsError(
                 "The backup of %s needs the extension %s, which only a superuser may create; the login is %s. %s"
                 % (name, extension, who.name, _NOTHING)
             )
     spaces = {row[0] for row in server.query("SELECT spcname FROM pg_tablespace")}
     if outside["tablespace"] not in spaces:
-        raise Pm2Error("The tablespace %s of %s does not exist. %s" % (outside["tablespace"], name, _NOTHING))
+        raise NodeopsError("The tablespace %s of %s does not exist. %s" % (outside["tablespace"], name, _NOTHING))
 
 
 def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
-    """Raises Pm2Error when the live database could not be renamed."""
+    """Raises NodeopsError when the live database could not be renamed."""
     if live["template"]:
-        raise Pm2Error("Database %s is a template. %s" % (name, _NOTHING))
+        raise NodeopsError("Database %s is a template. %s" % (name, _NOTHING))
     if not live["open"]:
-        raise Pm2Error(
+        raise NodeopsError(
             "Database %s is closed to connections (ALLOW_CONNECTIONS false), and by nobody that is known here. %s "
             "Find out who closed it. What a restore has closed, state recovered opens." % (name, _NOTHING)
         )
@@ -174,13 +174,13 @@ def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
     check_prepared(server, name)
     slots = _column(server, "SELECT slot_name FROM pg_replication_slots WHERE database = %s" % literal(name))
     if slots:
-        raise Pm2Error(
+        raise NodeopsError(
             "Database %s has logical replication slots (%s), which would stay with the old database. %s Drop them "
             "first, and make them anew afterwards." % (name, ", ".join(slots), _NOTHING)
         )
     subscribed = _column(server, "SELECT subname FROM pg_subscription WHERE subdbid = %d" % live["oid"])
     if subscribed:
-        raise Pm2Error(
+        raise NodeopsError(
             "Database %s has subscriptions (%s), which would stay with the old database. %s Drop them first, and make "
             "them anew afterwards." % (name, ", ".join(subscribed), _NOTHING)
         )
@@ -192,7 +192,7 @@ def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
             % (literal(name), "true" if who.signals else "false"),
         )
         if others:
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s is connected to %s, and the login %s may not end its connections. %s Connect as a superuser, or "
                 "grant it pg_signal_backend, with which it may end those of all but superusers."
                 % (", ".join(others), name, who.name, _NOTHING)
@@ -200,10 +200,10 @@ def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
 
 
 def check_prepared(server: Server, name: str) -> None:
-    """Raises Pm2Error for a prepared transaction: nobody's connection, and the database cannot be renamed."""
+    """Raises NodeopsError for a prepared transaction: nobody's connection, and the database cannot be renamed."""
     prepared = _column(server, "SELECT gid FROM pg_prepared_xacts WHERE database = %s" % literal(name))
     if prepared:
-        raise Pm2Error(
+        raise NodeopsError(
             "Database %s has prepared transactions (%s), with which it cannot be renamed. %s Finish them (COMMIT "
             "PREPARED or ROLLBACK PREPARED)." % (name, ", ".join(prepared[:5]), _NOTHING)
         )

@@ -21,7 +21,7 @@ from typing import IO, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import Connection, PgError, last_lines
 
 PROGRAMS = ("psql", "pg_dump", "pg_restore")
@@ -56,18 +56,18 @@ def find(pg_bindir: Optional[str], server_version: Optional[Version] = None) -> 
     """The programs in ``pg_bindir``; else those that fit the server best.
 
     Best is the server's own major version: a newer pg_dump writes what an older server may not understand. Then the
-    next newer. Without ``server_version``: the newest. Raises Pm2Error when there are none.
+    next newer. Without ``server_version``: the newest. Raises NodeopsError when there are none.
     """
     if pg_bindir:
         found = _in(pg_bindir)
         if found is None:
-            raise Pm2Error(
+            raise NodeopsError(
                 "pg_bindir is %s, which does not hold psql, pg_dump and pg_restore. Nothing was changed." % pg_bindir
             )
         return found
     all_found = [tools for tools in map(_in, _directories()) if tools]
     if not all_found:
-        raise Pm2Error(
+        raise NodeopsError(
             "psql, pg_dump and pg_restore are not installed on this host (neither in PATH nor in %s). Nothing was "
             "changed. Install PostgreSQL's client programs (Debian: postgresql-client)." % ", ".join(_PLACES)
         )
@@ -121,10 +121,10 @@ def shown(version: Version) -> str:
 
 
 def check_client(tools: Tools, server_version: Version, accept_vulnerable: bool) -> None:
-    """Raises Pm2Error for programs that are older than the server, or whose pg_restore may be made to run code."""
+    """Raises NodeopsError for programs that are older than the server, or whose pg_restore may be made to run code."""
     check_major(tools, server_version)
     if tools.is_vulnerable and not accept_vulnerable:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s is version %s, in which %s lets a crafted archive run code. Nothing was changed. Update PostgreSQL's "
             "client programs to %s or newer; or, if every archive in the store is from servers you trust, set "
             "accept_vulnerable_client." % (tools.pg_restore, shown(tools.version), CVE, safe_versions())
@@ -132,9 +132,9 @@ def check_client(tools: Tools, server_version: Version, accept_vulnerable: bool)
 
 
 def check_major(tools: Tools, server_version: Version) -> None:
-    """Raises Pm2Error for programs that are older than the server."""
+    """Raises NodeopsError for programs that are older than the server."""
     if tools.version[0] < server_version[0]:
-        raise Pm2Error(
+        raise NodeopsError(
             "The server is PostgreSQL %s, and %s is %s: programs that are older than the server cannot dump or restore "
             "it. Nothing was changed. Install the client programs of version %d, or give pg_bindir."
             % (shown(server_version), tools.pg_dump, shown(tools.version), server_version[0])
@@ -142,10 +142,10 @@ def check_major(tools: Tools, server_version: Version) -> None:
 
 
 def check_restorer(tools: Tools, server_version: Version) -> None:
-    """Raises Pm2Error for a pg_restore that no server of that version understands."""
+    """Raises NodeopsError for a pg_restore that no server of that version understands."""
     problem = restorer_problem(tools, server_version)
     if problem:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s. Nothing was changed. Install the client programs of version %d, or give pg_bindir."
             % (problem, server_version[0])
         )
@@ -161,16 +161,16 @@ def restorer_problem(tools: Tools, server_version: Version) -> Optional[str]:
 
 
 def check_archive(tools: Tools, server_version: Version, dumped_by: str) -> None:
-    """Raises Pm2Error for an archive of a pg_dump (its version) that is newer than the pg_restore."""
+    """Raises NodeopsError for an archive of a pg_dump (its version) that is newer than the pg_restore."""
     major = int(dumped_by.partition(".")[0])
     if tools.version[0] < major and major >= _TRANSACTION_TIMEOUT > server_version[0]:
-        raise Pm2Error(
+        raise NodeopsError(
             "The backup was made by pg_dump %s, and what can read it can only restore into a server of version %d or "
             "newer; this one is %s. Nothing was changed. Restore it there, or make a new backup with the client "
             "programs of version %d." % (dumped_by, _TRANSACTION_TIMEOUT, shown(server_version), server_version[0])
         )
     if tools.version[0] < major:
-        raise Pm2Error(
+        raise NodeopsError(
             "The backup was made by pg_dump %s, and %s is version %s: it may not be able to read it. Nothing was "
             "changed. Install the client programs of version %d, or give pg_bindir."
             % (dumped_by, tools.pg_restore, shown(tools.version), major)

@@ -19,7 +19,7 @@ import tempfile
 import time
 from typing import Any, List, Mapping, Optional, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _programs
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import Connection, PgError, last_lines
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools, Version
@@ -206,7 +206,7 @@ class Session:
 
 
 def tools_for(params: Mapping[str, Any], connection: Connection) -> Tuple[Tools, Version]:
-    """The programs that fit the server, and the server's version. Raises Pm2Error, also when there is no server."""
+    """The programs that fit the server, and the server's version. Raises NodeopsError, also when there is no server."""
     any_tools = _programs.find(params.get("pg_bindir"))
     try:
         with Session(any_tools, connection) as session:
@@ -214,5 +214,7 @@ def tools_for(params: Mapping[str, Any], connection: Connection) -> Tuple[Tools,
     except PgError as error:
         raise PgError("%s. Nothing was changed." % str(error).rstrip("."), error.sqlstate) from error
     if version[0] < 12:
-        raise Pm2Error("The server is PostgreSQL %s. Nothing was changed. 12 is the oldest." % _programs.shown(version))
+        raise NodeopsError(
+            "The server is PostgreSQL %s. Nothing was changed. 12 is the oldest." % _programs.shown(version)
+        )
     return _programs.find(params.get("pg_bindir"), version), version

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _databases,
     _journal,
@@ -69,7 +69,7 @@ class Recoverer:
         return found if journal or found["dropped"] else None
 
     def run(self) -> Optional[Recovery]:
-        """Finish or undo it; None when there was nothing. Raises Pm2Error when it has to be tried again."""
+        """Finish or undo it; None when there was nothing. Raises NodeopsError when it has to be tried again."""
         journal = _journal.read(self._dest)
         found: Recovery = {"databases": {}, "dropped": [], "kept": [], "opened": [], "started": []}
         _points.reached("recover begun")
@@ -95,7 +95,7 @@ class Recoverer:
         with _signals.mask_kept():  # what it holds back on its way may end what is done after it
             try:
                 outcome = exchange.resume(self._resurrect_timeout)
-            except Pm2Error as error:
+            except NodeopsError as error:
                 error.details["unfinished"] = journal.names
                 raise
         _points.reached("recover finished")
@@ -105,7 +105,7 @@ class Recoverer:
     def _check_server(self, journal: _journal.Journal) -> None:
         here = _preflight.identify(self._server)
         if journal.server != here:
-            raise Pm2Error(
+            raise NodeopsError(
                 "An interrupted restore of %s has to be finished first (%s), and it was on another server: its cluster "
                 "is %s, this one is %s. Nothing was changed. Run state recovered with the connection of that server; "
                 "or remove the journal if that server is gone."

@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
@@ -59,7 +59,7 @@ _NOTHING_TO_PROVE: Dict[str, Any] = {"timeout": 30.0, "min_uptime": 0.0}
 
 
 def run(params: Params, check_mode: bool, warn: Warn) -> Result:
-    """The module's result. ``params`` has every option of ARGUMENTS. Raises Pm2Error."""
+    """The module's result. ``params`` has every option of ARGUMENTS. Raises NodeopsError."""
     check_options(params)
     store = Store(params["dest"], params["key_file"])
     with connection(params) as reached:
@@ -72,14 +72,14 @@ def run(params: Params, check_mode: bool, warn: Warn) -> Result:
 
 
 def check_options(params: Params) -> None:
-    """Raises Pm2Error for options that cannot be right, whatever server and store there are."""
+    """Raises NodeopsError for options that cannot be right, whatever server and store there are."""
     state = params["state"]
     if params["databases"] is not None:
         _names.check_databases(params["databases"])
     elif state not in ("recovered", "status"):
-        raise Pm2Error("state %s needs databases. Nothing was changed." % state)
+        raise NodeopsError("state %s needs databases. Nothing was changed." % state)
     if state in _CONFIRMED and params["maintenance_db"] in (params["databases"] or ()):
-        raise Pm2Error(
+        raise NodeopsError(
             "maintenance_db is %s, which is one of databases: it cannot be replaced over a connection to it. Nothing "
             "was changed. Give another one, such as postgres." % params["maintenance_db"]
         )
@@ -87,10 +87,12 @@ def check_options(params: Params) -> None:
         _preflight.check_confirmation(params["confirm"], params["databases"])
     for name, least in (("jobs", 1), ("keep_previous", 1), ("healthy", 1)):
         if params[name] < least:
-            raise Pm2Error("%s is %d, the least is %d. Nothing was changed." % (name, params[name], least))
+            raise NodeopsError("%s is %d, the least is %d. Nothing was changed." % (name, params[name], least))
     for name in ("lock_timeout", "stop_timeout", "fence_timeout", "resurrect_timeout"):
         if not 0 <= params[name] < float("inf"):
-            raise Pm2Error("%s must be a number of seconds >= 0, not %r. Nothing was changed." % (name, params[name]))
+            raise NodeopsError(
+                "%s must be a number of seconds >= 0, not %r. Nothing was changed." % (name, params[name])
+            )
     _checks.parse(params["ready"])
     if params["namespace"] is not None:
         check_namespace(params["namespace"])
@@ -128,7 +130,7 @@ class _Call:
             try:
                 self._recovered = self._recoverer().run()
                 return self._result(self._done())
-            except Pm2Error as error:
+            except NodeopsError as error:
                 if self._recovered:
                     error.details.setdefault("recovered", self._recovered)
                 if self._steps.taken:
@@ -136,10 +138,10 @@ class _Call:
                 raise _told(error, untouched=not self._recovered) from error
 
     def _check_unfinished(self) -> None:
-        """Raises Pm2Error where a drill would have to finish a restore first: it leaves alone what is live."""
+        """Raises NodeopsError where a drill would have to finish a restore first: it leaves alone what is live."""
         journal = _journal.read(self._store.dest) if self._params["state"] == "verified" else None
         if journal and journal.is_about_live:
-            raise Pm2Error(
+            raise NodeopsError(
                 "A restore of %s was interrupted, and a drill does not touch what is live. Nothing was verified. Run "
                 "state recovered first: that finishes or undoes it." % ", ".join(journal.names)
             )
@@ -210,7 +212,7 @@ class _Call:
         with self._loaded(journal, backup, facts, lives) as problems:
             if problems:
                 self._store.note_verified(backup, _HOW, problems)
-                raise Pm2Error(
+                raise NodeopsError(
                     "What was restored from backup %s is not what was backed up: %s. The live database was not "
                     "touched, and the backup will not be taken as good any more. Choose another one."
                     % (backup.id, "; ".join(problems)),
@@ -243,7 +245,7 @@ class _Call:
             _journal.remove(self._store.dest)
             noted = self._store.note_verified(backup, _HOW, problems)
         if problems:
-            raise Pm2Error(
+            raise NodeopsError(
                 "Backup %s does not restore to what was backed up: %s. It will not be taken as good any more. Make a "
                 "new one." % (backup.id, "; ".join(problems)),
                 {"problems": problems, "backup": backup.id, "verification": noted.verification},
@@ -262,7 +264,7 @@ class _Call:
     def _latest(self) -> str:
         """The newest good one of this environment that has all the databases, and was not imported.
 
-        Raises Pm2Error saying what there is.
+        Raises NodeopsError saying what there is.
         """
         environment, namespace = self._params["environment"], self._params["namespace"]
         backups = self._store.backups(_store.POSTGRESQL)
@@ -279,26 +281,26 @@ class _Call:
         return self._store.newest_good(shown, _store.described(scope)).id
 
     def _checked(self, backup: Backup) -> None:
-        """Its bytes. Raises Pm2Error before any program of PostgreSQL sees them."""
+        """Its bytes. Raises NodeopsError before any program of PostgreSQL sees them."""
         with self._steps.step("check"):
             problems = self._store.check_files(backup)
         if problems:
             if not self._check_mode:
                 self._store.note_verified(backup, "bytes", problems)
-            raise Pm2Error(
+            raise NodeopsError(
                 "Backup %s is damaged: %s. Nothing was changed. Choose another one." % (backup.id, "; ".join(problems)),
                 {"problems": problems, "backup": backup.id},
             )
         _programs.check_archive(self._server.tools, self._server.version, backup.manifest["tools"]["pg_dump"])
         for recorded in backup.manifest["files"]:
             if _encryption.is_encrypted(recorded) and not self._params["age_identity_file"]:
-                raise Pm2Error(
+                raise NodeopsError(
                     "Backup %s is encrypted. Nothing was changed. Give the private key's file in age_identity_file."
                     % backup.id
                 )
 
     def _preflight(self, facts: Dict[str, Facts]) -> Dict[str, Optional[Facts]]:
-        """The live databases. Raises Pm2Error when the backup cannot go into this server beside them."""
+        """The live databases. Raises NodeopsError when the backup cannot go into this server beside them."""
         server = self._server
         who = _preflight.login(server)
         lives = _preflight.live_of(server, self._databases)
@@ -340,7 +342,7 @@ class _Call:
         except _scratch.Unloadable as error:
             self._unload(journal, error)
             noted = self._store.note_verified(backup, _HOW, error.details["problems"])
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s Backup %s will not be taken as good any more. Choose another one, or make a new one."
                 % (error, backup.id),
                 {**error.details, "backup": backup.id, "verification": noted.verification},
@@ -369,7 +371,7 @@ class _Call:
                 path = _encryption.readable(backup, recorded, self._params["age_identity_file"] or "", directory)
             yield path
         except OSError as error:
-            raise Pm2Error("%s cannot be made: %s. Nothing was changed." % (directory, error.strerror)) from error
+            raise NodeopsError("%s cannot be made: %s. Nothing was changed." % (directory, error.strerror)) from error
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -378,8 +380,8 @@ class _Call:
         try:
             self._drop(journal.swaps)
             _journal.remove(self._store.dest)
-        except (Pm2Error, OSError) as second:
-            if isinstance(error, Pm2Error):
+        except (NodeopsError, OSError) as second:
+            if isinstance(error, NodeopsError):
                 error.details["cleanup_error"] = str(second)
 
     def _drop(self, swaps: Sequence[Swap]) -> None:
@@ -402,7 +404,7 @@ class _Call:
                 for old in _status.previous(existing, name)[self._params["keep_previous"] :]:
                     _databases.drop(self._server, old)
                     _points.reached("restore pruned")
-        except Pm2Error as error:
+        except NodeopsError as error:
             self._warn("The restore is done. Older previous databases were not all removed: %s" % error)
 
     # -- undone --------------------------------------------------------------------------------------------------------
@@ -417,7 +419,7 @@ class _Call:
         return {"changed": True, **_swapped(swaps, None), **_down(down)}
 
     def _undo_swaps(self) -> List[Swap]:
-        """Each live database makes way for the newest that was live before. Raises Pm2Error where there is none."""
+        """Each live database makes way for the newest that was live before. Raises NodeopsError where there is none."""
         existing = self._names()
         who = _preflight.login(self._server)
         lives = _preflight.live_of(self._server, self._databases)
@@ -426,7 +428,7 @@ class _Call:
         for name, live in lives.items():
             kept = _status.previous(existing, name)
             if not kept:
-                raise Pm2Error(
+                raise NodeopsError(
                     "There is no previous database of %s, so nothing can be undone. Nothing was changed. To go back to "
                     "a backup, use state restored." % name
                 )
@@ -439,12 +441,12 @@ class _Call:
 
     @staticmethod
     def _check_of_one_restore(previous: Sequence[str]) -> None:
-        """Raises Pm2Error for previous databases that were not put aside together: they may not go together."""
+        """Raises NodeopsError for previous databases that were not put aside together: they may not go together."""
         parsed = [each for each in map(_names.parse, previous) if each]
         newest = max((each.id for each in parsed), default="")
         latest = [each.name for each in parsed if each.id == newest]
         if len(latest) < len(previous):
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s are not of one restore, and the last one was of %s alone. Nothing was changed. To undo that one, "
                 "name in databases (db_restore_databases) only: %s. The others can be undone by a call of their own."
                 % (", ".join(sorted(previous)), ", ".join(latest), ", ".join(latest))
@@ -501,7 +503,7 @@ def _down(down: Any) -> Result:
     return {"downtime": down.seconds, "stopped": down.stopped, "started": down.started, "rolled_back": False}
 
 
-def _told(error: Pm2Error, untouched: bool) -> Pm2Error:
+def _told(error: NodeopsError, untouched: bool) -> NodeopsError:
     """The same, which also says what became of everything. ``untouched``: before it nothing was finished or undone."""
     message, details = str(error).rstrip(".") + ".", error.details
     if details.get("rolled_back"):
@@ -521,4 +523,4 @@ def _told(error: Pm2Error, untouched: bool) -> Pm2Error:
     if "cleanup_error" in details:
         cause = str(details["cleanup_error"]).rstrip(".")
         message += " The scratch database could not be dropped (%s): the next run does it." % cause
-    return Pm2Error(message, details)
+    return NodeopsError(message, details)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import Callable, List, NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _archive_errors, _contents, _databases, _space
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents import Facts
@@ -24,7 +24,7 @@ _PAUSE = 0.05  # seconds between two looks at pg_restore and at the disks
 _CHECK_SPACE_EVERY = 0.25  # seconds
 
 
-class Unloadable(Pm2Error):
+class Unloadable(NodeopsError):
     """The archive can be loaded nowhere; ``problems`` in the details says why."""
 
 
@@ -48,7 +48,8 @@ def build(
 ) -> List[str]:
     """Make the scratch database and fill it. What differs from the backup; [] when it is the same.
 
-    Raises Pm2Error when it cannot be loaded, and Unloadable when that is due to the archive. It is not dropped here.
+    Raises NodeopsError when it cannot be loaded, and Unloadable when that is due to the archive. It is not dropped
+    here.
     """
     with steps.step("create", source.name):
         server.execute(_databases.creation(source.scratch, source.outside, server.version))
@@ -85,7 +86,7 @@ def _load(
                 problem = _space.problem(room)
                 if problem:
                     program.end()
-                    raise Pm2Error(
+                    raise NodeopsError(
                         "Loading the backup of %s was given up: %s, and a disk that is full would end the whole "
                         "server. The live database was not touched. Make room, then run again." % (source.name, problem)
                     )
@@ -101,12 +102,12 @@ def _load(
             if proof and _is_there(server, source.scratch):
                 problem = "%s: it cannot be loaded (%s)" % (source.name, proof)
                 raise Unloadable(message, {"problems": [problem]}) from error
-            raise Pm2Error(message) from error
+            raise NodeopsError(message) from error
 
 
 def _is_there(server: Server, database: str) -> bool:
     """Whether somebody, or the end of the server, has not taken it away meanwhile."""
     try:
         return database in _databases.names(server)
-    except Pm2Error:
+    except NodeopsError:
         return False

@@ -13,7 +13,7 @@ import time
 from types import TracebackType
 from typing import Callable, Iterator, List, Optional, Sequence, Set, Type, TypeVar
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _advisory_lock, _psql
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import Connection, PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools, Version
@@ -109,7 +109,7 @@ class Server:
             raise
 
     def guard(self, names: Sequence[str], timeout: float) -> None:
-        """Keep every other restore away from these databases, until ``close``. Raises Pm2Error naming who works."""
+        """Keep every other restore away from these databases, until ``close``. Raises NodeopsError naming who works."""
         wanted = set(names) - self._guarded
         _advisory_lock.lock(self._opened(), wanted, timeout)
         self._guarded |= wanted
@@ -169,7 +169,7 @@ class Server:
                 _advisory_lock.lock(session, self._guarded, PATIENCE)
             except BaseException as error:
                 session.close()
-                if isinstance(error, Pm2Error) and not isinstance(error, PgError):
+                if isinstance(error, NodeopsError) and not isinstance(error, PgError):
                     raise PgError(
                         "The connection to %s was lost, and the server still holds its locks %g s later"
                         % (self.connection, PATIENCE)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import literal
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
@@ -105,7 +105,7 @@ def unchecked(data: int) -> str:
 
 
 def check(wanted: Sequence[Tuple[Room, int]], measure: Free = free) -> None:
-    """Raises Pm2Error when so many bytes for each room, and the WAL of all, do not fit beside what is there."""
+    """Raises NodeopsError when so many bytes for each room, and the WAL of all, do not fit beside what is there."""
     everything = sum(data for _room, data in wanted)
     needs: Dict[Tuple[str, str], int] = {}
     devices: Dict[int, List[Disk]] = {}
@@ -122,7 +122,7 @@ def check(wanted: Sequence[Tuple[Room, int]], measure: Free = free) -> None:
         needed = sum(needs[disk.use, disk.path] for disk in disks) + _RESERVE
         left = measure(disks[0].path)
         if left < needed:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The disk of %s has %s free, and the restored copy beside the live database needs %s there (%s). "
                 "Nothing was changed. Make room: a disk that gets full would end the whole server."
                 % (

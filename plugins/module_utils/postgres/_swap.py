@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from typing import Callable, Dict, Iterable, List, Sequence, Set, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _databases
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal import Swap
@@ -62,7 +62,7 @@ def fence(server: Server, names: Iterable[str], timeout: float) -> None:
 def lift(server: Server, names: Iterable[str], timeout: float) -> List[str]:
     """Let in again where it is not so already; return where it was not. A name without a database is none.
 
-    Raises Pm2Error when somebody's transaction keeps the database as it is for longer than ``timeout`` seconds.
+    Raises NodeopsError when somebody's transaction keeps the database as it is for longer than ``timeout`` seconds.
     """
     opened = []
     for name in names:
@@ -80,14 +80,14 @@ def _allow(server: Server, name: str, allowed: bool, timeout: float) -> None:
     except PgError as error:
         if error.sqlstate != LOCKED:
             raise
-        raise Pm2Error(
+        raise NodeopsError(
             "Database %s could not be %s to connections in time: an open transaction has changed it (GRANT … ON "
             "DATABASE, ALTER DATABASE). End that (pg_stat_activity), then run again." % (name, verb)
         ) from error
 
 
 def clear(server: Server, names: Sequence[str], timeout: float) -> None:
-    """End every connection to the fenced databases. Raises Pm2Error naming who stays longer than ``timeout`` s.
+    """End every connection to the fenced databases. Raises NodeopsError naming who stays longer than ``timeout`` s.
 
     A worker of autovacuum, which has no user, is none: a rename ends it.
     """
@@ -105,7 +105,7 @@ def clear(server: Server, names: Sequence[str], timeout: float) -> None:
             if not _terminate(server, pid):
                 refused.add(pid)
         if time.monotonic() >= deadline:
-            raise Pm2Error(
+            raise NodeopsError(
                 "%d connections did not end within %g s: %s."
                 % (len(left), timeout, "; ".join("%s by %s (%s, pid %s)" % tuple(row) for row in left[:5]))
             )

@@ -17,7 +17,7 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _health, _pause
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import LOG_TAIL_LINES, GateFailure
@@ -80,12 +80,12 @@ class Exchange:
         """What a killed restore had left live, and went back: it may have been written to."""
 
     def check(self, stop_timeout: float) -> None:
-        """Raises Pm2Error where a process could take longer than that to stop. Warns where there is none.
+        """Raises NodeopsError where a process could take longer than that to stop. Warns where there is none.
 
         A live database without the PM2_HOME of its processes is refused: what runs would not be found.
         """
         if not self._pause.has_home and any(swap.previous for swap in self._journal.swaps):
-            raise Pm2Error(
+            raise NodeopsError(
                 "pm2_home %s does not exist. Nothing was changed. Give that of namespace %s."
                 % (self._journal.pm2_home, self._journal.namespace)
             )
@@ -98,11 +98,11 @@ class Exchange:
             )
 
     def check_room(self) -> None:
-        """Raises Pm2Error where PM2 could not start again what was stopped. Writes a file, and removes it."""
+        """Raises NodeopsError where PM2 could not start again what was stopped. Writes a file, and removes it."""
         self._pause.check_room()
 
     def run(self) -> Down:
-        """Do it. Raises Pm2Error, with ``rolled_back`` in its details, when all is as before."""
+        """Do it. Raises NodeopsError, with ``rolled_back`` in its details, when all is as before."""
         self.check_room()
         with self._pause.locked():
             processes = self._pause.find(self._seen)
@@ -142,7 +142,7 @@ class Exchange:
                     self._keep_what_was_live()
                     self._go_back()
                 self._clear_away(outcome)
-            except (Pm2Error, OSError):
+            except (NodeopsError, OSError):
                 self._let_in()
                 raise
         return outcome
@@ -234,11 +234,11 @@ class Exchange:
 
     def _put_back(self, error: BaseException, start: float) -> None:
         """All as before; ``error`` tells whether that worked, and how long it was down since ``start``."""
-        details = error.details if isinstance(error, Pm2Error) else {}
+        details = error.details if isinstance(error, NodeopsError) else {}
         try:
             self._go_back()
             self._clear_away(OLD)
-        except (Pm2Error, OSError) as second:
+        except (NodeopsError, OSError) as second:
             self._let_in()
             details.update(rolled_back=False, rollback_error=self._redactor.text(str(second)))
             return
@@ -248,9 +248,9 @@ class Exchange:
 
     def _let_in(self) -> None:
         """There was no way back. Whatever is live: better an application that tries than one that is down."""
-        with contextlib.suppress(Pm2Error, OSError):
+        with contextlib.suppress(NodeopsError, OSError):
             self.opened += _swap.lift(self._server, self._journal.names, self._fence_timeout)
-        with contextlib.suppress(Pm2Error, OSError):
+        with contextlib.suppress(NodeopsError, OSError):
             self._start()
 
     def _prove_or_go_back(self) -> str:
@@ -284,7 +284,7 @@ class Exchange:
         self._well_since = None
         names = [swap.name for swap in self._journal.swaps if swap.previous]
         if self._is_swapped():
-            with contextlib.suppress(Pm2Error):  # the disk of the store is full: the names tell as well
+            with contextlib.suppress(NodeopsError):  # the disk of the store is full: the names tell as well
                 self._journal = self._journal._replace(phase=BACK)
                 _journal.write(self._dest, self._journal)
             self._reached("back recorded")

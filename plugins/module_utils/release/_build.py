@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequ
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import _history, _manifest, _retention
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call, Options
@@ -36,13 +36,13 @@ def file_reader(directory: str) -> Callable[[str], Optional[str]]:
 
 
 def check_commands(options: Options) -> None:
-    """Raises Pm2Error for one that is none."""
+    """Raises NodeopsError for one that is none."""
     for commands, what in _commands_of(options):
         for command in commands:
             try:
                 _commands.arguments(command)
-            except Pm2Error as error:
-                raise Pm2Error("%s: %s Nothing was changed." % (what, error)) from None
+            except NodeopsError as error:
+                raise NodeopsError("%s: %s Nothing was changed." % (what, error)) from None
 
 
 def _commands_of(options: Options) -> Iterator[Tuple[Sequence[_commands.Command], str]]:
@@ -57,7 +57,7 @@ def _commands_of(options: Options) -> Iterator[Tuple[Sequence[_commands.Command]
 def check_forbidden(
     call: Call, read: Optional[Callable[[str], Optional[str]]], packages: Optional[Callable[[], Iterable[str]]] = None
 ) -> None:
-    """Raises Pm2Error when a command of the options is one that the inventory forbids. Else as _forbidden.check."""
+    """Raises NodeopsError when a command of the options is one that the inventory forbids. Else as _forbidden.check."""
     options = call.options
     if not options.forbidden:
         return
@@ -168,6 +168,6 @@ def _removed_on_failure(call: Call, manifest: Manifest) -> Iterator[None]:
     except BaseException:
         try:
             _retention.discard(call.layout, manifest, call.options.pm2_home)
-        except Pm2Error as second:
+        except NodeopsError as second:
             call.warnings.append(str(second))
         raise

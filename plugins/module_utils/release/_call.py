@@ -16,7 +16,7 @@ import os
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _files, _symlink
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import _history, _layout, _lease, _manifest, _trial
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
@@ -154,7 +154,7 @@ class Call:
                     if _trial.undo(self.layout):
                         self.recovered = "undone"
                     yield
-                except Pm2Error as error:
+                except NodeopsError as error:
                     error.details.setdefault("stage", stage)
                     self.record("failed", stage=stage, reason=self.redactor.text(str(error)))
                     raise
@@ -165,7 +165,7 @@ class Call:
     # -- what is there -------------------------------------------------------------------------------------------
 
     def current(self) -> str:
-        """The id of the release that ``current`` names now, "" when there is none. Raises Pm2Error.
+        """The id of the release that ``current`` names now, "" when there is none. Raises NodeopsError.
 
         What is live, also after a run that was killed, says _live.
         """
@@ -177,10 +177,10 @@ class Call:
         return (manifest.app, manifest.namespace) == (self.options.app, self.options.namespace)
 
     def check_is_ours(self, manifest: Manifest) -> None:
-        """Raises Pm2Error for a release that is not."""
+        """Raises NodeopsError for a release that is not."""
         options = self.options
         if not self.is_ours(manifest):
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s is a release of %s in namespace %s, not of %s in namespace %s. Nothing was changed. Each "
                 "environment needs a root of its own: correct root, app or namespace. Where they were renamed, remove "
                 "the link %s, and the processes of namespace %s if that is another now (nodeops.pm2.pm2_process, state "
@@ -197,11 +197,11 @@ class Call:
             )
 
     def prepared(self) -> Manifest:
-        """The manifest of the release the call is about. Raises Pm2Error when it is not there."""
+        """The manifest of the release the call is about. Raises NodeopsError when it is not there."""
         release = _layout.check_id(self.options.release or "")
         manifest = _manifest.read(self.layout.release(release))
         if manifest is None:
-            raise Pm2Error(
+            raise NodeopsError(
                 "There is no release %s in %s. Nothing was changed. Prepare it first." % (release, self.layout.releases)
             )
         self._subject = manifest
@@ -225,7 +225,7 @@ class Call:
                 try:
                     _files.write_atomically(path, key)
                 except OSError as error:
-                    raise Pm2Error(
+                    raise NodeopsError(
                         "%s could not be written: %s. Nothing was changed." % (path, _files.why(error))
                     ) from error
             return key

@@ -13,7 +13,7 @@ import os
 from typing import Any, Dict
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
 
 
@@ -23,16 +23,16 @@ def path_of(layout: Layout, release: str) -> str:
 
 
 def write(layout: Layout, release: str, definition: Dict[str, Any]) -> None:
-    """Keep it. Raises Pm2Error."""
+    """Keep it. Raises NodeopsError."""
     path = path_of(layout, release)
     try:
         _files.write_atomically(path, json.dumps(definition).encode("utf-8", "surrogateescape"))
     except OSError as error:
-        raise Pm2Error("%s could not be written: %s." % (path, _files.why(error))) from error
+        raise NodeopsError("%s could not be written: %s." % (path, _files.why(error))) from error
 
 
 def read(layout: Layout, release: str) -> Dict[str, Any]:
-    """What ``write`` kept. Raises Pm2Error when it is not there or cannot be read."""
+    """What ``write`` kept. Raises NodeopsError when it is not there or cannot be read."""
     path = path_of(layout, release)
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as stream:
@@ -40,7 +40,7 @@ def read(layout: Layout, release: str) -> Dict[str, Any]:
         if not isinstance(found, dict):
             raise ValueError("it is no object")
     except (OSError, ValueError) as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "What release %s consisted of cannot be read (%s: %s). Nothing was changed." % (release, path, error)
         ) from error
     return found
@@ -50,5 +50,5 @@ def differs(layout: Layout, release: str, definition: Dict[str, Any]) -> bool:
     """Whether ``write`` would change what is kept."""
     try:
         return bool(read(layout, release) != json.loads(json.dumps(definition)))
-    except Pm2Error:
+    except NodeopsError:
         return True

@@ -13,7 +13,7 @@ import re
 from typing import NamedTuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 MANIFEST = ".nodeops-release.json"
 UNFINISHED = ".preparing-"
@@ -69,7 +69,7 @@ class Layout(NamedTuple):
         return os.path.basename(path) if os.path.dirname(path) == os.path.normpath(self.releases) else ""
 
     def make(self) -> None:
-        """Create what is missing. Raises Pm2Error."""
+        """Create what is missing. Raises NodeopsError."""
         try:
             with _files.readable_by_all():
                 os.makedirs(self.releases, exist_ok=True)
@@ -77,16 +77,16 @@ class Layout(NamedTuple):
                 os.makedirs(path, exist_ok=True)
                 os.chmod(path, 0o700)
         except OSError as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s cannot be made: %s. Nothing was changed. Create root for the user of the task, or become it."
                 % (error.filename, error.strerror)
             ) from error
 
 
 def check_id(release: str) -> str:
-    """Raises Pm2Error for a name that is no id of a release."""
+    """Raises NodeopsError for a name that is no id of a release."""
     if not re.fullmatch(ID, release):
-        raise Pm2Error(
+        raise NodeopsError(
             "release %r is no id: up to 120 letters, digits and . _ + -, the first a letter or digit. Nothing was "
             "changed." % release
         )

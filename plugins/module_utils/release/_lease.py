@@ -23,7 +23,7 @@ import time
 from typing import Any, Dict, Iterator, NamedTuple, NoReturn, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 LIFETIME = 3600.0  # seconds
 TICK = 0.2  # seconds between two looks at the anchor
@@ -77,7 +77,7 @@ class Lease:
         self._anchor = _process_id.anchor(owner.pid or None, owner.start or None, owner.place)
 
     def acquire(self, timeout: float, ended: str = "") -> None:
-        """Take it, waiting up to ``timeout`` seconds. Raises Pm2Error naming the owner when another run has it.
+        """Take it, waiting up to ``timeout`` seconds. Raises NodeopsError naming the owner when another run has it.
 
         ``ended``: the run that is known to have ended, although its SSH session may live on (ControlPersist): its task
         is ended and its lock freed.
@@ -92,7 +92,10 @@ class Lease:
             time.sleep(0.1)
 
     def ensure(self) -> None:
-        """Go on with it: it is ours, or was ours last and is free. Raises Pm2Error when another run had it since."""
+        """Go on with it: it is ours, or was ours last and is free.
+
+        Raises NodeopsError when another run had it since.
+        """
         self._check_driven()
         if not self._try(ours_only=True):
             self._refuse()
@@ -156,7 +159,7 @@ class Lease:
 
     def _check_driven(self) -> None:
         if self._anchor is not None and not self._anchor.alive():
-            raise Pm2Error(
+            raise NodeopsError(
                 "The ansible-playbook or SSH session of run %s has ended, so this task was not begun. Nothing was "
                 "changed. Run again." % self._owner.run
             )
@@ -175,7 +178,7 @@ class Lease:
         try:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The lock %s cannot be made: %s. Nothing was changed." % (self._path, error.strerror)
             ) from error
         try:
@@ -191,7 +194,7 @@ class Lease:
             try:
                 _write(handle, said)
             except OSError as error:
-                raise Pm2Error(
+                raise NodeopsError(
                     "The lock %s cannot be written: %s. Nothing was changed." % (self._path, error.strerror)
                 ) from error
             _write(handle, dict(said, holder=list(_fork_holder(handle))))
@@ -209,7 +212,7 @@ class Lease:
         finally:
             os.close(handle)
         owner = _owner(said)
-        raise Pm2Error(
+        raise NodeopsError(
             "%s in namespace %s is locked: %s. Nothing was changed. Wait for it to end, or give lock_timeout (of the "
             "roles: deploy_lock_timeout) to wait here. The lock frees itself when that run ends, however it ends."
             % (self._owner.app, self._owner.namespace, owner.text()),
@@ -264,7 +267,7 @@ def _fork_holder(handle: int) -> _process_id.Seen:
     with os.fdopen(inside, "rb") as stream:
         seen = _process_id.look(int(stream.read() or b"0"))
     if seen is None:
-        raise Pm2Error("The process that keeps the lock could not be started. Nothing was changed. Run again.")
+        raise NodeopsError("The process that keeps the lock could not be started. Nothing was changed. Run again.")
     return seen
 
 

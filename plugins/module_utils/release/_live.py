@@ -13,7 +13,7 @@ import os
 from typing import NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _symlink
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import _manifest, _trial
@@ -32,7 +32,7 @@ class Live(NamedTuple):
 def find(call: Call) -> Live:
     """What is live; under the application's lock, but for check mode, which says what would be.
 
-    Raises Pm2Error also where that is the release of another application or namespace.
+    Raises NodeopsError also where that is the release of another application or namespace.
     """
     if not call.check_mode:
         _recover(call)
@@ -45,16 +45,16 @@ def find(call: Call) -> Live:
         if manifest.unfinished:  # the run that made it live was killed before it could say so
             manifest = manifest._replace(status=_manifest.GOOD, published=manifest.published or manifest.created)
             if not call.check_mode:
-                with contextlib.suppress(Pm2Error):
+                with contextlib.suppress(NodeopsError):
                     _manifest.write(call.layout.release(release), manifest)
     return Live(link, release, manifest)
 
 
 def recovered(call: Call) -> Live:
-    """As ``find``; raises Pm2Error also where a killed run cannot be finished or undone because no daemon runs."""
+    """As ``find``; raises NodeopsError also where a killed run cannot be finished or undone because no daemon runs."""
     live = find(call)
     if _journal.read(call.options.pm2_home, call.options.namespace) is not None:
-        raise Pm2Error(
+        raise NodeopsError(
             "A run of namespace %s was killed half-way, and no PM2 daemon runs in %s to finish or undo it: nothing may "
             "serve now. Run again: the next deploy or rollback starts PM2, and does that first."
             % (call.options.namespace, call.options.pm2_home)

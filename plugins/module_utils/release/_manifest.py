@@ -13,7 +13,7 @@ import os
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import MANIFEST, Layout
 
 PREPARED, BUILT, GOOD, BAD, ROLLED_BACK = "prepared", "built", "good", "bad", "rolled back"
@@ -61,13 +61,13 @@ def read(directory: str) -> Optional[Manifest]:
 
 
 def write(directory: str, manifest: Manifest) -> None:
-    """Replace it. Raises Pm2Error, with the old one left."""
+    """Replace it. Raises NodeopsError, with the old one left."""
     path = os.path.join(directory, MANIFEST)
     data = json.dumps(manifest._asdict(), indent=2, ensure_ascii=False) + "\n"
     try:
         _files.write_atomically(path, data.encode("utf-8", "replace"), mode=0o644)
     except OSError as error:
-        raise Pm2Error("%s could not be written: %s." % (path, _files.why(error))) from error
+        raise NodeopsError("%s could not be written: %s." % (path, _files.why(error))) from error
 
 
 def every(layout: Layout) -> List[Manifest]:

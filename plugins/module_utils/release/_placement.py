@@ -12,7 +12,7 @@ import os
 from typing import Any, Dict, Iterator, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
 
 
@@ -28,16 +28,16 @@ def in_release(app: Any, directory: str, environment: Dict[str, Any]) -> Any:
 
 
 def check_ecosystem(path: str) -> None:
-    """Raises Pm2Error for one that does not lie in the release."""
+    """Raises NodeopsError for one that does not lie in the release."""
     normal = os.path.normpath(path)
     if os.path.isabs(normal) or normal.split(os.sep)[0] == "..":
-        raise Pm2Error(
+        raise NodeopsError(
             "ecosystem %r does not lie in the release. Nothing was changed. Give its path in the release." % path
         )
 
 
 def check_definitions(layout: Layout, definitions: Sequence[Any]) -> None:
-    """Refuse what can be refused before there is a release. Raises Pm2Error."""
+    """Refuse what can be refused before there is a release. Raises NodeopsError."""
     for definition in definitions:
         if isinstance(definition, dict):
             for key in ("cwd", "script", "interpreter"):
@@ -47,7 +47,7 @@ def check_definitions(layout: Layout, definitions: Sequence[Any]) -> None:
 
 
 def check_apps(layout: Layout, release: str, apps: Sequence[App]) -> None:
-    """Raises Pm2Error for one that runs by way of ``current``, or in another release."""
+    """Raises NodeopsError for one that runs by way of ``current``, or in another release."""
     for app in apps:
         for key, path in _paths(app):
             if _goes_by_current(layout, path) or _is_in_another_release(layout, release, path):
@@ -83,8 +83,8 @@ def is_below(path: str, top: str) -> bool:
     return (path + os.sep).startswith(top.rstrip(os.sep) + os.sep)
 
 
-def _refusal(layout: Layout, app: str, key: str, path: str) -> Pm2Error:
-    return Pm2Error(
+def _refusal(layout: Layout, app: str, key: str, path: str) -> NodeopsError:
+    return NodeopsError(
         "App %s: its %s %s is not in the release that is published. A new release has to prove itself before %s leads "
         "to it, so another one would be tried in its place. Nothing was changed. Leave cwd out, which is the release "
         "then, and give paths relative to it." % (app, key, path, layout.current)

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
     _build,
@@ -35,7 +35,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch
 
 
 def prepare(call: Call) -> Dict[str, Any]:
-    """State prepared. Raises Pm2Error when nothing is left of what was begun."""
+    """State prepared. Raises NodeopsError when nothing is left of what was begun."""
     preparation = _Preparation(call)
     preparation.check()
     with call.locked("prepare", first=True):
@@ -51,16 +51,16 @@ class _Preparation:
         self._texts: Optional[Dict[str, str]] = (call.options.source or {}).get("texts")
 
     def check(self) -> None:
-        """Refuse what can be refused without looking at the source. Raises Pm2Error."""
+        """Refuse what can be refused without looking at the source. Raises NodeopsError."""
         options = self._options
         check_namespace(options.namespace)
         if options.apps and options.ecosystem:
-            raise Pm2Error("Give either apps or ecosystem, not both. Nothing was changed.")
+            raise NodeopsError("Give either apps or ecosystem, not both. Nothing was changed.")
         _placement.check_definitions(self._layout, options.apps)
         if options.ecosystem:
             _placement.check_ecosystem(options.ecosystem)
         if options.keep < 1:
-            raise Pm2Error("keep is %d, at least 1 release is kept. Nothing was changed." % options.keep)
+            raise NodeopsError("keep is %d, at least 1 release is kept. Nothing was changed." % options.keep)
         if options.apps or options.ecosystem:
             _checks.parse(options.ready)
         else:
@@ -77,13 +77,13 @@ class _Preparation:
 
     def _check_environment_file(self, path: str) -> None:
         if path.split(os.sep)[0].startswith(".nodeops"):
-            raise Pm2Error(
+            raise NodeopsError(
                 "environment_file %r is a name of the collection's own files. Nothing was changed. Choose another."
                 % path
             )
         for item in _shared.check(self._options.shared):
             if (path + "/").startswith(item.path + "/") or (item.path + "/").startswith(path + "/"):
-                raise Pm2Error(
+                raise NodeopsError(
                     "environment_file %r and the shared path %r lie in one another, so the file would be written for "
                     "all releases. Nothing was changed. Choose another path for one of them." % (path, item.path)
                 )
@@ -113,7 +113,7 @@ class _Preparation:
         release = options.release or "%s-%s" % (options.run.partition("-")[0], look.revision[:8])
         _layout.check_id(release)
         if os.path.lexists(self._layout.release(release)):
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s exists already. Nothing was changed. Choose another release." % self._layout.release(release)
             )
         manifest = self._manifest(release, look.revision, fingerprint, read("package.json"), former)
@@ -167,7 +167,7 @@ class _Preparation:
             os.rename(unfinished, self._layout.release(manifest.release))
             _files.sync_directory(self._layout.releases)
         except OSError as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "Release %s could not be made in %s: %s.%s"
                 % (manifest.release, self._layout.releases, error.strerror or error, _advice(error))
             ) from error
@@ -191,7 +191,7 @@ class _Preparation:
         path = os.path.join(directory, _inside(self._options.environment_file or ""))
         top, real = os.path.realpath(directory), os.path.realpath(os.path.dirname(path))
         if not (real + os.sep).startswith(top + os.sep):
-            raise Pm2Error(
+            raise NodeopsError(
                 "environment_file %r: a link of the source on the way to it leads out of the release, to %s. Nothing "
                 "was written there, and what was begun is removed. Choose another path."
                 % (self._options.environment_file, real)
@@ -209,7 +209,7 @@ class _Preparation:
         name = contract.get("example")
         example = read(str(name)) if name else None
         if name and example is None and is_here:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The contract's example %s is not in the source of %s. Nothing was changed. Correct the path, or leave "
                 "example out and give rules." % (name, self._options.app)
             )
@@ -217,7 +217,7 @@ class _Preparation:
         problems, warnings = _contract.check(known, example, self._options.environment)
         self._call.warnings.extend(warning for warning in warnings if warning not in self._call.warnings)
         if problems:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The environment of %s does not fulfil its contract: %s. Nothing was changed. Set the variables in "
                 "the inventory (vaulted) and run again." % (self._options.app, "; ".join(problems)),
                 {"contract": problems},
@@ -269,10 +269,10 @@ class _Preparation:
 
 
 def _inside(path: str) -> str:
-    """Raises Pm2Error for a path that leads out of the release."""
+    """Raises NodeopsError for a path that leads out of the release."""
     normal = os.path.normpath(path)
     if os.path.isabs(normal) or normal.split(os.sep)[0] in ("..", "."):
-        raise Pm2Error(
+        raise NodeopsError(
             "environment_file %r does not lie in the release. Nothing was changed. Give a relative path." % path
         )
     return normal

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import app_name
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals, _symlink
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _plan, _transaction
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import GateFailure
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import Manager, Options
@@ -37,7 +37,7 @@ PAUSE = 0.1  # seconds between two rounds of checks of a static release
 
 
 def publish(call: Call) -> Dict[str, Any]:
-    """State published. Raises Pm2Error when everything is as it was."""
+    """State published. Raises NodeopsError when everything is as it was."""
     options = call.options
     if call.check_mode and not os.path.isdir(call.layout.release(options.release or "")):
         return _foreseen(call)
@@ -50,7 +50,7 @@ def publish(call: Call) -> Dict[str, Any]:
             if not is_live and not call.check_mode:
                 _definitions.write(call.layout, manifest.release, recipe)
             result = bring(call, live, manifest, recipe, heal=is_live)
-        except Pm2Error as error:
+        except NodeopsError as error:
             if error.details.get("committed"):
                 _keep_recipe(call, manifest, recipe)
                 _mark_good(call, manifest)
@@ -66,7 +66,7 @@ def publish(call: Call) -> Dict[str, Any]:
 
 
 def is_in_order(call: Call, live: Live, manifest: Manifest) -> bool:
-    """Whether ``published`` on the live release would find nothing to do. Raises Pm2Error where it would."""
+    """Whether ``published`` on the live release would find nothing to do. Raises NodeopsError where it would."""
     recipe = _asked_for(call)
     if not (recipe["apps"] or recipe["ecosystem"]):
         return _is_static_in_order(call, manifest, recipe)
@@ -82,7 +82,7 @@ def _is_static_in_order(call: Call, manifest: Manifest, recipe: Dict[str, Any]) 
     """A release that had processes has them still, although this call does not name them."""
     try:
         former = _definitions.read(call.layout, manifest.release)
-    except Pm2Error:
+    except NodeopsError:
         return False
     checks = _checks.parse(recipe["ready"]).connections
     nobody = _checks.Pids(set(), set(), set())
@@ -95,7 +95,7 @@ def _keep_recipe(call: Call, manifest: Manifest, recipe: Dict[str, Any]) -> None
     try:
         if _definitions.differs(call.layout, manifest.release, recipe):
             _definitions.write(call.layout, manifest.release, recipe)
-    except Pm2Error as error:
+    except NodeopsError as error:
         call.warnings.append(str(error))
 
 
@@ -205,9 +205,9 @@ def _bring_files(call: Call, recipe: Dict[str, Any], switch: _symlink.Switch, ba
 def _remove(call: Call, removal: Options) -> Dict[str, Any]:
     try:
         return Manager(removal, False, call.redactor).run()
-    except Pm2Error as error:  # what it has put back are the processes, not the link
+    except NodeopsError as error:  # what it has put back are the processes, not the link
         details = {name: value for name, value in error.details.items() if name != "rolled_back"}
-        raise Pm2Error(
+        raise NodeopsError(
             "current is switched, and the processes that were there before could not be removed: %s. Run again."
             % str(error.__cause__ or error).rstrip("."),
             dict(details, committed=True),
@@ -226,7 +226,7 @@ _NOTHING: Dict[str, Any] = {
 
 
 def _try_files(call: Call, ready: _checks.Ready, switch: _symlink.Switch) -> None:
-    """Raises Pm2Error when ``current`` leads where it led before."""
+    """Raises NodeopsError when ``current`` leads where it led before."""
     if switch.before != switch.after:
         _trial.begin(call.layout, switch)
     try:
@@ -238,7 +238,7 @@ def _try_files(call: Call, ready: _checks.Ready, switch: _symlink.Switch) -> Non
         _symlink.revert(switch)
         _trial.end(call.layout)
         if isinstance(error, GateFailure):
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s. current leads where it led before." % call.redactor.text(str(error)), {"rolled_back": True}
             ) from error
         raise
@@ -249,7 +249,7 @@ def _left_over(call: Call, prune: bool) -> List[str]:
     home = call.options.pm2_home
     try:
         daemon = _daemon.find_unless_deaf(home) if os.path.isdir(home) else None
-    except Pm2Error as error:
+    except NodeopsError as error:
         if prune:
             raise
         call.warnings.append("Whether an earlier release has left processes cannot be told: %s" % error)
@@ -266,7 +266,7 @@ def _runs_in_another(call: Call, process: Process, release: str) -> bool:
 
 
 def _removal(call: Call, recipe: Dict[str, Any], back: bool) -> Optional[Options]:
-    """How the processes go that another release has left; None for none. Raises Pm2Error where they may not.
+    """How the processes go that another release has left; None for none. Raises NodeopsError where they may not.
 
     The way ``back`` to a release that had none is theirs to go; nobody could say so in what that was published with.
     """
@@ -274,7 +274,7 @@ def _removal(call: Call, recipe: Dict[str, Any], back: bool) -> Optional[Options
     if not left:
         return None
     if not recipe["prune"] and not back:
-        raise Pm2Error(
+        raise NodeopsError(
             "The release has no processes, but namespace %s has some that run in releases of %s: %s. Nothing was "
             "changed. Define the release's processes, or remove these with prune (deploy_remove_undefined)."
             % (call.options.namespace, call.layout.root, ", ".join(left))
@@ -343,18 +343,18 @@ def mark(call: Call, manifest: Manifest) -> None:
     """Write what became of a release."""
     try:
         _manifest.write(call.layout.release(manifest.release), manifest)
-    except Pm2Error as error:
+    except NodeopsError as error:
         call.warnings.append(str(error))
 
 
-def _note_failure(call: Call, manifest: Manifest, error: Pm2Error) -> None:
+def _note_failure(call: Call, manifest: Manifest, error: NodeopsError) -> None:
     """A release that has not proven itself is bad; one that was not even tried goes, and a next run makes it anew."""
     if isinstance(error.__cause__, GateFailure):
         mark(call, manifest._replace(status=_manifest.BAD, reason=call.redactor.text(str(error))))
         return
     try:
         _retention.discard(call.layout, manifest, call.options.pm2_home)
-    except Pm2Error as second:
+    except NodeopsError as second:
         call.warnings.append(str(second))
 
 
@@ -362,7 +362,7 @@ def prune(call: Call) -> List[str]:
     """Remove the releases that may go. Raises nothing: what could not be removed is a warning."""
     try:
         chosen = removable(call)
-    except Pm2Error as error:
+    except NodeopsError as error:
         call.warnings.append("No release was removed: %s" % error)
         return []
     removed = []
@@ -370,13 +370,13 @@ def prune(call: Call) -> List[str]:
         try:
             _retention.remove(call.layout, release)
             removed.append(release)
-        except Pm2Error as error:
+        except NodeopsError as error:
             call.warnings.append(str(error))
     return removed
 
 
 def removable(call: Call) -> List[str]:
-    """The ids that may go. Raises Pm2Error when it cannot be told what is in use."""
+    """The ids that may go. Raises NodeopsError when it cannot be told what is in use."""
     manifests = _manifest.every(call.layout)
     referenced = _retention.referenced(call.layout, call.options.pm2_home)
     return _retention.removable(manifests, call.current(), referenced, call.options.keep, call.options.run)

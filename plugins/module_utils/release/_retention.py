@@ -16,7 +16,7 @@ import shutil
 from typing import Any, Iterable, List, Set
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import _definitions, _layout, _manifest
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
@@ -45,7 +45,7 @@ def removable(manifests: List[Manifest], live: str, referenced: Set[str], keep: 
 def referenced(layout: Layout, pm2_home: str) -> Set[str]:
     """Ids that ``current``, a process of any namespace, any process's working directory, or the dump mentions.
 
-    Raises Pm2Error when the daemon or the dump cannot be asked.
+    Raises NodeopsError when the daemon or the dump cannot be asked.
     """
     found: Set[str] = set()
     current = _symlink.target(layout.current)
@@ -57,7 +57,9 @@ def referenced(layout: Layout, pm2_home: str) -> Set[str]:
         found.update(_mentioned(item.get("pm2_env") for item in daemon.read()))
     dump = _dump.read(pm2_home)
     if dump.problem and dump.source is None:
-        raise Pm2Error("%s. No release was removed, because it cannot be told what the dump refers to." % dump.problem)
+        raise NodeopsError(
+            "%s. No release was removed, because it cannot be told what the dump refers to." % dump.problem
+        )
     found.update(_mentioned(dump.entries))
     found.update(_in_use(layout))
     return found - {""}
@@ -85,7 +87,7 @@ def _in_use(layout: Layout) -> Set[str]:
 
 
 def remove(layout: Layout, release: str) -> None:
-    """Remove a release and what belongs to it. Raises Pm2Error."""
+    """Remove a release and what belongs to it. Raises NodeopsError."""
     leaving = layout.release(_layout.LEAVING + release)
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -94,7 +96,7 @@ def remove(layout: Layout, release: str) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_definitions.path_of(layout, release))
     except OSError as error:
-        raise Pm2Error("Release %s could not be removed: %s." % (release, error)) from error
+        raise NodeopsError("Release %s could not be removed: %s." % (release, error)) from error
 
 
 def discard(layout: Layout, manifest: Manifest, pm2_home: str) -> bool:
@@ -107,7 +109,7 @@ def discard(layout: Layout, manifest: Manifest, pm2_home: str) -> bool:
     try:
         if manifest.release in referenced(layout, pm2_home):
             return False
-    except Pm2Error:
+    except NodeopsError:
         return False
     remove(layout, manifest.release)
     return True

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
     _definitions,
     _history,
@@ -29,14 +29,14 @@ def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wa
 
     Without ``wanted`` the last good one that was live before the live one: so a second rollback goes further back and
     never forward again. ``wanted`` is an id, of a release of whatever status, or the version of a good one. Raises
-    Pm2Error when there is none.
+    NodeopsError when there is none.
     """
     if wanted is not None:
         by_id = [manifest for manifest in manifests if manifest.release == wanted]
         good = [manifest for manifest in manifests if manifest.version == wanted and manifest.good]
         found = by_id or [manifest for manifest in good if manifest.release != current] or good
         if not found:
-            raise Pm2Error(
+            raise NodeopsError(
                 "There is no release %r to go back to: none has this id, and no good one this version. Nothing was "
                 "changed. There are: %s. One that is not good can be asked for by its id."
                 % (wanted, _listed(manifests, current))
@@ -45,7 +45,7 @@ def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wa
     for manifest in manifests if live is None else _manifest.lineage(manifests, live.release):
         if manifest.good and manifest.release != current:
             return manifest
-    raise Pm2Error(
+    raise NodeopsError(
         "There is no earlier good release to go back to. Nothing was changed. There are: %s. One of them can be asked "
         "for by its id." % _listed(manifests, current)
     )
@@ -62,7 +62,7 @@ def _listed(manifests: List[Manifest], current: str) -> str:
 
 
 def roll_back(call: Call) -> Dict[str, Any]:
-    """State rolled_back. Raises Pm2Error when everything is as it was."""
+    """State rolled_back. Raises NodeopsError when everything is as it was."""
     with call.locked("rollback", first=True):
         live = _live.find(call)
         _check_left(call, live)
@@ -71,12 +71,12 @@ def roll_back(call: Call) -> Dict[str, Any]:
         call.tell_version(chosen)
         directory = call.layout.release(chosen.release)
         if not os.path.isdir(directory):
-            raise Pm2Error("%s is not there any more. Nothing was changed." % directory)
+            raise NodeopsError("%s is not there any more. Nothing was changed." % directory)
         goes_on = live.release in [manifest.release for manifest in _manifest.lineage(ours, chosen.release)]
         left = None if goes_on else live.manifest
         try:
             result = _publish.bring(call, live, chosen, _definitions.read(call.layout, chosen.release), back=True)
-        except Pm2Error as error:
+        except NodeopsError as error:
             if error.details.get("committed"):
                 _mark(call, chosen, left)
             raise
@@ -90,10 +90,10 @@ def roll_back(call: Call) -> Dict[str, Any]:
 
 
 def _check_left(call: Call, live: Live) -> None:
-    """Raises Pm2Error where another release is live than the one that is to be left."""
+    """Raises NodeopsError where another release is live than the one that is to be left."""
     left = call.options.from_release
     if left is not None and live.release != left:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s is live, not %s, which was to be left: another run has changed it meanwhile. Nothing was changed."
             % (live.release or "No release", left)
         )

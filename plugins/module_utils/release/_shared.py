@@ -15,7 +15,7 @@ import stat
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _tree
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 DIRECTORY, FILE = "directory", "file"
 
@@ -32,7 +32,7 @@ def link(shared_root: str, release: str, items: Sequence[Union[str, Mapping[str,
 
     What is missing in ``shared_root`` comes from what the release ships there, else it is an empty directory. What the
     release ships besides is dropped; nothing in ``shared_root`` is ever removed or changed. Everything is checked
-    before anything is changed. Raises Pm2Error.
+    before anything is changed. Raises NodeopsError.
     """
     checked = check(items)
     links = [_Link(shared_root, release, item) for item in checked]
@@ -43,7 +43,7 @@ def link(shared_root: str, release: str, items: Sequence[Union[str, Mapping[str,
             each.make()
         except OSError as error:
             place = " (%s)" % os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-            raise Pm2Error(
+            raise NodeopsError(
                 "shared: %s could not be linked into the release: %s%s. Nothing in %s was removed."
                 % (each.item.path, error.strerror, place, shared_root)
             ) from error
@@ -51,7 +51,7 @@ def link(shared_root: str, release: str, items: Sequence[Union[str, Mapping[str,
 
 
 def check(items: Sequence[Union[str, Mapping[str, Any]]]) -> List[Item]:
-    """The items as they are used. Raises Pm2Error naming the one that is wrong."""
+    """The items as they are used. Raises NodeopsError naming the one that is wrong."""
     found: List[Item] = []
     for entry in items:
         item = _item(entry)
@@ -68,7 +68,7 @@ def _item(entry: Union[str, Mapping[str, Any]]) -> Item:
     fields: Dict[str, Any] = dict(entry) if isinstance(entry, dict) else {"path": entry}
     path, kind = fields.pop("path", None), fields.pop("type", None)
     if fields or not isinstance(path, str):
-        raise Pm2Error("shared: %r is neither a path nor {path, type}. Nothing was changed." % (entry,))
+        raise NodeopsError("shared: %r is neither a path nor {path, type}. Nothing was changed." % (entry,))
     if kind not in (None, DIRECTORY, FILE):
         raise _refusal(path, "has the type %r: it can be directory or file" % (kind,))
     plain = os.path.normpath(path)
@@ -81,8 +81,8 @@ def _item(entry: Union[str, Mapping[str, Any]]) -> Item:
     return Item(plain, FILE if kind == FILE else DIRECTORY if kind == DIRECTORY or path.endswith("/") else None)
 
 
-def _refusal(path: str, reason: str) -> Pm2Error:
-    return Pm2Error("shared: %r %s. Nothing was changed." % (path, reason))
+def _refusal(path: str, reason: str) -> NodeopsError:
+    return NodeopsError("shared: %r %s. Nothing was changed." % (path, reason))
 
 
 class _Link:
@@ -97,7 +97,7 @@ class _Link:
         self._type = item.type or DIRECTORY
 
     def check(self) -> None:
-        """Nothing is changed. Raises Pm2Error."""
+        """Nothing is changed. Raises NodeopsError."""
         self._check_way(self._root, self._kept, "the shared directory")
         self._check_way(self._release, self._place, "the release")
         kept, shipped = _type_of(self._kept, follow=True), self._shipped()
@@ -157,8 +157,8 @@ class _Link:
         if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
             raise self._refusal("a link on the way to it leads out of %s, to %s" % (what, real))
 
-    def _refusal(self, reason: str) -> Pm2Error:
-        return Pm2Error("shared: %s cannot be shared: %s. Nothing was changed." % (self.item.path, reason))
+    def _refusal(self, reason: str) -> NodeopsError:
+        return NodeopsError("shared: %s cannot be shared: %s. Nothing was changed." % (self.item.path, reason))
 
 
 def _type_of(path: str, follow: bool) -> Optional[str]:

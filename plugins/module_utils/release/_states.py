@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, List
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import _retention
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call
 
@@ -39,7 +39,7 @@ def _go_on(call: Call, prepared: Dict[str, Any]) -> Dict[str, Any]:
     following.redactor, following.warnings, following.recovered = call.redactor, call.warnings, call.recovered
     try:
         published = publish(following)
-    except Pm2Error as error:
+    except NodeopsError as error:
         error.details.update({name: prepared[name] for name in ("release", "former", "version", "revision")})
         raise
     changed = prepared["changed"] or published["changed"]
@@ -131,20 +131,20 @@ STATES: Dict[str, Callable[[Call], Dict[str, Any]]] = {
 
 
 def run(call: Call) -> Dict[str, Any]:
-    """The module's result. Raises Pm2Error, its text without secrets."""
+    """The module's result. Raises NodeopsError, its text without secrets."""
     try:
         if not os.path.isabs(call.options.root):
-            raise Pm2Error("root %r is no absolute path. Nothing was changed. Give one." % call.options.root)
+            raise NodeopsError("root %r is no absolute path. Nothing was changed. Give one." % call.options.root)
         return STATES[call.options.state](call)
-    except Pm2Error as error:
+    except NodeopsError as error:
         details = dict(error.details, release=error.details.get("release", call.options.release))
         details["current"] = _current(call)
         details.setdefault("former", details["current"] if call.former is None else call.former or None)
-        raise Pm2Error(call.redactor.text(str(error)), details) from error
+        raise NodeopsError(call.redactor.text(str(error)), details) from error
 
 
 def _current(call: Call) -> Any:
     try:
         return call.current() or None
-    except Pm2Error:
+    except NodeopsError:
         return None

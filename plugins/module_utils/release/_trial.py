@@ -14,7 +14,7 @@ import os
 from typing import Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _symlink
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
 
 
@@ -23,11 +23,11 @@ def _path(layout: Layout) -> str:
 
 
 def begin(layout: Layout, switch: _symlink.Switch) -> None:
-    """Note it, durably, before the link is switched. Raises Pm2Error."""
+    """Note it, durably, before the link is switched. Raises NodeopsError."""
     try:
         _files.write_atomically(_path(layout), json.dumps([switch.before, switch.after]).encode())
     except OSError as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s could not be written: %s. Nothing was changed." % (_path(layout), _files.why(error))
         ) from error
 
@@ -40,14 +40,14 @@ def end(layout: Layout) -> None:
 
 
 def pending(layout: Layout) -> Optional[_symlink.Switch]:
-    """The switch that a killed run has left on trial, or None. Raises Pm2Error."""
+    """The switch that a killed run has left on trial, or None. Raises NodeopsError."""
     try:
         with open(_path(layout), encoding="utf-8") as stream:
             before, after = json.load(stream)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        raise Pm2Error(
+        raise NodeopsError(
             "The note %s of an interrupted run cannot be read (%s). Nothing was changed. See that %s leads to the "
             "right release, then remove the note." % (_path(layout), error, layout.current)
         ) from error
@@ -56,7 +56,7 @@ def pending(layout: Layout) -> Optional[_symlink.Switch]:
 
 
 def undo(layout: Layout) -> bool:
-    """Put back what a killed run has left on trial; whether there was something. Raises Pm2Error."""
+    """Put back what a killed run has left on trial; whether there was something. Raises NodeopsError."""
     switch = pending(layout)
     if switch is not None:
         _symlink.revert(switch)

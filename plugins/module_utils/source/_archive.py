@@ -18,7 +18,7 @@ import time
 import zipfile
 from typing import IO, Any, Callable, Iterator, List, NamedTuple, Optional, cast
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._directory import CHUNK, Line
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._unpack import (
     DIRECTORY,
@@ -71,21 +71,23 @@ _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 @contextlib.contextmanager
 def opened(path: str, sha256: Optional[str], shown: str) -> Iterator[IO[bytes]]:
-    """Open an archive that has this SHA-256 (None: any). Raises Pm2Error, naming it ``shown``."""
+    """Open an archive that has this SHA-256 (None: any). Raises NodeopsError, naming it ``shown``."""
     try:
         stream = open(path, "rb")
     except OSError as error:
-        raise Pm2Error("The archive %s cannot be read: %s. Nothing was deployed." % (shown, error.strerror)) from error
+        raise NodeopsError(
+            "The archive %s cannot be read: %s. Nothing was deployed." % (shown, error.strerror)
+        ) from error
     with stream:
         before = os.fstat(stream.fileno())
         if not stat.S_ISREG(before.st_mode):
-            raise Pm2Error("The archive %s is not a file. Nothing was deployed." % shown)
+            raise NodeopsError("The archive %s is not a file. Nothing was deployed." % shown)
         if sha256 is not None:
             expect(sha256, digest(stream), shown)
         yield stream
         after = os.fstat(stream.fileno())
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            raise Pm2Error("The archive %s changed while it was read. Nothing was deployed. Run again." % shown)
+            raise NodeopsError("The archive %s changed while it was read. Nothing was deployed. Run again." % shown)
 
 
 def digest(stream: IO[bytes]) -> str:
@@ -101,9 +103,9 @@ def digest(stream: IO[bytes]) -> str:
 
 
 def expect(wanted: str, found: str, shown: str) -> None:
-    """Raises Pm2Error when an archive has another SHA-256 than it should have."""
+    """Raises NodeopsError when an archive has another SHA-256 than it should have."""
     if wanted != found:
-        raise Pm2Error(
+        raise NodeopsError(
             "The archive %s has the SHA-256 %s, not %s: it is another file, cut or changed. Nothing was deployed."
             % (shown, found, wanted)
         )
@@ -112,7 +114,7 @@ def expect(wanted: str, found: str, shown: str) -> None:
 def unpack(stream: IO[bytes], dest: str, shown: str, strip: int = 0, own: bool = False) -> List[Line]:
     """Unpack an archive into the empty directory ``dest``, without its first ``strip`` directories.
 
-    Refused (Pm2Error): names that are absolute or go up, links that lead outside, entries that lie behind a link,
+    Refused (NodeopsError): names that are absolute or go up, links that lead outside, entries that lie behind a link,
     anything but files, directories and links, an archive that is cut, damaged or encrypted. Owners and modes are
     dropped, but for the executable bit. ``own``: made by ``_directory.pack``: its links are left as they are.
     """
@@ -128,7 +130,7 @@ def unpack(stream: IO[bytes], dest: str, shown: str, strip: int = 0, own: bool =
 def text(stream: IO[bytes], path: str, shown: str, strip: int = 0) -> Optional[str]:
     """The text of the file that would be unpacked to ``path``; None when there is none.
 
-    Links in the archive are followed. Raises Pm2Error for a damaged archive, and for a file that is too large.
+    Links in the archive are followed. Raises NodeopsError for a damaged archive, and for a file that is too large.
     """
     for _hop in range(_MAX_HOPS):
         found, target = None, None
@@ -151,7 +153,7 @@ def text(stream: IO[bytes], path: str, shown: str, strip: int = 0) -> Optional[s
 
 def _content(entry: Entry, shown: str) -> bytes:
     if entry.size > MAX_TEXT:
-        raise Pm2Error("%s in the archive %s is larger than %d bytes." % (entry.name, shown, MAX_TEXT))
+        raise NodeopsError("%s in the archive %s is larger than %d bytes." % (entry.name, shown, MAX_TEXT))
     content = b""
     while len(content) <= MAX_TEXT:
         data = entry.read(CHUNK)
@@ -182,7 +184,7 @@ def _understood(shown: str) -> Iterator[None]:
     """Whatever Python's libraries say about the content of an archive becomes one clear error."""
     try:
         yield
-    except (Pm2Error, MemoryError):
+    except (NodeopsError, MemoryError):
         raise
     except _WriteError as error:
         raise error.error from None
@@ -190,8 +192,8 @@ def _understood(shown: str) -> Iterator[None]:
         raise _damaged(shown, "%s: %s" % (type(error).__name__, error)) from error
 
 
-def _damaged(shown: str, why: str) -> Pm2Error:
-    return Pm2Error("The archive %s is cut or damaged (%s). Nothing was deployed." % (shown, why))
+def _damaged(shown: str, why: str) -> NodeopsError:
+    return NodeopsError("The archive %s is cut or damaged (%s). Nothing was deployed." % (shown, why))
 
 
 def _guarded(read: Callable[[int], bytes], shown: str) -> Callable[[int], bytes]:
@@ -215,7 +217,7 @@ def _entries(stream: IO[bytes], shown: str, dest: Optional[str]) -> Iterator[Ent
             try:
                 opener = getattr(importlib.import_module(compression.module), compression.opener)
             except ImportError:
-                raise Pm2Error(
+                raise NodeopsError(
                     "The archive %s needs Python's %s, which the Python of this host lacks. Nothing was deployed. Use "
                     "gzip." % (shown, compression.module)
                 ) from None
@@ -223,7 +225,7 @@ def _entries(stream: IO[bytes], shown: str, dest: Optional[str]) -> Iterator[Ent
             return _tar_entries(plain, shown)
     if _is_tar(head):
         return _tar_entries(stream, shown)
-    raise Pm2Error(
+    raise NodeopsError(
         "%s is no archive that can be unpacked: it is neither a tar file (plain or compressed by gzip, bzip2 or xz) "
         "nor a zip file. Nothing was deployed." % shown
     )
@@ -297,9 +299,9 @@ def _zip_entries(stream: IO[bytes], shown: str, dest: Optional[str]) -> Iterator
 
 def _zip_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shown: str) -> Entry:
     if info.flag_bits & _ENCRYPTED:
-        raise Pm2Error("The archive %s is encrypted. Nothing was deployed. Make it without a password." % shown)
+        raise NodeopsError("The archive %s is encrypted. Nothing was deployed. Make it without a password." % shown)
     if "\\" in info.filename:
-        raise Pm2Error(
+        raise NodeopsError(
             "The archive %s has backslashes in its names (%r): what made it does not keep to the zip format. Nothing "
             "was deployed." % (shown, info.filename)
         )

@@ -21,7 +21,7 @@ import stat
 import tarfile
 from typing import BinaryIO, Iterator, NamedTuple, Optional, Protocol, Sequence
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 CHUNK = 1 << 20  # bytes
 
@@ -114,13 +114,13 @@ def paths(root: str, patterns: Sequence[str]) -> Iterator[str]:
 
 
 def read(root: str, patterns: Sequence[str], revision: Optional[str] = None) -> Summary:
-    """Name the content of ``root``. With ``revision`` raises Pm2Error where the content is another one."""
+    """Name the content of ``root``. With ``revision`` raises NodeopsError where the content is another one."""
     return _expect(root, _scan(root, patterns, _Nowhere()), revision)
 
 
 def _expect(root: str, found: Summary, revision: Optional[str]) -> Summary:
     if revision and found.revision != revision:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s holds revision %s, not %s: it changed meanwhile. Run again when nothing writes to it."
             % (root, found.revision[:12], revision[:12])
         )
@@ -130,7 +130,7 @@ def _expect(root: str, found: Summary, revision: Optional[str]) -> Summary:
 def _scan(root: str, patterns: Sequence[str], sink: _Sink) -> Summary:
     """Name the content, and give it to ``sink``, in one pass.
 
-    Raises Pm2Error for a socket, device or pipe (a release holds only files, directories and links), for an empty
+    Raises NodeopsError for a socket, device or pipe (a release holds only files, directories and links), for an empty
     source, and for a file that changed its length while it was read.
     """
     content = hashlib.sha256()
@@ -151,13 +151,13 @@ def _scan(root: str, patterns: Sequence[str], sink: _Sink) -> Summary:
             digest = _read_file(sink, info, full)
             files, size = files + 1, size + info.size
         else:
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s is neither a file, a directory nor a link, and cannot be part of a release. Leave it out with "
                 "exclude." % full
             )
         content.update(Line(path, info.type.decode(), bool(info.mode & 0o100), digest or info.linkname).encoded())
     if not files:
-        raise Pm2Error("%s holds no files to deploy (after exclude)." % root)
+        raise NodeopsError("%s holds no files to deploy (after exclude)." % root)
     return Summary(content.hexdigest(), files, size)
 
 
@@ -180,8 +180,8 @@ def _read_file(sink: _Sink, info: tarfile.TarInfo, full: str) -> str:
     return reader.sha256.hexdigest()
 
 
-def _changed(full: str) -> Pm2Error:
-    return Pm2Error("%s changed while it was read. Run again when nothing writes to the source." % full)
+def _changed(full: str) -> NodeopsError:
+    return NodeopsError("%s changed while it was read. Run again when nothing writes to the source." % full)
 
 
 class _Nowhere:

@@ -27,7 +27,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._address import (
     shown,
     take_apart,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._directory import CHUNK
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import disk_full, free
 
@@ -37,7 +37,7 @@ _AGENT = "nodeops.pm2"
 def download(url: str, dest: str, timeout: float) -> str:
     """Write what ``url`` answers to the new file ``dest`` (0600) and return its SHA-256.
 
-    ``timeout``: seconds without a byte after which it is given up. Raises Pm2Error, and OSError for ``dest``.
+    ``timeout``: seconds without a byte after which it is given up. Raises NodeopsError, and OSError for ``dest``.
     """
     plain, credentials = take_apart(url)
     content = hashlib.sha256()
@@ -68,8 +68,8 @@ def _length(response: IO[bytes]) -> Optional[int]:
     return int(value) if value and value.isdigit() else None
 
 
-def _failed(url: str, why: str) -> Pm2Error:
-    return Pm2Error("%s could not be downloaded: it %s. Nothing was deployed." % (shown(url), why))
+def _failed(url: str, why: str) -> NodeopsError:
+    return NodeopsError("%s could not be downloaded: it %s. Nothing was deployed." % (shown(url), why))
 
 
 @contextlib.contextmanager
@@ -77,7 +77,7 @@ def _asking(url: str, timeout: float) -> Iterator[None]:
     """What can go wrong on the network, in words. No text of urllib's is used: it holds addresses."""
     try:
         yield
-    except Pm2Error:
+    except NodeopsError:
         raise
     except urllib.error.HTTPError as error:
         with error:
@@ -87,7 +87,7 @@ def _asking(url: str, timeout: float) -> Iterator[None]:
             403: " Access is not allowed, or a signed URL has run out.",
             404: " There is no such file, or it may not be seen without credentials.",
         }.get(error.code, "")
-        raise Pm2Error(
+        raise NodeopsError(
             "%s could not be downloaded: it answered %d %s. Nothing was deployed.%s"
             % (shown(url), error.code, reason, hint)
         ) from None

@@ -14,7 +14,7 @@ import re
 from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directory, _git
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._git_command import Access, Git, GitFailed
@@ -77,7 +77,7 @@ class Look(NamedTuple):
 
 
 def source_of(options: Dict[str, Any]) -> Source:
-    """Check the module's option ``source``. Raises Pm2Error; nothing was changed."""
+    """Check the module's option ``source``. Raises NodeopsError; nothing was changed."""
     given = {name: value for name, value in options.items() if value not in (None, "", [])}
     kind, location, address = given.get("type"), given.get("location", CONTROLLER), given.get("address")
     if kind not in (DIRECTORY, ARCHIVE, GIT):
@@ -114,8 +114,8 @@ def source_of(options: Dict[str, Any]) -> Source:
     return source
 
 
-def _refused(why: str) -> Pm2Error:
-    return Pm2Error("The source %s. Nothing was changed." % why)
+def _refused(why: str) -> NodeopsError:
+    return NodeopsError("The source %s. Nothing was changed." % why)
 
 
 def _check_git(source: Source) -> None:
@@ -155,7 +155,7 @@ def look(source: Source, private: str, check_mode: bool, redactor: Redactor) -> 
 
     In check mode nothing is written and ``private`` need not exist. A commit that cannot be known without fetching (an
     abbreviated one that is no tip) is then returned as it was given. What killed runs left in ``private`` is removed.
-    Raises Pm2Error; nothing of the release was changed.
+    Raises NodeopsError; nothing of the release was changed.
     """
     _address.hide(source.address, redactor)
     with _in_words("The source %s cannot be looked at" % _address.shown(source.address), private):
@@ -212,11 +212,11 @@ def read_file(source: Source, look: Look, private: str, path: str) -> Optional[s
     """The text of one file of the source as ``look`` saw it, before it is fetched; at most 1 MiB.
 
     ``path`` is relative to the top of the release. None when the source has no such file, and when it is not here
-    (``look.known`` is False). Raises Pm2Error.
+    (``look.known`` is False). Raises NodeopsError.
     """
     parts = path.split("/")
     if path.startswith("/") or ".." in parts:
-        raise Pm2Error("%r is no path of a file in the source." % path)
+        raise NodeopsError("%r is no path of a file in the source." % path)
     path = os.path.normpath(path)
     shown = _address.shown(source.address)
     with _in_words("%s in the source %s cannot be read" % (path, shown), private):
@@ -237,7 +237,7 @@ def _text_in_git(source: Source, look: Look, private: str, path: str) -> Optiona
         try:
             content = _git.read_file(git, look.revision, path)
         except GitFailed as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "%s cannot be read from %s, which may be damaged (git said: %s). Nothing was deployed. Remove it and "
                 "run again." % (path, os.path.join(private, _git.MIRROR), error.said)
             ) from error
@@ -252,7 +252,7 @@ def _text_in_directory(source: Source, path: str) -> Optional[str]:
     if not os.path.isfile(full):
         return None
     if os.path.getsize(full) > MAX_TEXT:
-        raise Pm2Error("%s is larger than %d bytes." % (full, MAX_TEXT))
+        raise NodeopsError("%s is larger than %d bytes." % (full, MAX_TEXT))
     with open(full, encoding="utf-8", errors="replace") as stream:
         return stream.read()
 
@@ -260,14 +260,14 @@ def _text_in_directory(source: Source, path: str) -> Optional[str]:
 def fetch(source: Source, look: Look, private: str, dest: str, redactor: Redactor) -> None:
     """Fill the empty directory ``dest`` with the source, which has to be what ``look`` saw.
 
-    Files are 0755 or 0644, owned by the user of this process. Raises Pm2Error; what ``dest`` then holds is for the
+    Files are 0755 or 0644, owned by the user of this process. Raises NodeopsError; what ``dest`` then holds is for the
     caller to remove, nothing outside it was changed.
     """
     _address.hide(source.address, redactor)
     shown = _address.shown(source.address)
     with _in_words("The source %s cannot be fetched" % shown, dest):
         if os.listdir(dest):
-            raise Pm2Error("The directory %s for the source is not empty. Nothing was fetched." % dest)
+            raise NodeopsError("The directory %s for the source is not empty. Nothing was fetched." % dest)
         if source.type == GIT:
             with workplace(private, False) as place:
                 _git.export(_git_of(source, place, redactor), look.revision, dest, source.submodules)
@@ -304,7 +304,7 @@ def _fetch_packed(source: Source, look: Look, dest: str, shown: str) -> None:
     with _archive.opened(_uploaded(source), None, shown) as stream:
         found = _directory.revision_of(_archive.unpack(stream, dest, shown, own=True))
     if found != look.revision:
-        raise Pm2Error(
+        raise NodeopsError(
             "What was uploaded from %s is revision %s, not %s. Nothing was deployed. Run again when nothing writes to "
             "the source." % (shown, found[:12], look.revision[:12])
         )
@@ -313,7 +313,7 @@ def _fetch_packed(source: Source, look: Look, dest: str, shown: str) -> None:
 def _uploaded(source: Source) -> str:
     path = _archive_path(source)
     if path is None:
-        raise Pm2Error("The source %s was not uploaded to this host." % _address.shown(source.address))
+        raise NodeopsError("The source %s was not uploaded to this host." % _address.shown(source.address))
     return path
 
 
@@ -343,7 +343,7 @@ def _in_words(what: str, path: str) -> Iterator[None]:
     except OSError as error:
         raise trouble(error, what, path) from error
     except GitFailed as error:
-        raise Pm2Error("%s: git failed: %s. Nothing was deployed." % (what, error.said)) from error
+        raise NodeopsError("%s: git failed: %s. Nothing was deployed." % (what, error.said)) from error
 
 
 __all__ = ["Look", "Source", "fetch", "look", "read_file", "source_of"]

@@ -17,7 +17,7 @@ import shutil
 from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._git_command import Git, GitFailed, fields, plain
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import MAX_TEXT, disk_full, free
 
@@ -37,9 +37,9 @@ _LINK, _GITLINK = "120000", "160000"
 
 
 def check_version(version: str) -> None:
-    """Raises Pm2Error for what can be no branch, tag or commit."""
+    """Raises NodeopsError for what can be no branch, tag or commit."""
     if _BAD_VERSION.search(version):
-        raise Pm2Error("The git version %r can be no branch, tag or commit. Nothing was changed." % version)
+        raise NodeopsError("The git version %r can be no branch, tag or commit. Nothing was changed." % version)
 
 
 def _is_commit_id(version: str) -> bool:
@@ -57,13 +57,13 @@ class Names(NamedTuple):
 def resolve(version: str, names: Names, address: str) -> Optional[str]:
     """The commit of a branch, a tag, a full name, or an abbreviated commit. None: nothing has this name.
 
-    Raises Pm2Error when it means more than one.
+    Raises NodeopsError when it means more than one.
     """
     if version in names.objects:
         return names.objects[version]
     found = {kind: names.objects[kind + version] for kind in (_HEADS, _TAGS) if kind + version in names.objects}
     if len(set(found.values())) > 1:
-        raise Pm2Error(
+        raise NodeopsError(
             "%r is a branch (%s) and a tag (%s) of %s. Nothing was changed. Say refs/heads/%s or refs/tags/%s."
             % (version, found[_HEADS][:12], found[_TAGS][:12], _address.shown(address), version, version)
         )
@@ -72,7 +72,7 @@ def resolve(version: str, names: Names, address: str) -> Optional[str]:
     if _ABBREVIATED.match(version.lower()):
         commits = sorted(set(names.starting_with(version.lower())))
         if len(commits) > 1:
-            raise Pm2Error(
+            raise NodeopsError(
                 "%r is the start of %d commits of %s (%s). Nothing was changed. Give more digits."
                 % (version, len(commits), _address.shown(address), ", ".join(c[:16] for c in commits[:_NEAR]))
             )
@@ -81,18 +81,18 @@ def resolve(version: str, names: Names, address: str) -> Optional[str]:
     return None
 
 
-def _not_found(version: str, names: Names, address: str) -> Pm2Error:
+def _not_found(version: str, names: Names, address: str) -> NodeopsError:
     shown = _address.shown(address)
     if not names.objects:
-        return Pm2Error("The repository %s is empty: nothing was pushed to it. Nothing was changed." % shown)
+        return NodeopsError("The repository %s is empty: nothing was pushed to it. Nothing was changed." % shown)
     short = sorted({name.split("/", 2)[2] for name in names.objects if name.startswith((_HEADS, _TAGS))})
     if version == "HEAD":
-        return Pm2Error(
+        return NodeopsError(
             "The HEAD of %s names a branch that it does not have. Nothing was changed. Say which version: %s."
             % (shown, ", ".join(short[:_NEAR]))
         )
     near = difflib.get_close_matches(version, short, _NEAR) or short[:_NEAR]
-    return Pm2Error(
+    return NodeopsError(
         "%r is no branch, tag or commit of %s. Nothing was changed. It has %s%s."
         % (version, shown, ", ".join(near), " and %d more" % (len(short) - len(near)) if len(short) > len(near) else "")
     )
@@ -165,7 +165,7 @@ class Mirror:
         return found
 
     def bring(self, version: str) -> str:
-        """Have here what ``version`` means now, and return the commit. Raises Pm2Error, GitFailed."""
+        """Have here what ``version`` means now, and return the commit. Raises NodeopsError, GitFailed."""
         if self.is_usable():
             if _is_commit_id(version) and self.has(version):
                 return self.peeled(version)  # what a commit is does not change
@@ -186,7 +186,7 @@ class Mirror:
         return commit
 
     def make_anew(self, version: str) -> None:
-        """Fetch everything into a new mirror that takes the place of this one. Raises Pm2Error, GitFailed."""
+        """Fetch everything into a new mirror that takes the place of this one. Raises NodeopsError, GitFailed."""
         fresh = os.path.join(self.git.place.directory, "mirror")
         shutil.rmtree(fresh, ignore_errors=True)
         self.git.local(fresh, ["init", "--bare", "--quiet", "--template="])
@@ -271,7 +271,7 @@ class Mirror:
             if kind != "blob":
                 return None
             if int(self.git.local(self.path, ["cat-file", "-s", name])) > MAX_TEXT:
-                raise Pm2Error("%s in %s is larger than %d bytes." % (path, _address.shown(self.address), MAX_TEXT))
+                raise NodeopsError("%s in %s is larger than %d bytes." % (path, _address.shown(self.address), MAX_TEXT))
             content = self.git.local(self.path, ["cat-file", "blob", name])
             if mode != _LINK:
                 return content
@@ -283,7 +283,7 @@ class Mirror:
     def export(self, commit: str, dest: str) -> List[Tuple[str, str]]:
         """Write the content of a commit into the empty directory ``dest``; no .git is in it.
 
-        Returns the submodules: their paths (empty directories now) and commits. Raises GitFailed, Pm2Error.
+        Returns the submodules: their paths (empty directories now) and commits. Raises GitFailed, NodeopsError.
         """
         index = {"GIT_INDEX_FILE": os.path.join(self.git.place.directory, "index"), "GIT_WORK_TREE": dest}
         try:
@@ -300,7 +300,10 @@ class Mirror:
         return [(path, head.split(" ")[1]) for head, _tab, path in split]
 
     def _check_room(self, commit: str, dest: str) -> None:
-        """Git does not say why it could not write a file. Raises Pm2Error if the disk has no room for the commit."""
+        """Git does not say why it could not write a file.
+
+        Raises NodeopsError if the disk has no room for the commit.
+        """
         _empty(dest)
         lines = fields(self.git.local(self.path, ["ls-tree", "-r", "-l", "-z", commit]))
         sizes = [line.partition("\t")[0].split()[3] for line in lines]
@@ -336,7 +339,7 @@ def read_file(git: Git, commit: str, path: str) -> Optional[bytes]:
 
 
 def export(git: Git, commit: str, dest: str, submodules: bool) -> None:
-    """Write a commit, and its submodules, into the empty directory ``dest``. Raises Pm2Error and GitFailed."""
+    """Write a commit, and its submodules, into the empty directory ``dest``. Raises NodeopsError and GitFailed."""
     mirror = Mirror(git, os.path.join(git.place.private, MIRROR), git.address)
     used: Set[str] = set()
     _export(mirror, commit, dest, submodules, used)
@@ -368,27 +371,27 @@ def _export(mirror: Mirror, commit: str, dest: str, submodules: bool, used: Set[
         inner = Mirror(mirror.git, os.path.join(mirror.git.place.private, SUBMODULES, name), address)
         target = os.path.join(dest, path)
         if os.path.realpath(target) != os.path.join(os.path.realpath(dest), path):
-            raise Pm2Error("The submodule %s lies behind a link. Nothing was deployed." % path)
+            raise NodeopsError("The submodule %s lies behind a link. Nothing was deployed." % path)
         os.makedirs(target, exist_ok=True)
         try:
             _export(inner, wanted, target, submodules, used)
-        except Pm2Error as error:
-            raise Pm2Error("Submodule %s: %s" % (path, error)) from error
+        except NodeopsError as error:
+            raise NodeopsError("Submodule %s: %s" % (path, error)) from error
 
 
 def _submodule_address(parent: str, path: str, url: str) -> str:
     if not url:
-        raise Pm2Error(
+        raise NodeopsError(
             "%s has the submodule %s, and no address of it in .gitmodules. Nothing was deployed. Remove or mend it in "
             "the repository." % (_address.shown(parent), path)
         )
     address = _address.join(parent, url) if url.startswith(("./", "../")) else url
     try:
         _address.check_repository(address)
-    except Pm2Error as error:
-        raise Pm2Error("Submodule %s: %s" % (path, error)) from error
+    except NodeopsError as error:
+        raise NodeopsError("Submodule %s: %s" % (path, error)) from error
     if _address.is_local(address) and not _address.is_local(parent):
-        raise Pm2Error(
+        raise NodeopsError(
             "The submodule %s is said to be at %s, on the host itself, which a repository from elsewhere may not say. "
             "Nothing was deployed." % (path, address)
         )

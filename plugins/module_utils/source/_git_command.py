@@ -28,7 +28,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._address import (
     take_apart,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import Workplace, disk_full
 
@@ -125,7 +125,7 @@ class Git:
     """Runs git for one source. Its files (key, known hosts) lie in the workplace and go with it."""
 
     def __init__(self, place: Workplace, access: Access, redactor: Redactor) -> None:
-        """Raises Pm2Error when git is missing or the key cannot be read, OSError when no file can be written."""
+        """Raises NodeopsError when git is missing or the key cannot be read, OSError when no file can be written."""
         self.place = place
         self.address = access.address
         self._access = access
@@ -143,7 +143,7 @@ class Git:
     def local(self, repository: str, arguments: Sequence[str], extra: Optional[Mapping[str, str]] = None) -> bytes:
         """Run git in a repository of ours and return its output. Nothing of the user's configuration applies.
 
-        Raises GitFailed, and Pm2Error when the disk is full or it takes too long.
+        Raises GitFailed, and NodeopsError when the disk is full or it takes too long.
         """
         environment = {
             **self._environment,
@@ -156,7 +156,7 @@ class Git:
         }
         code, output, said = self._run(["-c", "core.autocrlf=false", *arguments], environment, LOCAL_TIMEOUT)
         if code is None:
-            raise Pm2Error("git %s took longer than %g s and was ended." % (arguments[0], LOCAL_TIMEOUT))
+            raise NodeopsError("git %s took longer than %g s and was ended." % (arguments[0], LOCAL_TIMEOUT))
         if code != 0:
             self._check_space(said, environment.get("GIT_WORK_TREE") or repository)
             raise GitFailed(self._shown(said) or "exit code %d" % code)
@@ -165,7 +165,7 @@ class Git:
     def remote(self, address: str, arguments: Sequence[str], repository: Optional[str] = None) -> bytes:
         """Run git with a repository elsewhere: the address is to be in ``arguments`` as ``plain(address)``.
 
-        Raises Pm2Error for what is the other side's or the network's fault, otherwise GitFailed.
+        Raises NodeopsError for what is the other side's or the network's fault, otherwise GitFailed.
         """
         environment = {**self._environment, "GIT_SSH_COMMAND": self._ssh, "GIT_SSH_VARIANT": "ssh"}
         if not self._own_key() and "SSH_AUTH_SOCK" in os.environ:
@@ -200,9 +200,11 @@ class Git:
         raise GitFailed(told or "exit code %d" % code)
 
     @staticmethod
-    def _unreadable(address: str, cause: str, told: str) -> Pm2Error:
+    def _unreadable(address: str, cause: str, told: str) -> NodeopsError:
         said = " git said: %s" % told if told else ""
-        return Pm2Error("The repository %s cannot be read: %s Nothing was deployed.%s" % (shown(address), cause, said))
+        return NodeopsError(
+            "The repository %s cannot be read: %s Nothing was deployed.%s" % (shown(address), cause, said)
+        )
 
     @staticmethod
     def _check_space(said: str, path: str) -> None:
@@ -231,7 +233,7 @@ class Git:
             key = self._access.key.replace("\r\n", "\n").strip() + "\n"
             key_file = self._write("key", key)
         elif key_file and not os.access(key_file, os.R_OK):
-            raise Pm2Error(
+            raise NodeopsError(
                 "The key %s does not exist on this host or cannot be read by %s. Nothing was changed."
                 % (key_file, self._environment["USER"])
             )
@@ -290,10 +292,12 @@ class Git:
 
 
 def program(path: str) -> str:
-    """Where git is. Raises Pm2Error when it is not in ``path``."""
+    """Where git is. Raises NodeopsError when it is not in ``path``."""
     found = shutil.which("git", path=path)
     if found is None:
-        raise Pm2Error("git is not installed on this host (it is not in %s). Nothing was changed. Install it." % path)
+        raise NodeopsError(
+            "git is not installed on this host (it is not in %s). Nothing was changed. Install it." % path
+        )
     return found
 
 

@@ -13,7 +13,7 @@ import hashlib
 import os
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._directory import CHUNK, Line
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import disk_full, free
 
@@ -34,11 +34,11 @@ class Entry(NamedTuple):
     """Of a link: a path relative to it; of a hard link: the name of an earlier entry."""
     mtime: Optional[float]
     read: Callable[[int], bytes]
-    """The next bytes of a file, none at its end. Raises Pm2Error when the archive is damaged."""
+    """The next bytes of a file, none at its end. Raises NodeopsError when the archive is damaged."""
 
 
 def parts_of(name: str, archive: str) -> List[str]:
-    """The parts of the path of an entry. Raises Pm2Error for one that is absolute or goes up."""
+    """The parts of the path of an entry. Raises NodeopsError for one that is absolute or goes up."""
     if name.startswith("/"):
         raise _refused(archive, name, "its name is absolute")
     if "\0" in name:
@@ -71,7 +71,7 @@ class Tree:
         self._lines: Dict[str, Line] = {}
 
     def add(self, entry: Entry) -> None:
-        """Write an entry. Raises Pm2Error for one that is refused, and OSError."""
+        """Write an entry. Raises NodeopsError for one that is refused, and OSError."""
         if entry.kind not in (FILE, DIRECTORY, LINK, HARD_LINK):
             raise self._refuse(entry, "it is a %s; a release holds only files, directories and links" % entry.kind)
         parts = parts_of(entry.name, self._archive)[self._strip :]
@@ -96,7 +96,7 @@ class Tree:
     def finish(self) -> List[Line]:
         """Make the links, once all of them are known to stay inside. Returns what was written.
 
-        Raises Pm2Error for a link that leads outside, and when nothing was written.
+        Raises NodeopsError for a link that leads outside, and when nothing was written.
         """
         for path, target in self._links.items():
             problem = "" if self._own else self._problem(path, target)
@@ -105,13 +105,13 @@ class Tree:
         for path, target in self._links.items():
             os.symlink(target, os.path.join(self._dest, path))
         if FILE not in self._kinds.values():
-            raise Pm2Error(
+            raise NodeopsError(
                 "The archive %s holds no files%s. Nothing was deployed."
                 % (self._archive, " below strip=%d directories" % self._strip if self._strip else "")
             )
         return list(self._lines.values())
 
-    def _refuse(self, entry: Entry, why: str) -> Pm2Error:
+    def _refuse(self, entry: Entry, why: str) -> NodeopsError:
         return _refused(self._archive, entry.name, why)
 
     def _make_parents(self, entry: Entry, parts: List[str]) -> None:
@@ -220,8 +220,8 @@ def _start(path: str, target: str) -> Tuple[List[str], List[str]]:
     return path.split("/")[:-1], [*reversed(parts), *(["/"] if target.startswith("/") else [])]
 
 
-def _refused(archive: str, name: str, why: str) -> Pm2Error:
-    return Pm2Error(
+def _refused(archive: str, name: str, why: str) -> NodeopsError:
+    return NodeopsError(
         "The archive %s is refused because of its entry %s: %s. Nothing was deployed. Make the archive without it."
         % (archive, ascii(name) if not name.isprintable() else repr(name), why)
     )

@@ -19,7 +19,7 @@ import time
 from typing import Iterator, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 PREFIX = "tmp-"
 MAX_TEXT = 1 << 20
@@ -45,7 +45,7 @@ def workplace(private: str, check_mode: bool) -> Iterator[Workplace]:
     """A place to work in, gone at the end. What killed runs left in ``private`` is removed first.
 
     In check mode it lies with the system's temporary files and nothing is written to ``private``. Programs that a
-    killed run started are ended. Raises Pm2Error when another run works there.
+    killed run started are ended. Raises NodeopsError when another run works there.
     """
     if check_mode:
         with _temporary(None) as directory:
@@ -86,7 +86,7 @@ def _wait_for(handle: int, private: str) -> None:
             break
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                raise Pm2Error(
+                raise NodeopsError(
                     "Another program (git?) still works in %s and did not end within %g s. Nothing was changed. Wait "
                     "for it or end it, then run again." % (private, _SURVIVOR_WAIT)
                 ) from None
@@ -129,17 +129,17 @@ def free(path: str) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def disk_full(path: str) -> Pm2Error:
+def disk_full(path: str) -> NodeopsError:
     """What to say when no more can be written below ``path``."""
-    return Pm2Error(
+    return NodeopsError(
         "The disk that holds %s is full. The source was not fetched. Free some space (fewer releases: keep), then run "
         "again." % path
     )
 
 
-def trouble(error: OSError, what: str, path: str) -> Pm2Error:
+def trouble(error: OSError, what: str, path: str) -> NodeopsError:
     """An OSError in words. ``what`` could not be done, ``path`` says on which disk."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(path)
     place = "%s: " % os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-    return Pm2Error("%s: %s%s." % (what, place, error.strerror or error))
+    return NodeopsError("%s: %s%s." % (what, place, error.strerror or error))

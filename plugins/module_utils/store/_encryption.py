@@ -22,7 +22,7 @@ from typing import IO, Any, Dict, List, Union
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points, _signals, _trusted_path
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
 
 SUFFIX = ".age"
@@ -33,26 +33,28 @@ _PARTIAL = ".partial"
 
 
 def program() -> str:
-    """Where ``age`` is. Raises Pm2Error."""
+    """Where ``age`` is. Raises NodeopsError."""
     path = os.pathsep.join([os.environ.get("PATH", ""), STANDARD_PATH])
     found = shutil.which("age", path=path)
     if found is None:
-        raise Pm2Error("age is not installed (Debian: apt install age). Nothing was changed. It encrypts the backups.")
+        raise NodeopsError(
+            "age is not installed (Debian: apt install age). Nothing was changed. It encrypts the backups."
+        )
     return found
 
 
 def check_recipients(recipients: List[str]) -> None:
-    """Raises Pm2Error for what is no public key that ``age`` can encrypt to."""
+    """Raises NodeopsError for what is no public key that ``age`` can encrypt to."""
     if not recipients:
         return
     for recipient in recipients:
         if _SECRET.search(recipient):
-            raise Pm2Error(
+            raise NodeopsError(
                 "One of age_recipients is a private key. Nothing was changed. Give public keys (age-keygen -y shows "
                 "them), and make a new pair: this one has been seen."
             )
         if not _RECIPIENT.fullmatch(recipient):
-            raise Pm2Error(
+            raise NodeopsError(
                 "%r is no public key of age. Nothing was changed. Give one that begins with age1, or an SSH key "
                 "(ssh-ed25519 or ssh-rsa) as it stands in its .pub file." % recipient
             )
@@ -61,12 +63,12 @@ def check_recipients(recipients: List[str]) -> None:
 
 
 def encrypt(source: str, target: str, recipients: List[str]) -> None:
-    """Write ``source`` encrypted to ``target``, a new file, 0600. Raises Pm2Error, and nothing is at ``target``."""
+    """Write ``source`` encrypted to ``target``, a new file, 0600. Raises NodeopsError, and nothing is at ``target``."""
     _into(target, source, _encrypting(recipients), "%s cannot be encrypted" % source)
 
 
 def decrypt(source: str, target: str, identity_file: str) -> None:
-    """Write ``source`` decrypted to ``target``, a new file, 0600: all of it, or Pm2Error and none of it."""
+    """Write ``source`` decrypted to ``target``, a new file, 0600: all of it, or NodeopsError and none of it."""
     _trusted_path.check_secret(identity_file, "age_identity_file")
     partial = target + _PARTIAL
     argv = [program(), "--decrypt", "--identity", identity_file]
@@ -77,7 +79,7 @@ def decrypt(source: str, target: str, identity_file: str) -> None:
 def add(draft: _store.Draft, name: str, recipients: List[str], **facts: Any) -> str:
     """Add the file ``name`` to a draft, encrypted where there are ``recipients``; its name in the backup.
 
-    What was encrypted is recorded as ``plain_size`` and ``plain_sha256``, and removed. Raises Pm2Error.
+    What was encrypted is recorded as ``plain_size`` and ``plain_sha256``, and removed. Raises NodeopsError.
     """
     if not recipients:
         draft.add(name, **facts)
@@ -89,7 +91,7 @@ def add(draft: _store.Draft, name: str, recipients: List[str], **facts: Any) -> 
         encrypt(source, draft.path(target), recipients)
         os.unlink(source)
     except OSError as error:
-        raise Pm2Error("%s cannot be encrypted: %s. Nothing was backed up." % (name, _files.why(error))) from error
+        raise NodeopsError("%s cannot be encrypted: %s. Nothing was backed up." % (name, _files.why(error))) from error
     _points.reached("file encrypted")
     draft.add(target, plain_size=size, plain_sha256=sha256, **facts)
     return target
@@ -103,13 +105,13 @@ def is_encrypted(recorded: Dict[str, Any]) -> bool:
 def readable(backup: _store.Backup, recorded: Dict[str, Any], identity_file: str, directory: str) -> str:
     """The path at which a file of a backup can be read: its own, or decrypted in ``directory``, which is the caller's.
 
-    Raises Pm2Error when it cannot be decrypted, or is not what was encrypted. Check the backup's files first.
+    Raises NodeopsError when it cannot be decrypted, or is not what was encrypted. Check the backup's files first.
     """
     source = os.path.join(backup.path, recorded["name"])
     if not is_encrypted(recorded):
         return source
     if not identity_file:
-        raise Pm2Error(
+        raise NodeopsError(
             "Backup %s is encrypted. Nothing was changed. Give the private key's file in age_identity_file." % backup.id
         )
     target = os.path.join(directory, recorded["name"][: -len(SUFFIX)])
@@ -117,10 +119,10 @@ def readable(backup: _store.Backup, recorded: Dict[str, Any], identity_file: str
         decrypt(source, target, identity_file)
         found = _store.digest(target)
     except OSError as error:
-        raise Pm2Error("%s cannot be decrypted: %s. Nothing was changed." % (source, _files.why(error))) from error
+        raise NodeopsError("%s cannot be decrypted: %s. Nothing was changed." % (source, _files.why(error))) from error
     if found != (recorded["plain_size"], recorded["plain_sha256"]):
         os.unlink(target)
-        raise Pm2Error("%s decrypts to something else than was backed up. Nothing was changed." % source)
+        raise NodeopsError("%s decrypts to something else than was backed up. Nothing was changed." % source)
     return target
 
 
@@ -141,18 +143,18 @@ def _into(target: str, source: str, argv: List[str], what: str) -> None:
                 os.unlink(target)
             raise
     except OSError as error:
-        raise Pm2Error("%s: %s. Nothing was changed." % (what, _files.why(error))) from error
+        raise NodeopsError("%s: %s. Nothing was changed." % (what, _files.why(error))) from error
 
 
 def _run(argv: List[str], source: IO[bytes], target: Union[int, IO[bytes]], what: str) -> None:
-    """Until age has ended well; it is ended with us. Raises Pm2Error with what it said."""
+    """Until age has ended well; it is ended with us. Raises NodeopsError with what it said."""
     with tempfile.TemporaryFile() as errors:
         status = _finish(argv, source, target, errors)
         errors.seek(0)
         said = errors.read(4096).decode("utf-8", "replace")
     if status != 0:
         lines = [line.strip() for line in said.splitlines() if line.strip() and not _NOISE.search(line)]
-        raise Pm2Error(
+        raise NodeopsError(
             "%s: %s. Nothing was changed." % (what, " ".join(lines) or "age ended with exit code %d" % status)
         )
 

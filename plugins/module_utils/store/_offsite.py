@@ -21,7 +21,7 @@ import tempfile
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _commands, _trusted_path
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import MANIFEST, VERIFIED, Backup, Store
@@ -66,7 +66,7 @@ def run(params: Dict[str, Any], check_mode: bool, warn: Callable[[str], None]) -
     """Make the other place hold the good backups of the store.
 
     Returns ``changed``, ``tool``, ``backups`` (ids that are there now), ``files`` and ``bytes`` (that were sent),
-    ``snapshot`` (of restic), ``checked``. Raises Pm2Error, with what is there already left as it was.
+    ``snapshot`` (of restic), ``checked``. Raises NodeopsError, with what is there already left as it was.
     """
     tool = params["tool"]
     _check_options(params)
@@ -75,7 +75,7 @@ def run(params: Dict[str, Any], check_mode: bool, warn: Callable[[str], None]) -
     if not good and check_mode:  # the steps before this one may be about to make the first
         return {"tool": tool, "backups": [], "changed": True, "files": 0, "bytes": 0}
     if not good:
-        raise Pm2Error(
+        raise NodeopsError(
             "There is no good backup in %s. Nothing was copied, and what is at the other place is as it was. Make one, "
             "or verify those that are there." % store.dest
         )
@@ -98,7 +98,7 @@ class _Job(NamedTuple):
     def call(
         self, argv: List[str], environment: Optional[Dict[str, str]] = None, limit: int = _commands.MAX_OUTPUT
     ) -> str:
-        """The last ``limit`` bytes that it prints. Raises Pm2Error with details rc and output."""
+        """The last ``limit`` bytes that it prints. Raises NodeopsError with details rc and output."""
         environ = _commands.base_environment((), environment or {})
         redactor = Redactor()
         return _commands.output(argv, self.store.dest, environ, self.params["timeout"], redactor, _WHAT, limit)
@@ -107,7 +107,7 @@ class _Job(NamedTuple):
         """The same, once more when a backup was removed meanwhile."""
         try:
             return self.call(argv, environment)
-        except Pm2Error as error:
+        except NodeopsError as error:
             if error.details.get("rc") != _VANISHED[self.params["tool"]]:
                 raise
             return self.call(argv, environment)
@@ -118,28 +118,30 @@ def _check_options(params: Dict[str, Any]) -> None:
     others = _ONLY_RSYNC if tool == "restic" else (*_ONLY_RESTIC, "keep_monthly")
     wrong = [name for name in others if params.get(name)]
     if wrong:
-        raise Pm2Error("%s does not take %s. Nothing was copied." % (tool, ", ".join(wrong)))
+        raise NodeopsError("%s does not take %s. Nothing was copied." % (tool, ", ".join(wrong)))
     for name in ("password_file", "repository_file", "credentials_file", "ssh_key_file"):
         if params.get(name):
             _trusted_path.check_secret(params[name], name)
     place = params.get("repository") if tool == "restic" else params.get("target")
     if place and _WITH_PASSWORD.search(place):
-        raise Pm2Error(
+        raise NodeopsError(
             "The address of the offsite copy has a password in it, which every user of this host could read. Nothing "
             "was copied. %s"
             % ("Put it into repository_file." if tool == "restic" else "Give it in password_file, without it here.")
         )
     if tool == "restic" and bool(place) == bool(params.get("repository_file")):
-        raise Pm2Error("restic needs either repository or repository_file. Nothing was copied.")
+        raise NodeopsError("restic needs either repository or repository_file. Nothing was copied.")
     if tool == "restic" and not params.get("password_file"):
-        raise Pm2Error("restic needs password_file, which holds the password of the repository. Nothing was copied.")
+        raise NodeopsError(
+            "restic needs password_file, which holds the password of the repository. Nothing was copied."
+        )
     if tool == "rsync" and not place:
-        raise Pm2Error("rsync needs target, such as backup@host:/srv/backups/shop. Nothing was copied.")
+        raise NodeopsError("rsync needs target, such as backup@host:/srv/backups/shop. Nothing was copied.")
     if place and place.startswith("-"):
-        raise Pm2Error("%r is no place to copy to. Nothing was copied." % _address.shown(place))
+        raise NodeopsError("%r is no place to copy to. Nothing was copied." % _address.shown(place))
     for name in ("ssh_key_file", "known_hosts_file"):
         if re.search(r"[\s'\"]", params.get(name) or ""):
-            raise Pm2Error("%s cannot be %r: rsync takes no spaces and quotes there." % (name, params[name]))
+            raise NodeopsError("%s cannot be %r: rsync takes no spaces and quotes there." % (name, params[name]))
 
 
 # -- restic ----------------------------------------------------------------------------------------------------------
@@ -185,17 +187,17 @@ def _with_restic(job: _Job) -> Dict[str, Any]:
 
 
 def _latest(restic: Callable[..., str], which: List[str], job: _Job) -> Any:
-    """The last snapshots of ours; the repository is made where there is none. Raises Pm2Error."""
+    """The last snapshots of ours; the repository is made where there is none. Raises NodeopsError."""
     try:
         return _json(restic("snapshots", "--json", "--latest", "1", *which))
-    except Pm2Error as error:
+    except NodeopsError as error:
         if not job.params["init"]:
             message = "%s Nothing was copied. If there is no repository yet, make it with init: true." % error
-            raise Pm2Error(message, error.details) from error
+            raise NodeopsError(message, error.details) from error
         if not job.check_mode:
             try:
                 restic("init")  # does nothing to one that is there
-            except Pm2Error:
+            except NodeopsError:
                 raise error from None
         return []
 
@@ -231,7 +233,7 @@ def _json(text: str) -> Any:
         with contextlib.suppress(ValueError):
             found = json.loads(line)
             return found if found is not None else []
-    raise Pm2Error("restic did not answer with JSON. Nothing was copied. It said: %s" % text[-300:].strip())
+    raise NodeopsError("restic did not answer with JSON. Nothing was copied. It said: %s" % text[-300:].strip())
 
 
 def _summary(text: str) -> Dict[str, Any]:
@@ -240,7 +242,7 @@ def _summary(text: str) -> Dict[str, Any]:
             found = json.loads(line)
             if isinstance(found, dict) and found.get("message_type") == "summary":
                 return found
-    raise Pm2Error("restic did not say that it is done. It said: %s" % text[-300:].strip())
+    raise NodeopsError("restic did not say that it is done. It said: %s" % text[-300:].strip())
 
 
 def _state(backups: List[Backup]) -> str:
@@ -276,7 +278,7 @@ def _with_rsync(job: _Job) -> Dict[str, Any]:
             again = [*base, "--dry-run"] + (["--checksum"] if params["check"] == "data" else [])
             differing, too_many, _bytes = _statistics(job.call([*again, *places]))
             if differing or too_many:
-                raise Pm2Error(
+                raise NodeopsError(
                     "After the offsite copy %d files there are other than here, and %d too many. Run it again, with "
                     "check: data." % (differing, too_many)
                 )
@@ -310,7 +312,7 @@ def _statistics(text: str) -> Tuple[int, int, int]:
             found["Total transferred file size"],
         )
     except KeyError:
-        raise Pm2Error("rsync did not say what it has done. It said: %s" % text[-300:].strip()) from None
+        raise NodeopsError("rsync did not say what it has done. It said: %s" % text[-300:].strip()) from None
 
 
 # -- both ------------------------------------------------------------------------------------------------------------

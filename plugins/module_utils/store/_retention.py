@@ -18,7 +18,7 @@ import sys
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import TIME, Backup, Scope, Store
 
 COUNTS = ("last", "daily", "weekly", "monthly")
@@ -54,7 +54,10 @@ class Rules(NamedTuple):
 
 
 def parse(params: Dict[str, Any]) -> Optional[Rules]:
-    """The rules of a module's options ``keep_…`` and ``minimum``; None when no ``keep_…`` is given. Raises Pm2Error."""
+    """The rules of a module's options ``keep_…`` and ``minimum``; None when no ``keep_…`` is given.
+
+    Raises NodeopsError.
+    """
     given = {name: params.get("keep_" + name) for name in COUNTS}
     within = params.get("keep_within")
     minimum = params.get("minimum")
@@ -69,7 +72,7 @@ def parse(params: Dict[str, Any]) -> Optional[Rules]:
     if within is None and all(count is None for count in given.values()):
         return None
     if not any(given.values()) and not any(int(number) for number, _unit in _PART.findall(within or "")):
-        raise Pm2Error(
+        raise NodeopsError(
             "The rules keep nothing: each of keep_last, keep_daily, keep_weekly, keep_monthly and keep_within is 0 or "
             "not given. They would remove every backup. Nothing was removed. Give at least one of them a number."
         )
@@ -81,8 +84,8 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _refusal(option: str, value: Any, advice: str) -> Pm2Error:
-    return Pm2Error("%s cannot be %r. Nothing was removed. %s" % (option, value, advice))
+def _refusal(option: str, value: Any, advice: str) -> NodeopsError:
+    return NodeopsError("%s cannot be %r. Nothing was removed. %s" % (option, value, advice))
 
 
 def choose(
@@ -145,7 +148,7 @@ def prune(store: Store, scope: Scope, rules: Rules, now: datetime.datetime, chec
     """Remove what the rules let go of one scope, the first made first. Call it with the lock held, after a success.
 
     Returns ``kept`` and ``removed`` (ids, in the order they were made), ``reasons`` (why each is kept, by id) and
-    ``warnings``. Raises Pm2Error.
+    ``warnings``. Raises NodeopsError.
     """
     backups = store.backups(scope=scope)
     kept, removed, reasons = choose(backups, rules, now)

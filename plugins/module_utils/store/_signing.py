@@ -19,7 +19,7 @@ import stat
 from typing import Any, Dict
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _trusted_path
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 SIZE = 32
 """Bytes of a key; in its file as twice as many hexadecimal digits."""
@@ -53,18 +53,18 @@ def canonical(document: Dict[str, Any]) -> bytes:
 
 
 def load(path: str) -> Key:
-    """The key in ``path``. Raises Pm2Error when there is none, or one that others may know or replace."""
+    """The key in ``path``. Raises NodeopsError when there is none, or one that others may know or replace."""
     _trusted_path.check_way(path, "The key")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise Pm2Error(
+        raise NodeopsError(
             "The key %s does not exist. Nothing was changed. Without the key that signed them, backups cannot be told "
             "from forged ones: put back the one of this store, or give its path in key_file." % path
         ) from None
     except OSError as error:
         why = "it is a symbolic link" if os.path.islink(path) else str(error.strerror)
-        raise Pm2Error("The key %s cannot be read: %s. Nothing was changed." % (path, why)) from error
+        raise NodeopsError("The key %s cannot be read: %s. Nothing was changed." % (path, why)) from error
     with os.fdopen(handle, "rb") as stream:
         _check_file(path, os.fstat(stream.fileno()))
         text = stream.read(_LONGEST_FILE)
@@ -73,7 +73,7 @@ def load(path: str) -> Key:
     except ValueError:
         secret = b""
     if len(secret) < SIZE:
-        raise Pm2Error(
+        raise NodeopsError(
             "The key %s has not at least %d bytes, written as hexadecimal digits. Nothing was changed. Put back the "
             "key of this store." % (path, SIZE)
         )
@@ -89,17 +89,19 @@ def _check_file(path: str, found: os.stat_result) -> None:
     elif stat.S_IMODE(found.st_mode) & 0o077:
         problem = "is open to other users (mode %04o): make it 0600" % stat.S_IMODE(found.st_mode)
     if problem:
-        raise Pm2Error("The key %s %s. Nothing was changed. Who has the key can forge backups." % (path, problem))
+        raise NodeopsError("The key %s %s. Nothing was changed. Who has the key can forge backups." % (path, problem))
 
 
 def ensure(path: str) -> Key:
-    """The key in ``path``, made where there is none. Raises Pm2Error."""
+    """The key in ``path``, made where there is none. Raises NodeopsError."""
     _trusted_path.check_way(path, "The key")
     if not os.path.lexists(path):
         try:
             _make(path)
         except OSError as error:
-            raise Pm2Error("The key %s cannot be made: %s. Nothing was changed." % (path, _files.why(error))) from error
+            raise NodeopsError(
+                "The key %s cannot be made: %s. Nothing was changed." % (path, _files.why(error))
+            ) from error
     return load(path)
 
 

@@ -29,7 +29,7 @@ import stat
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points, _trusted_path
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _signing
 
 Scope = Tuple[str, Optional[str], Optional[str], Tuple[str, ...]]
@@ -111,8 +111,8 @@ class Store:
     """The backups below ``dest``, an absolute path. ``key_file``: its key, by default ``<dest>.key``, beside it.
 
     ``create`` makes the directory and the key where they are missing; in check mode it only finds out whether it could.
-    Without it a store may be missing: then ``exists`` is false and it has no backups. Raises Pm2Error when others could
-    put something in the place of either.
+    Without it a store may be missing: then ``exists`` is false and it has no backups. Raises NodeopsError when others
+    could put something in the place of either.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Store:
         self._key: Optional[_signing.Key] = None
         _trusted_path.check_way(dest, "The backup store")
         if self.dest == "/" or (self.key_file + "/").startswith(self.dest + "/"):
-            raise Pm2Error(
+            raise NodeopsError(
                 "The backup store %s cannot have its key at %s. %s Keep the key outside of the store: else whoever can "
                 "change a copy of the store can sign it too." % (dest, self.key_file, NOTHING_CHANGED)
             )
@@ -136,11 +136,11 @@ class Store:
             self.exists = self._check_directory()
 
     def _check_creation(self) -> None:
-        """Raises Pm2Error for what is no store and cannot become one."""
+        """Raises NodeopsError for what is no store and cannot become one."""
         if os.path.lexists(self.key_file):
             self._key = _signing.load(self.key_file)
         elif any(map(_ID.match, self._names())):
-            raise Pm2Error(
+            raise NodeopsError(
                 "The backup store %s has backups, but its key %s is missing. Nothing was backed up. Put the key "
                 "back: with a new one no backup of this store could be told from a forged one. If it is lost for "
                 "good, move the store away and begin a new one." % (self.dest, self.key_file)
@@ -148,7 +148,7 @@ class Store:
         self._must_be_ours("Nothing was backed up", may_be_damaged=False)
 
     def _must_be_ours(self, what: str, may_be_damaged: bool) -> None:
-        """Raises Pm2Error for a directory with something in it that is no store.
+        """Raises NodeopsError for a directory with something in it that is no store.
 
         A store that was copied without what is hidden in it has backups and nothing else; of which one can be restored
         though another ``may_be_damaged``.
@@ -158,13 +158,13 @@ class Store:
         names = sorted(set(os.listdir(self.dest)) - {_OF_THE_DISK})
         others = [name for name in names if not _ID.match(name)]
         if others:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The directory %s is no backup store and not empty (%s). %s. Give the store a directory of its own."
                 % (self.dest, ", ".join(others[:_SHOWN]), what)
             )
         broken = self.broken()
         if broken and not (may_be_damaged and len(broken) < len(names)):
-            raise Pm2Error(
+            raise NodeopsError(
                 "The directory %s has no %s, as a store that was fetched back may, but not all in it can be trusted: "
                 "%s. %s. Fetch these again, or move them away." % (self.dest, _STATE, _listed(broken), what)
             )
@@ -183,7 +183,7 @@ class Store:
             if stat.S_IMODE(os.stat(self.dest).st_mode) != 0o700:
                 os.chmod(self.dest, 0o700)
         except OSError as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The backup store %s cannot be made: %s. Nothing was backed up." % (self.dest, _files.why(error))
             ) from error
         self._key = _signing.ensure(self.key_file)
@@ -194,7 +194,7 @@ class Store:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The backup store %s cannot be used: %s. %s" % (self.dest, error.strerror, NOTHING_CHANGED)
             ) from error
         problem = ""
@@ -214,12 +214,12 @@ class Store:
                 _trusted_path.name_of(os.geteuid()),
             )
         if problem:
-            raise Pm2Error("The backup store %s %s. %s" % (self.dest, problem, NOTHING_CHANGED))
+            raise NodeopsError("The backup store %s %s. %s" % (self.dest, problem, NOTHING_CHANGED))
         return True
 
     @property
     def key(self) -> _signing.Key:
-        """Raises Pm2Error when there is none that can be trusted."""
+        """Raises NodeopsError when there is none that can be trusted."""
         if self._key is None:
             self._key = _signing.load(self.key_file)
         return self._key
@@ -235,7 +235,7 @@ class Store:
     def lock(self, what: str, timeout: float) -> Iterator[None]:
         """Hold the store, waiting up to ``timeout`` seconds; again within itself is free.
 
-        What killed runs have left is removed first. ``what`` says in the error what was not done. Raises Pm2Error
+        What killed runs have left is removed first. ``what`` says in the error what was not done. Raises NodeopsError
         naming the holder.
         """
         if self._held:
@@ -257,7 +257,7 @@ class Store:
 
     def _must_exist(self, what: str) -> None:
         if not self.exists:
-            raise Pm2Error("%s: there is no backup store at %s. %s" % (what, self.dest, NOTHING_CHANGED))
+            raise NodeopsError("%s: there is no backup store at %s. %s" % (what, self.dest, NOTHING_CHANGED))
 
     def _must_be_held(self) -> None:
         if not self._held:
@@ -331,31 +331,31 @@ class Store:
         return document, ""
 
     def find(self, wanted: str, kind: str, scope: Optional[Scope] = None) -> Backup:
-        """The backup with this id, or for "latest" the newest that is verified as good. Raises Pm2Error."""
+        """The backup with this id, or for "latest" the newest that is verified as good. Raises NodeopsError."""
         if wanted == LATEST:
             return self.newest_good(self.backups(kind, scope), described(scope) if scope else "kind %s" % kind)
         self._must_be_there()
         if not _ID.match(wanted):
-            raise Pm2Error(
+            raise NodeopsError(
                 "%r is no id of a backup. %s Give one, such as 20261124T105400Z-%s-0a1b2c, or %s. %s"
                 % (wanted, NOTHING_CHANGED, kind, LATEST, self._there_are(kind, scope))
             )
         if _lstat(os.path.join(self.dest, wanted)) is None:
-            raise Pm2Error(
+            raise NodeopsError(
                 "Backup %s is not in %s. %s %s" % (wanted, self.dest, NOTHING_CHANGED, self._there_are(kind, scope))
             )
         backup, why = self._read(wanted)
         if backup is None:
-            raise Pm2Error(
+            raise NodeopsError(
                 "Backup %s cannot be trusted: %s. %s %s" % (wanted, why, NOTHING_CHANGED, self._there_are(kind, scope))
             )
         if backup.kind != kind:
-            raise Pm2Error(
+            raise NodeopsError(
                 "Backup %s is one of kind %s, and %s is needed. %s %s"
                 % (wanted, backup.kind, kind, NOTHING_CHANGED, self._there_are(kind, scope))
             )
         if scope is not None and backup.scope != scope:
-            raise Pm2Error(
+            raise NodeopsError(
                 "Backup %s is of %s, and one of %s is needed. %s %s"
                 % (wanted, described(backup.scope), described(scope), NOTHING_CHANGED, self._there_are(kind, scope))
             )
@@ -364,7 +364,7 @@ class Store:
     def newest_good(self, backups: List[Backup], of: str) -> Backup:
         """Of some in the order they were made, but for what is imported: the newest of those may be years old.
 
-        ``of`` says in the error what they are of. Raises Pm2Error, which also names those that are imported.
+        ``of`` says in the error what they are of. Raises NodeopsError, which also names those that are imported.
         """
         self._must_be_there()
         own = [backup for backup in backups if not backup.is_imported]
@@ -375,17 +375,17 @@ class Store:
         ids = ", ".join(reversed(imported))
         advice = " What is imported is never latest; name it by its id: %s." % ids if imported else ""
         if own:
-            raise Pm2Error(
+            raise NodeopsError(
                 "None of the %d backups of %s in %s is verified as good. %s Verify the newest (%s) with state: "
                 "verified, or name one by its id.%s" % (len(own), of, self.dest, NOTHING_CHANGED, own[-1].id, advice)
             )
         broken = self.broken()
         also = "" if not broken else " What is there cannot be trusted: %s." % _listed(broken)
-        raise Pm2Error("There is no backup of %s in %s.%s %s%s" % (of, self.dest, also, NOTHING_CHANGED, advice))
+        raise NodeopsError("There is no backup of %s in %s.%s %s%s" % (of, self.dest, also, NOTHING_CHANGED, advice))
 
     def _must_be_there(self) -> None:
         if not self.exists:
-            raise Pm2Error("There is no backup store at %s. %s" % (self.dest, NOTHING_CHANGED))
+            raise NodeopsError("There is no backup store at %s. %s" % (self.dest, NOTHING_CHANGED))
 
     def _there_are(self, kind: str, scope: Optional[Scope]) -> str:
         newest = [backup.id for backup in self.backups(kind, scope) if backup.good][-_SHOWN:]
@@ -415,7 +415,7 @@ class Store:
 
     @contextlib.contextmanager
     def draft(self, kind: str) -> Iterator[Draft]:
-        """A backup that is being written; nothing is left of it unless it is committed. Raises Pm2Error."""
+        """A backup that is being written; nothing is left of it unless it is committed. Raises NodeopsError."""
         self._must_be_held()
         draft = Draft(self, kind, now())
         try:
@@ -441,7 +441,7 @@ class Store:
         return number
 
     def note_verified(self, backup: Backup, how: str, problems: List[str]) -> Backup:
-        """Remember a verification. ``how``: bytes, resurrectable or restored. Raises Pm2Error."""
+        """Remember a verification. ``how``: bytes, resurrectable or restored. Raises NodeopsError."""
         self._must_be_held()
         document: Dict[str, Any] = {
             "type": _TYPES[VERIFIED],
@@ -454,14 +454,14 @@ class Store:
         try:
             _files.write_atomically(os.path.join(backup.path, VERIFIED), _written(document))
         except OSError as error:
-            raise Pm2Error(
+            raise NodeopsError(
                 "The verification of backup %s cannot be noted: %s." % (backup.id, _files.why(error))
             ) from error
         _points.reached("store verification noted")
         return backup._replace(verification=document)
 
     def remove(self, backup: Backup) -> None:
-        """Remove it; from its first moment nobody takes it for a backup. Raises Pm2Error."""
+        """Remove it; from its first moment nobody takes it for a backup. Raises NodeopsError."""
         self._must_be_held()
         leaving = os.path.join(self.dest, _REMOVED + backup.id)
         try:
@@ -470,7 +470,7 @@ class Store:
             _points.reached("store removal begun")
             shutil.rmtree(leaving)
         except OSError as error:
-            raise Pm2Error("Backup %s could not be removed: %s." % (backup.id, error.strerror)) from error
+            raise NodeopsError("Backup %s could not be removed: %s." % (backup.id, error.strerror)) from error
         _points.reached("store backup removed")
         self._note_removed(backup.id)
 
@@ -525,7 +525,10 @@ class Draft:
         return os.path.join(self.directory, name)
 
     def add(self, name: str, **facts: Any) -> None:
-        """A file that stands in ``directory``: made 0600 and durable, and recorded with ``facts``. Raises Pm2Error."""
+        """A file that stands in ``directory``: made 0600 and durable, and recorded with ``facts``.
+
+        Raises NodeopsError.
+        """
         path = self.path(name)
         try:
             handle = _open(path, os.O_RDWR)
@@ -539,7 +542,7 @@ class Draft:
         _points.reached("store file added")
 
     def write(self, name: str, data: bytes, **facts: Any) -> None:
-        """A file with ``data``, recorded with ``facts``. Raises Pm2Error."""
+        """A file with ``data``, recorded with ``facts``. Raises NodeopsError."""
         try:
             handle = os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(handle, "wb") as stream:
@@ -551,7 +554,7 @@ class Draft:
     def commit(
         self, environment: Optional[str], namespace: Optional[str], tools: Dict[str, Any], content: Dict[str, Any]
     ) -> Backup:
-        """Make it a backup, durable and not yet verified. ``tools``: versions by name. Raises Pm2Error.
+        """Make it a backup, durable and not yet verified. ``tools``: versions by name. Raises NodeopsError.
 
         ``content`` is what its kind has to say of it, and may hold no secret.
         """
@@ -679,5 +682,5 @@ def _listed(broken: List[Tuple[str, str]]) -> str:
     return ", ".join("%s (%s)" % each for each in broken[:_SHOWN]) + more
 
 
-def _not_written(error: OSError) -> Pm2Error:
-    return Pm2Error("The backup was not written: %s. Nothing is left of it." % _files.why(error))
+def _not_written(error: OSError) -> NodeopsError:
+    return NodeopsError("The backup was not written: %s. Nothing is left of it." % _files.why(error))

@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _dependencies, _tree
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
 from support import places, processes
 
@@ -42,8 +42,8 @@ def run(directory: Path, *commands: _commands.Command, timeout: float = 60.0, **
     return _commands.run(commands, str(directory), environment(directory, **extra), timeout, redactor, "build")
 
 
-def failure(directory: Path, *commands: _commands.Command, **options: Any) -> Pm2Error:
-    with pytest.raises(Pm2Error) as raised:
+def failure(directory: Path, *commands: _commands.Command, **options: Any) -> NodeopsError:
+    with pytest.raises(NodeopsError) as raised:
         run(directory, *commands, **options)
     return raised.value
 
@@ -88,7 +88,7 @@ def test_the_environment_has_nothing_of_the_caller(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("directory", ["bin", "./node_modules/.bin", "", "/a:/b"])
 def test_a_directory_of_path_that_is_not_absolute_is_refused(directory: str) -> None:
-    with pytest.raises(Pm2Error, match="cannot be a directory of PATH"):
+    with pytest.raises(NodeopsError, match="cannot be a directory of PATH"):
         _commands.base_environment([directory], {})
 
 
@@ -541,7 +541,7 @@ def test_npm_missing_says_where_it_was_looked_for(npm: Releases, app: NodeApp, t
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "node").symlink_to(NODE)
-    with pytest.raises(Pm2Error) as raised:
+    with pytest.raises(NodeopsError) as raised:
         _dependencies.provide(ITEM, str(release), [], {"PATH": str(tools)}, 60.0, Redactor())
     assert str(raised.value) == (
         "Installing node_modules failed: npm ci --omit=dev: npm was not found on the PATH %s. Install it there, or "
@@ -552,7 +552,9 @@ def test_npm_missing_says_where_it_was_looked_for(npm: Releases, app: NodeApp, t
 def test_npm_fails(npm: Releases, app: NodeApp) -> None:
     release = npm.make("r1", app)
     (release / "package-lock.json").unlink()
-    with pytest.raises(Pm2Error, match="Installing node_modules failed: npm ci --omit=dev: it ended with exit code 1"):
+    with pytest.raises(
+        NodeopsError, match="Installing node_modules failed: npm ci --omit=dev: it ended with exit code 1"
+    ):
         npm.provide(release)
 
 
@@ -571,7 +573,7 @@ def test_npm_fails(npm: Releases, app: NodeApp) -> None:
 )
 def test_an_entry_that_cannot_work_is_named(npm: Releases, app: NodeApp, changes: Dict[str, Any], text: str) -> None:
     release = npm.make("r1", app)
-    with pytest.raises(Pm2Error) as raised:
+    with pytest.raises(NodeopsError) as raised:
         npm.provide(release, **changes)
     assert text in str(raised.value)
 
@@ -580,7 +582,7 @@ def test_node_modules_shared_by_all_releases_is_refused(npm: Releases, app: Node
     release = npm.make("r1", app)
     (tmp_path / "shared").mkdir()
     (release / "node_modules").symlink_to(tmp_path / "shared")
-    with pytest.raises(Pm2Error, match="Take node_modules out of deploy_shared"):
+    with pytest.raises(NodeopsError, match="Take node_modules out of deploy_shared"):
         npm.provide(release)
     assert list((tmp_path / "shared").iterdir()) == []
 
@@ -649,7 +651,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(_tree, "reached", at_entry(4, full))
-    with pytest.raises(Pm2Error, match="The disk is full"):
+    with pytest.raises(NodeopsError, match="The disk is full"):
         npm.provide(second)
     assert not (second / "node_modules").exists()
     assert leftovers(second) == []

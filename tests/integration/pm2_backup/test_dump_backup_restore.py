@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _transaction
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _env_files, _pm2_recover
 from integration.pm2_backup.test_dump_backup import SLEEPER, Place, damage
@@ -361,7 +361,7 @@ def test_lost_processes_come_back_though_those_of_another_namespace_do_not(place
     left.write("broken")
     given = {name: spec.get("default") for name, spec in _pm2_recover.ARGUMENTS.items()}
     params = {**given, **place.params(), "ready": {**_READY_DEFAULTS, **UNTIL_IT_HAS_READ}}
-    with _signals.raised(), pytest.raises(Pm2Error, match="Namespace left was not brought back") as failed:
+    with _signals.raised(), pytest.raises(NodeopsError, match="Namespace left was not brought back") as failed:
         _pm2_recover.run(params, False, print)
     assert failed.value.details["changed"] is True
     assert {action["namespace"] for action in failed.value.details["actions"]} == {"right"}
@@ -379,7 +379,7 @@ def test_what_could_not_be_put_back_is_kept_for_the_next_restore(place, monkeypa
     options = {"state": "restored", "apply": True, "namespace": "left", "files": [str(left.env_file)]}
 
     def full(path: str, _former: Any) -> None:
-        raise Pm2Error(f"{path} could not be put back: No space left on device.")
+        raise NodeopsError(f"{path} could not be put back: No space left on device.")
 
     monkeypatch.setattr(_env_files, "put_former", full)
     result = place.refused("No space left", "restore again", ready=UNTIL_IT_HAS_READ, **options)
@@ -402,7 +402,7 @@ def test_what_failed_after_the_processes_were_brought_takes_nothing_back(place, 
     options = {"state": "restored", "apply": True, "namespace": "left", "files": [str(left.env_file)]}
 
     def fail(*_arguments: Any) -> None:
-        raise Pm2Error("The daemon went away")
+        raise NodeopsError("The daemon went away")
 
     with monkeypatch.context() as context:
         context.setattr(_transaction.Namespace, "unwatch", fail)

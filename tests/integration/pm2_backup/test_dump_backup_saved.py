@@ -9,7 +9,7 @@ from typing import Any, Dict, List
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _resurrect
 from support import observe, processes
 from support.apps import free_port, http_app
@@ -177,7 +177,7 @@ def test_what_fails_puts_everything_back(pm2_7):
     entry = saved(pm2)[0]
     bad = {**entry, "name": "bad", "args": ["-c", "echo $TOKEN >&2; exit 3"], "pm_exec_path": "/bin/bash"}
     bad = {**bad, "autorestart": False, "TOKEN": "s3cret-t0ken", "env": {**entry["env"], "name": "bad"}}
-    with pytest.raises(Pm2Error, match="exited with exit code 3") as failed:
+    with pytest.raises(NodeopsError, match="exited with exit code 3") as failed:
         bring(pm2, [entry, bad])
     assert failed.value.details["rolled_back"] is True
     assert "s3cret" not in json.dumps([str(failed.value), failed.value.details])
@@ -208,10 +208,10 @@ def test_no_entry_that_could_hurt_the_daemon_reaches_it(pm2_7):
         for broken in ({**entry, key: value}, {name: entry[name] for name in entry if name != key}):
             if key not in broken and key in ("cron_restart", "kill_timeout", "args", "exec_interpreter"):
                 continue
-            with pytest.raises(Pm2Error, match=r"cannot be brought back here.*Nothing of it was changed"):
+            with pytest.raises(NodeopsError, match=r"cannot be brought back here.*Nothing of it was changed"):
                 bring(pm2, [broken])
     missing = {"pm_cwd": "/nowhere", "pm_exec_path": "/nowhere/x", "exec_interpreter": "no-such-program"}
-    with pytest.raises(Pm2Error) as failed:
+    with pytest.raises(NodeopsError) as failed:
         bring(pm2, [{**entry, **missing}])
     for words in ("working directory /nowhere does", "script /nowhere/x does", "interpreter no-such-program was"):
         assert words in str(failed.value)

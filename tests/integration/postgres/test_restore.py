@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _programs, _server, _space, _swap
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import connection
 from support import observe
@@ -670,7 +670,7 @@ def test_who_may_not_be_ended_protects_nobody_else(site, owner):
     login = {**site.postgres.login(), "login_user": owner}
     with connected(site, "postgres"), connected(site, f"{owner}_app") as other, connection(login) as reached:
         with _server.Server(_programs.find(login["pg_bindir"]), reached) as server:
-            with pytest.raises(Pm2Error, match=r"1 connections did not end within 0\.5 s: .* by postgres"):
+            with pytest.raises(NodeopsError, match=r"1 connections did not end within 0\.5 s: .* by postgres"):
                 _swap.clear(server, [site.database], 0.5)
         assert other.stdin
         print("SELECT 1;", file=other.stdin, flush=True)

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._lease import Lease, Owner
 from support import places
 
@@ -105,7 +105,7 @@ def is_free(directory: Path) -> bool:
     other = lease(directory, "somebody-else")
     try:
         other.acquire(0)
-    except Pm2Error:
+    except NodeopsError:
         return False
     other.release()
     return True
@@ -117,7 +117,7 @@ def test_it_is_kept_when_the_task_has_ended_and_names_its_owner(
     driver = drive(drivers, tmp_path, "first")
     assert driver.stdout
     assert driver.stdout.readline() == "done\n"
-    with pytest.raises(Pm2Error) as refusal:
+    with pytest.raises(NodeopsError) as refusal:
         lease(tmp_path, "second").acquire(0)
     message = str(refusal.value)
     for part in (
@@ -151,7 +151,7 @@ def test_the_same_run_goes_on_with_it(tmp_path: Path, drivers: List[subprocess.P
     drive(drivers, tmp_path, "first")
     lease(tmp_path, "first").ensure()
     lease(tmp_path, "first").tell_version("9" * 20_000)  # of a package.json: the lock has room for it
-    with pytest.raises(Pm2Error, match=r"deploy of 9{200} by"):
+    with pytest.raises(NodeopsError, match=r"deploy of 9{200} by"):
         lease(tmp_path, "second").ensure()
     lease(tmp_path, "second").release()  # not its own: nothing happens
     assert not is_free(tmp_path)
@@ -207,14 +207,14 @@ def test_a_run_takes_it_again_when_its_holder_is_gone_unless_another_had_it(tmp_
     other = lease(tmp_path, "second")
     other.acquire(0)
     other.release()
-    with pytest.raises(Pm2Error, match="run second"):
+    with pytest.raises(NodeopsError, match="run second"):
         mine.ensure()
 
 
 def test_waiting_for_it(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
     driver = drive(drivers, tmp_path, "first")
     start = time.monotonic()
-    with pytest.raises(Pm2Error):
+    with pytest.raises(NodeopsError):
         lease(tmp_path, "second").acquire(0.5)
     assert time.monotonic() - start >= 0.5
     driver.kill()
@@ -239,7 +239,7 @@ def test_a_run_that_is_known_to_have_ended_is_ended_here_too(
     """Over SSH its session may be kept open, so that the host cannot tell."""
     driver = drive(drivers, tmp_path, "first", seconds=60)
     eventually(lambda: bool(said(tmp_path).get("operation")))
-    with pytest.raises(Pm2Error):
+    with pytest.raises(NodeopsError):
         lease(tmp_path, "second").acquire(0, ended="some other run")
     second = lease(tmp_path, "second")
     second.acquire(0, ended="first")
@@ -265,6 +265,6 @@ def test_a_refusal_tells_the_controller_what_it_needs_to_see_whether_that_run_ha
     tmp_path: Path, drivers: List[subprocess.Popen[str]]
 ) -> None:
     drive(drivers, tmp_path, "first")
-    with pytest.raises(Pm2Error) as refusal:
+    with pytest.raises(NodeopsError) as refusal:
         lease(tmp_path, "second").acquire(0)
     assert {"run", "pid", "start", "place"} <= set(refusal.value.details["locked_by"])

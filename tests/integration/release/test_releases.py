@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _transaction
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from support import modules
@@ -689,7 +689,7 @@ def test_what_failed_after_the_commit_is_told_as_made(app: Application, monkeypa
 
 
 def _fail(*_arguments: Any) -> None:
-    raise Pm2Error("The daemon said no.")
+    raise NodeopsError("The daemon said no.")
 
 
 def test_check_mode_names_an_app_by_its_script(app: Application) -> None:

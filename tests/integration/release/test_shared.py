@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, List, Sequence
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import _shared
 
 
@@ -139,7 +139,7 @@ def refused(site: Site) -> Any:
 
     def refuse(*items: Any) -> str:
         before = site.everything()
-        with pytest.raises(Pm2Error) as raised:
+        with pytest.raises(NodeopsError) as raised:
             site.link("fine", *items)
         assert site.everything() == before
         assert str(raised.value).startswith("shared: ")
@@ -234,5 +234,5 @@ def test_a_full_disk_is_said(site: Site, monkeypatch: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(site.shared))
 
     monkeypatch.setattr(os, "mkdir", full)
-    with pytest.raises(Pm2Error, match="No space left on device"):
+    with pytest.raises(NodeopsError, match="No space left on device"):
         site.link("uploads")

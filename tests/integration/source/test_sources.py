@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch, _git_command
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._fetch import Look, Source
@@ -123,7 +123,9 @@ def test_a_branch_and_a_tag_of_one_name(origin: Repository, host: Host) -> None:
     second = origin.commit(f="2")
     origin.git("branch", "release")
     for check_mode in (True, False):
-        with pytest.raises(Pm2Error, match=f"is a branch .{second[:12]}. and a tag .{first[:12]}. .*refs/tags/release"):
+        with pytest.raises(
+            NodeopsError, match=f"is a branch .{second[:12]}. and a tag .{first[:12]}. .*refs/tags/release"
+        ):
             host.look(git(origin.path, version="release"), check_mode)
         assert host.look(git(origin.path, version="refs/tags/release"), check_mode).revision == first
 
@@ -133,21 +135,21 @@ def test_a_version_that_is_not_there_names_near_ones(origin: Repository, host: H
     for name in ("v1.0.0", "v1.0.1", "other", "another", "more"):
         origin.git("tag", name)
     for version in ("v1.0.2", "refs/heads/v1.0.0", "refs/pull/1/head", "f" * 40, "f" * 9):
-        with pytest.raises(Pm2Error, match=f"'{version}' is no branch, tag or commit of {origin.path}.*It has"):
+        with pytest.raises(NodeopsError, match=f"'{version}' is no branch, tag or commit of {origin.path}.*It has"):
             host.look(git(origin.path, version=version))
-    with pytest.raises(Pm2Error, match=r"It has (v1\.0\.1, v1\.0\.0|v1\.0\.0, v1\.0\.1) and 4 more"):
+    with pytest.raises(NodeopsError, match=r"It has (v1\.0\.1, v1\.0\.0|v1\.0\.0, v1\.0\.1) and 4 more"):
         host.look(git(origin.path, version="v1.0.2"), check_mode=True)
 
 
 def test_an_empty_repository_and_a_head_without_branch(origin: Repository, host: Host) -> None:
     for check_mode in (True, False):
         for version in ("HEAD", "main"):
-            with pytest.raises(Pm2Error, match="is empty: nothing was pushed"):
+            with pytest.raises(NodeopsError, match="is empty: nothing was pushed"):
                 host.look(git(origin.path, version=version), check_mode)
     origin.commit(f="1")
     origin.git("symbolic-ref", "HEAD", "refs/heads/gone")
     for check_mode in (True, False):
-        with pytest.raises(Pm2Error, match=r"HEAD of .* names a branch that it does not have.*: main"):
+        with pytest.raises(NodeopsError, match=r"HEAD of .* names a branch that it does not have.*: main"):
             host.look(git(origin.path), check_mode)
     assert host.deploy(git(origin.path, version="main")) == {"f": "1"}
 
@@ -192,7 +194,7 @@ def test_branches_that_are_pushed_moved_deleted_and_renamed(origin: Repository, 
     assert host.look(git(origin.path, version="moved")).revision == first
     origin.git("branch", "--move", "main", "main/next")  # what was a file in the mirror becomes a directory
     assert host.look(git(origin.path, version="main/next")).revision == forced
-    with pytest.raises(Pm2Error, match="'main' is no branch"):
+    with pytest.raises(NodeopsError, match="'main' is no branch"):
         host.look(source)
 
 
@@ -202,7 +204,7 @@ def test_a_commit_that_is_here_needs_no_network(origin: Repository, host: Host) 
     host.look(source)
     origin.path.rename(origin.path.with_name("away"))
     assert host.deploy(source) == {"f": "1"}
-    with pytest.raises(Pm2Error, match="it was not found, or may not be seen"):
+    with pytest.raises(NodeopsError, match="it was not found, or may not be seen"):
         host.look(git(origin.path))
 
 
@@ -210,13 +212,13 @@ def test_another_repository(tmp_path: Path, origin: Repository, host: Host) -> N
     old = origin.commit(f="1")
     host.look(git(origin.path))
     other = Repository(tmp_path / "origin" / "other")
-    with pytest.raises(Pm2Error, match="is empty"):
+    with pytest.raises(NodeopsError, match="is empty"):
         host.look(git(other.path))
     new = other.commit(f="other")
     assert host.look(git(other.path)).revision == new
     assert host.deploy(git(other.path)) == {"f": "other"}
     for version in (old, old[:10]):  # it is of the former repository, of which nothing is left
-        with pytest.raises(Pm2Error, match="is no branch, tag or commit"):
+        with pytest.raises(NodeopsError, match="is no branch, tag or commit"):
             host.look(git(other.path, version=version))
 
 
@@ -315,7 +317,7 @@ def test_a_damaged_mirror_is_kept_when_the_origin_is_away_and_the_error_says_why
     look = host.look(source)
     shutil.rmtree(host.private / "mirror.git" / "objects")
     origin.path.rename(origin.path.with_name("away"))
-    with pytest.raises(Pm2Error, match="it was not found"):
+    with pytest.raises(NodeopsError, match="it was not found"):
         host.fetch(source, look)
     assert (host.private / "mirror.git").exists()
 
@@ -456,7 +458,7 @@ def test_submodules_that_are_left_out_missing_or_unknown(origin: Repository, lib
     assert os.listdir(host.private / "submodules") == []
     origin.git("config", "--file", ".gitmodules", "--remove-section", "submodule.vendor")
     origin.commit()
-    with pytest.raises(Pm2Error, match="has the submodule vendor, and no address of it"):
+    with pytest.raises(NodeopsError, match="has the submodule vendor, and no address of it"):
         host.deploy(git(origin.path))
     for url, message in {
         "ext::sh -c 'touch /tmp/x'": "transport that is not allowed",
@@ -465,7 +467,7 @@ def test_submodules_that_are_left_out_missing_or_unknown(origin: Repository, lib
     }.items():
         (origin.path / ".gitmodules").write_text(f'[submodule "v"]\n\tpath = vendor\n\turl = "{url}"\n')
         origin.commit()
-        with pytest.raises(Pm2Error, match=message):
+        with pytest.raises(NodeopsError, match=message):
             host.deploy(git(origin.path))
 
 
@@ -529,7 +531,7 @@ def test_a_refused_password_is_said_without_it(
     origin.commit(f="1")
     with serving(tmp_path / "origin", "deploy:right") as server:
         for check_mode in (True, False):
-            with pytest.raises(Pm2Error, match="access was refused") as raised:
+            with pytest.raises(NodeopsError, match="access was refused") as raised:
                 host.look(git(server.url("shop/.git", in_url)), check_mode)
             assert CANARY not in str(raised.value)
     assert CANARY not in trace.read_text()
@@ -545,7 +547,7 @@ def test_a_password_is_given_to_no_other_server(
         origin.git("update-index", "--add", "--cacheinfo", f"160000,{library.git('rev-parse', 'HEAD')},vendor")
         origin.git("add", ".gitmodules")
         origin.git("commit", "--quiet", "-m", "x")
-        with pytest.raises(Pm2Error, match=r"Submodule vendor: .*access was refused"):
+        with pytest.raises(NodeopsError, match=r"Submodule vendor: .*access was refused"):
             host.deploy(git(server.url("shop/.git", f"u:{CANARY}@")))
         assert other.given
         assert set(other.given) == {None}
@@ -555,11 +557,11 @@ def test_a_password_is_not_given_to_where_a_server_redirects(tmp_path: Path, ori
     origin.commit(f="1")
     with serving(tmp_path / "origin", "deploy:right") as other, serving(tmp_path / "origin", f"u:{CANARY}") as server:
         server.redirect = other.url("")[:-1]
-        with pytest.raises(Pm2Error, match="access was refused"):
+        with pytest.raises(NodeopsError, match="access was refused"):
             host.look(git(server.url("shop/.git", f"u:{CANARY}@")))
         assert server.wanted in server.given
         server.wanted = None
-        with pytest.raises(Pm2Error, match="access was refused"):
+        with pytest.raises(NodeopsError, match="access was refused"):
             host.look(git(server.url("shop/.git", f"u:{CANARY}@")))
         assert other.given
         assert set(other.given) == {None}
@@ -571,7 +573,7 @@ def test_a_repository_from_elsewhere_may_not_name_one_on_the_host(
     origin.git("submodule", "--quiet", "add", str(library.path), "vendor")
     origin.commit()
     with serving(tmp_path / "origin", None) as server:
-        with pytest.raises(Pm2Error, match="which a repository from elsewhere may not say"):
+        with pytest.raises(NodeopsError, match="which a repository from elsewhere may not say"):
             host.deploy(git(server.url("shop/.git")))
 
 
@@ -665,7 +667,7 @@ def test_without_key_and_known_hosts_the_agent_is_used_and_a_new_host_is_remembe
 )
 def test_what_ssh_says(origin: Repository, host: Host, ssh: Path, name: str, message: str) -> None:
     origin.commit(f="1")
-    with pytest.raises(Pm2Error, match=message) as raised:
+    with pytest.raises(NodeopsError, match=message) as raised:
         host.look(git(f"git@{name}:{origin.path}", key=KEY))
     assert CANARY not in str(raised.value)
     assert os.listdir(host.private) == ["source.lock"]
@@ -673,14 +675,14 @@ def test_what_ssh_says(origin: Repository, host: Host, ssh: Path, name: str, mes
 
 def test_the_real_ssh_takes_the_options(host: Host, tmp_path: Path) -> None:
     """It says no before it reaches for the network: the host does not exist."""
-    with pytest.raises(Pm2Error, match=r"its host cannot be reached.*resolve hostname nodeops\.invalid"):
+    with pytest.raises(NodeopsError, match=r"its host cannot be reached.*resolve hostname nodeops\.invalid"):
         host.look(git("git@nodeops.invalid:x", key=KEY, known_hosts="x ssh-ed25519 AAAA"))
-    with pytest.raises(Pm2Error, match=r"its host cannot be reached.*resolve hostname nodeops\.invalid"):
+    with pytest.raises(NodeopsError, match=r"its host cannot be reached.*resolve hostname nodeops\.invalid"):
         host.look(git("git@nodeops.invalid:x"), check_mode=True)
 
 
 def test_a_key_file_that_is_missing(host: Host) -> None:
-    with pytest.raises(Pm2Error, match="The key /nonexistent/key does not exist on this host"):
+    with pytest.raises(NodeopsError, match="The key /nonexistent/key does not exist on this host"):
         host.look(git("git@example.org:x", key_file="/nonexistent/key"))
 
 
@@ -698,20 +700,20 @@ def test_hosts_that_cannot_be_reached(host: Host) -> None:
             f"http://u:{CANARY}@nodeops.invalid/x",
         ):
             for check_mode in (True, False):
-                with pytest.raises(Pm2Error, match="its host cannot be reached") as raised:
+                with pytest.raises(NodeopsError, match="its host cannot be reached") as raised:
                     host.look(git(address), check_mode)
                 assert CANARY not in str(raised.value)
 
 
 def test_what_is_no_repository(tmp_path: Path, host: Host) -> None:
     for address in (tmp_path / "none", tmp_path):
-        with pytest.raises(Pm2Error, match="it was not found, or may not be seen"):
+        with pytest.raises(NodeopsError, match="it was not found, or may not be seen"):
             host.look(git(address))
 
 
 def test_git_is_missing(origin: Repository, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    with pytest.raises(Pm2Error, match="git is not installed on this host"):
+    with pytest.raises(NodeopsError, match="git is not installed on this host"):
         host.look(git(origin.path))
 
 
@@ -751,7 +753,7 @@ def ours(directory: Path) -> List[int]:
 
 def test_a_server_that_says_nothing_is_given_up_with_all_that_waits_for_it(host: Host, silent: Silent) -> None:
     begun = time.monotonic()
-    with pytest.raises(Pm2Error, match=r"did not finish within 0\.5 s"):
+    with pytest.raises(NodeopsError, match=r"did not finish within 0\.5 s"):
         host.look(git(silent.url, timeout=0.5))
     assert time.monotonic() - begun < 60
     assert not [pid for pid in ours(host.private) if processes.alive(pid)]
@@ -801,7 +803,7 @@ def test_a_full_disk(tmp_path: Path, origin: Repository, host: Host, full: str) 
         f"    look = _fetch.Look({look.revision if look else ''!r}, True)\n"
         f"    look = look if look.revision else _fetch.look(source, {str(host.private)!r}, False, _redact.Redactor())\n"
         f"    _fetch.fetch(source, look, {str(host.private)!r}, {str(host.root / 'release')!r}, _redact.Redactor())\n"
-        "except _errors.Pm2Error as error:\n"
+        "except _errors.NodeopsError as error:\n"
         "    print(error)\n"
     )
     mount = f'mount -t tmpfs -o size=2m none {shlex.quote(str(small))} && exec {shlex.quote(sys.executable)} -c "$0"'

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _offsite
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
 from support import debian
@@ -48,7 +48,7 @@ class Site:
         return _offsite.run({**params, **self.options, **options}, check_mode, self.warnings.append)
 
     def refused(self, words: str, **options: Any) -> None:
-        with pytest.raises(Pm2Error) as caught:
+        with pytest.raises(NodeopsError) as caught:
             self.copy(**options)
         assert words in str(caught.value)
         assert SECRET not in f"{caught.value} {caught.value.details}"
@@ -270,7 +270,7 @@ def test_a_snapshot_that_is_not_complete_is_made_again(restic: Site, monkeypatch
         dump.rename(restic.place / "away")
         copy(job, *given)
         (restic.place / "away").rename(dump)
-        raise Pm2Error("restic ended with exit code 3", {"rc": 3})
+        raise NodeopsError("restic ended with exit code 3", {"rc": 3})
 
     monkeypatch.setattr(_offsite._Job, "copy", without_dump)
     restic.refused("exit code 3")
@@ -295,7 +295,7 @@ def test_before_the_first_backup_a_check_finds_nothing_wrong(rsync: Site, restic
     for site in (rsync, restic):
         shutil.rmtree(site.dest, ignore_errors=True)
         assert site.copy(check_mode=True)["changed"]
-        with pytest.raises(Pm2Error, match="does not take"):
+        with pytest.raises(NodeopsError, match="does not take"):
             site.copy(check_mode=True, ssh_port=1, keep_last=1)
         assert not site.dest.exists()
 

@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional, Sequence, Union
 import pytest
 import yaml
 from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _forbidden
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from support import places
 
 FORBIDDEN = [r"drizzle-kit push.*--force", r"prisma migrate reset", r"^sequelize db:drop"]
@@ -94,7 +94,7 @@ def package_json(**scripts: str) -> str:
     ],
 )
 def test_a_forbidden_command_is_found(command: Union[str, Sequence[str]]) -> None:
-    with pytest.raises(Pm2Error, match="forbidden by the pattern"):
+    with pytest.raises(NodeopsError, match="forbidden by the pattern"):
         _forbidden.check(["npm run build", command], FORBIDDEN, package_json(), "migrate")
 
 
@@ -121,19 +121,19 @@ def test_what_is_not_forbidden_passes(command: str) -> None:
 @pytest.mark.parametrize("hook", ["preinstall", "install", "postinstall", "prepare"])
 @pytest.mark.parametrize("command", ["npm ci --omit=dev", "npm i", "yarn", "yarn install", "pnpm install"])
 def test_an_install_leads_to_its_hooks(command: str, hook: str) -> None:
-    with pytest.raises(Pm2Error, match=hook):
+    with pytest.raises(NodeopsError, match=hook):
         _forbidden.check([command], FORBIDDEN, package_json(**{hook: "prisma migrate reset"}), "dependencies")
 
 
 @pytest.mark.parametrize("command", ["drizzle-kit push --force", "npx drizzle-kit --force push"])
 def test_the_patterns_of_the_role_know_both_orders(command: str) -> None:
     patterns = yaml.safe_load((places.ROOT / "roles/deploy/defaults/main.yml").read_text())["deploy_forbidden"]
-    with pytest.raises(Pm2Error, match="forbidden by the pattern"):
+    with pytest.raises(NodeopsError, match="forbidden by the pattern"):
         _forbidden.check([command], patterns, None, "migrate")
 
 
 def test_the_message_says_what_where_and_by_which_way() -> None:
-    with pytest.raises(Pm2Error) as raised:
+    with pytest.raises(NodeopsError) as raised:
         _forbidden.check([["npm", "run", "migrate"]], FORBIDDEN, package_json(), "migrate")
     text = str(raised.value)
     assert text.startswith("Migrate: the command npm run migrate leads to")
@@ -145,7 +145,7 @@ def test_the_message_says_what_where_and_by_which_way() -> None:
 
 
 def test_a_secret_of_a_command_is_not_shown() -> None:
-    with pytest.raises(Pm2Error) as raised:
+    with pytest.raises(NodeopsError) as raised:
         _forbidden.check(["prisma migrate reset --token canary-1234"], FORBIDDEN, None, "migrate")
     assert "canary-1234" not in str(raised.value) + json.dumps(raised.value.details)
 
@@ -155,13 +155,13 @@ def test_a_secret_of_a_command_is_not_shown() -> None:
 )
 def test_a_package_json_of_any_kind(text: Any) -> None:
     _forbidden.check(["npm run a"], FORBIDDEN, text, "build")
-    with pytest.raises(Pm2Error, match="forbidden by"):
+    with pytest.raises(NodeopsError, match="forbidden by"):
         _forbidden.check(["prisma migrate reset"], FORBIDDEN, text, "build")
 
 
 @pytest.mark.parametrize("pattern", ["(", "[", 7, None])
 def test_a_pattern_that_is_none_is_named(pattern: Any) -> None:
-    with pytest.raises(Pm2Error, match="no regular expression"):
+    with pytest.raises(NodeopsError, match="no regular expression"):
         _forbidden.check([], [pattern], None, "build")
 
 
@@ -196,7 +196,7 @@ def read_release(path: str) -> Optional[str]:
     ],
 )
 def test_scripts_of_another_directory_are_followed(command: str) -> None:
-    with pytest.raises(Pm2Error, match="the script db:force"):
+    with pytest.raises(NodeopsError, match="the script db:force"):
         _forbidden.check([command], FORBIDDEN, read_release("package.json"), "migrate", read_release)
 
 
@@ -313,7 +313,7 @@ def check_monorepo(command: Any) -> None:
     ],
 )
 def test_scripts_of_workspaces_are_followed(command: str) -> None:
-    with pytest.raises(Pm2Error, match=r"the script push of packages/db/package\.json"):
+    with pytest.raises(NodeopsError, match=r"the script push of packages/db/package\.json"):
         check_monorepo(command)
 
 
@@ -343,20 +343,20 @@ def test_what_workspaces_may_do_passes(command: str) -> None:
 
 
 def test_a_command_after_a_subshell_runs_where_it_would_without() -> None:
-    with pytest.raises(Pm2Error, match=r"\(by way of the script dev\)"):
+    with pytest.raises(NodeopsError, match=r"\(by way of the script dev\)"):
         check_monorepo("sh -c '(cd packages/web && npm run build) && npm run dev'")
 
 
 @pytest.mark.parametrize("command", ["npm ci", "yarn", "pnpm i --prod", "bun install"])
 def test_an_install_leads_to_the_hooks_of_workspaces(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MONOREPO, "packages/db", {"postinstall": "prisma migrate reset"})
-    with pytest.raises(Pm2Error, match=r"the script postinstall of packages/db/package\.json"):
+    with pytest.raises(NodeopsError, match=r"the script postinstall of packages/db/package\.json"):
         check_monorepo(command)
 
 
 @pytest.mark.parametrize("command", ["pnpm -w dev", "pnpm -w run dev", "pnpm --workspace-root dev", "yarn run -T dev"])
 def test_the_scripts_of_the_top_are_followed_from_wherever(command: str) -> None:
-    with pytest.raises(Pm2Error, match=r"\(by way of the script dev\)"):
+    with pytest.raises(NodeopsError, match=r"\(by way of the script dev\)"):
         check_monorepo(["sh", "-c", "cd packages/web && " + command])
 
 
@@ -378,13 +378,13 @@ def test_many_packages_whose_builds_differ_are_followed(build: str) -> None:
     _forbidden.check(["yarn build"], FORBIDDEN, root, "build", texts.get, lambda: packages)
     last = dict(scripts["packages/119"], more="prisma migrate reset")
     texts["packages/119/package.json"] = json.dumps({"scripts": last})
-    with pytest.raises(Pm2Error, match=r"the script more of packages/119/package\.json"):
+    with pytest.raises(NodeopsError, match=r"the script more of packages/119/package\.json"):
         _forbidden.check(["yarn build"], FORBIDDEN, root, "build", texts.get, lambda: packages)
 
 
 def test_what_has_no_end_is_refused() -> None:
     chain = {f"s{number}": f"npm run s{number + 1}" for number in range(60)}
-    with pytest.raises(Pm2Error, match="leads to too many others"):
+    with pytest.raises(NodeopsError, match="leads to too many others"):
         _forbidden.check(["npm run s0"], FORBIDDEN, json.dumps({"scripts": chain}), "build")
 
 
@@ -393,7 +393,7 @@ def test_what_leads_to_too_many_commands_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(_forbidden, "_MORE_STEPS", 1)
     package = json.dumps({"scripts": {"all": " && ".join(f"npm run all -w {number}" for number in range(9))}})
     packages = ["", *(f"packages/{number}" for number in range(9))]
-    with pytest.raises(Pm2Error, match="leads to too many others"):
+    with pytest.raises(NodeopsError, match="leads to too many others"):
         _forbidden.check(["npm run all"], FORBIDDEN, package, "build", lambda _path: package, lambda: packages)
 
 
@@ -413,5 +413,5 @@ def test_more_packages_than_are_looked_at_are_refused(tmp_path: Path, monkeypatc
     for name in "abc":
         (tmp_path / name).mkdir()
         (tmp_path / name / "package.json").write_text("{}")
-    with pytest.raises(Pm2Error, match="more than 2 files package"):
+    with pytest.raises(NodeopsError, match="more than 2 files package"):
         _forbidden.packages_below(str(tmp_path))

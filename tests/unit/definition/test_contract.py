@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _contract, _weak_secrets
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 EXAMPLE = """\
 # Configuration of the app. DEBUG=1 in here is prose.
@@ -240,6 +240,6 @@ def test_no_message_shows_a_value() -> None:
     ],
 )
 def test_a_contract_that_is_wrong_is_an_error_that_names_it(contract: Dict[str, Any], names: str) -> None:
-    with pytest.raises(Pm2Error, match="contract: ") as raised:
+    with pytest.raises(NodeopsError, match="contract: ") as raised:
         _contract.check(contract, "", {})
     assert f"contract: {names}" in str(raised.value)

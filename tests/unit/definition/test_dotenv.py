@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, Sequence
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from support import places
 
 READERS = places.CACHE / "dotenv"
@@ -164,7 +164,7 @@ def test_generated_values_are_read_back(npm: Reader, python: Reader, tmp_path: P
         }
         try:
             text = _dotenv.render(values)
-        except Pm2Error:
+        except NodeopsError:
             unwritten += 1
             continue
         assert npm(text) == values, text
@@ -182,13 +182,13 @@ def test_generated_values_are_read_back(npm: Reader, python: Reader, tmp_path: P
 
 @pytest.mark.parametrize("name", ["", "1A", "A-B", "A.B", "A B", "A=B", "Ä", "A\n", 7])
 def test_a_name_that_is_none_is_refused(name: Any) -> None:
-    with pytest.raises(Pm2Error, match="cannot be a variable"):
+    with pytest.raises(NodeopsError, match="cannot be a variable"):
         _dotenv.render({name: "x"})
 
 
 @pytest.mark.parametrize("value", ["s3cret\0value", "s3cret\udcff", "s3cret'\"`\n#"])
 def test_a_value_that_cannot_be_written_is_refused_and_not_shown(value: str) -> None:
-    with pytest.raises(Pm2Error, match="of TOKEN ") as raised:
+    with pytest.raises(NodeopsError, match="of TOKEN ") as raised:
         _dotenv.render({"TOKEN": value})
     assert "s3cret" not in str(raised.value)
 

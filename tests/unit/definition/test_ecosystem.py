@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _ecosystem, _ecosystem_node
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._context import Context
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from model.context import package_of, plain_context
 from support import processes
 from support.pm2 import VERSIONS
@@ -105,7 +105,7 @@ def test_yaml_is_read_by_the_js_yaml_of_that_pm2(tmp_path: Path, version: str) -
 def test_yaml_without_pm2(tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text("apps: []")
 
-    with pytest.raises(Pm2Error, match="js-yaml"):
+    with pytest.raises(NodeopsError, match="js-yaml"):
         _ecosystem.load(str(tmp_path / "a.yml"), None, plain_context(tmp_path))
 
 
@@ -137,7 +137,7 @@ def test_a_file_that_takes_for_ever(tmp_path: Path, text: str) -> None:
     path.write_text(text)
 
     started = time.monotonic()
-    with pytest.raises(Pm2Error, match=r"longer than 0\.5 seconds"):
+    with pytest.raises(NodeopsError, match=r"longer than 0\.5 seconds"):
         _ecosystem.load(str(path), None, context(tmp_path), timeout=0.5)
 
     assert time.monotonic() - started < 60
@@ -166,7 +166,7 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     for _number in range(3):
         load(tmp_path, "a.config.js", "module.exports = []")
-        with pytest.raises(Pm2Error):
+        with pytest.raises(NodeopsError):
             load(tmp_path, "b.config.js", "throw 1")
 
     assert len(os.listdir("/proc/self/fd")) == len(before)
@@ -178,26 +178,26 @@ def test_a_large_result(tmp_path: Path) -> None:
     (found,) = load(tmp_path, "a.config.js", text)
 
     assert len(found["args"]) == 1000
-    with pytest.raises(Pm2Error, match="larger than"):
+    with pytest.raises(NodeopsError, match="larger than"):
         load(tmp_path, "b.config.js", "module.exports = [{script: 'a'.repeat(%d)}]" % (_ecosystem_node.MAX_RESULT + 1))
 
 
 def test_a_node_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "a.config.js").write_text("")
 
-    with pytest.raises(Pm2Error, match="node cannot be run"):
+    with pytest.raises(NodeopsError, match="node cannot be run"):
         _ecosystem.load(str(tmp_path / "a.config.js"), None, context(tmp_path)._replace(node="/no/node"))
 
 
 def test_a_file_that_is_too_large(tmp_path: Path) -> None:
-    with pytest.raises(Pm2Error, match="larger than"):
+    with pytest.raises(NodeopsError, match="larger than"):
         load(tmp_path, "a.json", " " * (_ecosystem.MAX_SIZE + 1))
 
 
 def test_a_directory(tmp_path: Path) -> None:
     (tmp_path / "a.config.js").mkdir()
 
-    with pytest.raises(Pm2Error, match="not a file"):
+    with pytest.raises(NodeopsError, match="not a file"):
         _ecosystem.load(str(tmp_path / "a.config.js"), None, context(tmp_path))
 
 
@@ -236,7 +236,7 @@ def test_an_environment_some_have(tmp_path: Path) -> None:
 
 
 def test_an_environment_nobody_has() -> None:
-    with pytest.raises(Pm2Error, match="env_x") as caught:
+    with pytest.raises(NodeopsError, match="env_x") as caught:
         _ecosystem.merge_env([APP], "x")
 
     assert caught.value.details["known"] == []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _log, _metrics, _ping
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._config import Config, Job
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._metrics import Backup, Numbers
@@ -65,13 +65,13 @@ def test_a_configuration_has_defaults() -> None:
     ],
 )
 def test_a_bad_configuration_is_refused(changes: Dict[str, Any], says: str) -> None:
-    with pytest.raises(Pm2Error, match=re.escape(says)) as refused:
+    with pytest.raises(NodeopsError, match=re.escape(says)) as refused:
         _config.parse(document(**changes))
     assert "Nothing was changed." in str(refused.value)
 
 
 def test_the_url_of_a_ping_is_never_shown() -> None:
-    with pytest.raises(Pm2Error) as refused:
+    with pytest.raises(NodeopsError) as refused:
         _config.parse(document(jobs=job(ping_url="ftp://example.org/canary-1234")))
     assert "canary" not in str(refused.value)
 
@@ -80,14 +80,14 @@ def test_the_url_of_a_ping_is_never_shown() -> None:
 def test_a_configuration_that_cannot_be_read_says_what_to_do(tmp_path: Path, content: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(content)
-    with pytest.raises(Pm2Error, match=r"nodeops\.pm2\.backup"):
+    with pytest.raises(NodeopsError, match=r"nodeops\.pm2\.backup"):
         _config.read(str(path))
-    with pytest.raises(Pm2Error, match="No such file"):
+    with pytest.raises(NodeopsError, match="No such file"):
         _config.read(str(tmp_path / "missing.json"))
 
 
 def test_a_job_that_is_not_configured_is_refused() -> None:
-    with pytest.raises(Pm2Error, match=r"no job 'drill' of shop\. There are: backup"):
+    with pytest.raises(NodeopsError, match=r"no job 'drill' of shop\. There are: backup"):
         _config.parse(document()).job("drill")
 
 

@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _sock_diag, _sockets
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _handover
 
@@ -47,7 +47,7 @@ def test_ports(text: object, host: str, port: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "65536", "-1", "http", "db:", "db:http", "80.5", None])
 def test_what_is_no_port(text: object) -> None:
-    with pytest.raises(Pm2Error, match=r"ready\.tcp .* Nothing was changed"):
+    with pytest.raises(NodeopsError, match=r"ready\.tcp .* Nothing was changed"):
         parse(tcp=[text])
 
 
@@ -81,7 +81,7 @@ CANARY = "canary-5d1c77"
     ],
 )
 def test_a_url_that_is_refused_shows_no_password(url: str) -> None:
-    with pytest.raises(Pm2Error, match=r"ready\.http url .* Nothing was changed") as raised:
+    with pytest.raises(NodeopsError, match=r"ready\.http url .* Nothing was changed") as raised:
         parse(http=[{"url": url}])
     assert CANARY not in str(raised.value)
     redactor = Redactor()
@@ -91,7 +91,7 @@ def test_a_url_that_is_refused_shows_no_password(url: str) -> None:
 
 @pytest.mark.parametrize("place", [f"u:{CANARY}@h:5432", f"postgres://u:{CANARY}/x@h:5432", f"redis://:{CANARY}@h/0"])
 def test_a_place_that_is_refused_shows_no_password(place: str) -> None:
-    with pytest.raises(Pm2Error, match=r"ready\.tcp .* Nothing was changed") as raised:
+    with pytest.raises(NodeopsError, match=r"ready\.tcp .* Nothing was changed") as raised:
         parse(tcp=[place])
     assert CANARY not in str(raised.value)
 

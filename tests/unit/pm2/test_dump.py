@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump
 
 Json = Dict[str, Any]
@@ -147,7 +147,7 @@ def test_a_broken_dump_is_put_aside_and_its_backup_taken(tmp_path: Path) -> None
 def test_when_neither_can_be_read_nothing_is_written(tmp_path: Path, text: str) -> None:
     (tmp_path / "dump.pm2").write_text(text, encoding="utf-8")
     (tmp_path / "dump.pm2.bak").write_text(text, encoding="utf-8")
-    with pytest.raises(Pm2Error, match="was not saved, because the entries of the other namespaces would be lost"):
+    with pytest.raises(NodeopsError, match="was not saved, because the entries of the other namespaces would be lost"):
         _dump.save(str(tmp_path), "ours", [entry("a")])
     assert (tmp_path / "dump.pm2").read_text(encoding="utf-8") == text
     assert sorted(os.listdir(tmp_path)) == ["dump.pm2", "dump.pm2.bak", "nodeops"]
@@ -166,7 +166,7 @@ def test_a_write_that_fails_leaves_the_old_dump(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(Pm2Error, match=r"it is as it was: No space left on device"):
+    with pytest.raises(NodeopsError, match=r"it is as it was: No space left on device"):
         _dump.save(str(tmp_path), "ours", [entry("b")])
     assert (tmp_path / "dump.pm2").read_bytes() == before
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".dump")]

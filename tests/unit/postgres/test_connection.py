@@ -8,7 +8,7 @@ from typing import Any, Dict
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils import _pg_module
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _connection_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import connection
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import identifier, literal
@@ -47,7 +47,7 @@ def params(**given: Any) -> Dict[str, Any]:
     ],
 )
 def test_refused(given: Dict[str, Any], why: str):
-    with pytest.raises(Pm2Error, match=why) as caught, connection(params(**given)):
+    with pytest.raises(NodeopsError, match=why) as caught, connection(params(**given)):
         pass
     assert "Nothing was changed." in str(caught.value)
 
@@ -56,7 +56,7 @@ def test_a_passfile_that_others_may_read(tmp_path: Path):
     passfile = tmp_path / "pass"
     passfile.write_text("*:*:*:*:secret\n")
     passfile.chmod(0o640)
-    with pytest.raises(Pm2Error, match="mode 0640"), connection(params(passfile=str(passfile))):
+    with pytest.raises(NodeopsError, match="mode 0640"), connection(params(passfile=str(passfile))):
         pass
     passfile.chmod(0o600)
     with connection(params(passfile=str(passfile))) as made:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _names
 
 AT = 1795518840.0  # 2026-11-24T11:14:00Z
@@ -39,16 +39,16 @@ def test_good(name: str):
     ],
 )
 def test_bad(name: str, why: str):
-    with pytest.raises(Pm2Error, match=why) as caught:
+    with pytest.raises(NodeopsError, match=why) as caught:
         _names.check_database(name)
     assert str(caught.value).endswith("Nothing was changed.")
 
 
 def test_lists():
     assert _names.check_databases(["a", "b"]) == ("a", "b")
-    with pytest.raises(Pm2Error, match="databases is empty"):
+    with pytest.raises(NodeopsError, match="databases is empty"):
         _names.check_databases([])
-    with pytest.raises(Pm2Error, match="names 'a' twice"):
+    with pytest.raises(NodeopsError, match="names 'a' twice"):
         _names.check_databases(["a", "b", "a"])
 
 

@@ -12,7 +12,7 @@ from typing import Callable, List, Optional
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _programs
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools, Version
@@ -58,14 +58,14 @@ def test_path_counts(machine: Path, monkeypatch: pytest.MonkeyPatch):
 def test_pg_bindir(machine: Path):
     assert _programs.find(str(machine / "lib" / "15" / "bin")).version == (15, 18)
     for wrong in (machine, machine / "bin", Path("lib/15/bin")):
-        with pytest.raises(Pm2Error, match="does not hold psql, pg_dump and pg_restore"):
+        with pytest.raises(NodeopsError, match="does not hold psql, pg_dump and pg_restore"):
             _programs.find(str(wrong))
 
 
 def test_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(_programs, "_PLACES", (str(tmp_path / "*"),))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Pm2Error, match="are not installed"):
+    with pytest.raises(NodeopsError, match="are not installed"):
         _programs.find(None)
 
 
@@ -89,12 +89,12 @@ def test_vulnerable_clients(version: Version, safe: bool):
     if safe:
         _programs.check_client(tools, version, False)
         return
-    with pytest.raises(Pm2Error, match=r"CVE-2026-116314.*15\.20, 16\.16, 17\.12, 18\.7"):
+    with pytest.raises(NodeopsError, match=r"CVE-2026-116314.*15\.20, 16\.16, 17\.12, 18\.7"):
         _programs.check_client(tools, version, False)
 
 
 def test_clients_older_than_the_server():
-    with pytest.raises(Pm2Error, match=r"The server is PostgreSQL 16\.3, and pg_dump is 15\.20"):
+    with pytest.raises(NodeopsError, match=r"The server is PostgreSQL 16\.3, and pg_dump is 15\.20"):
         _programs.check_client(Tools("psql", "pg_dump", "pg_restore", (15, 20)), (16, 3), True)
 
 
@@ -106,7 +106,7 @@ def test_clients_that_set_what_the_server_does_not_know(client: int, server: int
     if fits:
         _programs.check_restorer(tools, (server, 0))
         return
-    with pytest.raises(Pm2Error, match=rf"transaction_timeout.* Install the client programs of version {server}"):
+    with pytest.raises(NodeopsError, match=rf"transaction_timeout.* Install the client programs of version {server}"):
         _programs.check_restorer(tools, (server, 0))
 
 
@@ -124,7 +124,7 @@ def test_archives_of_a_newer_pg_dump(client: int, server: int, dumped_by: str, c
     if not complaint:
         _programs.check_archive(tools, (server, 0), dumped_by)
         return
-    with pytest.raises(Pm2Error, match=complaint):
+    with pytest.raises(NodeopsError, match=complaint):
         _programs.check_archive(tools, (server, 0), dumped_by)
 
 

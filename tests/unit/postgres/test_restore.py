@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Pause, Stopped
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _databases,
@@ -204,7 +204,7 @@ def test_a_journal_that_cannot_be_used_is_never_ignored(tmp_path, text):
     path = Path(_journal.path_of(str(tmp_path)))
     path.parent.mkdir()
     path.write_text(text)
-    with pytest.raises(Pm2Error, match=r"journal .* cannot be read"):
+    with pytest.raises(NodeopsError, match=r"journal .* cannot be read"):
         _journal.read(str(tmp_path))
 
 
@@ -214,7 +214,7 @@ def test_no_key_of_a_journal_is_optional(tmp_path):
     document = json.loads(path.read_text())
     for key in document:
         path.write_text(json.dumps({other: value for other, value in document.items() if other != key}))
-        with pytest.raises(Pm2Error, match="cannot be read"):
+        with pytest.raises(NodeopsError, match="cannot be read"):
             _journal.read(str(tmp_path))
 
 
@@ -247,7 +247,7 @@ def test_data_and_wal_have_to_fit_each_on_its_disk(disks, most_wal, free, compla
     if complaint is None:
         _space.check([(room, 100 * MIB)], measure)
     else:
-        with pytest.raises(Pm2Error, match=complaint):
+        with pytest.raises(NodeopsError, match=complaint):
             _space.check([(room, 100 * MIB)], measure)
 
 
@@ -256,7 +256,9 @@ def test_tablespaces_of_one_disk_and_their_wal_are_added_up():
     wanted = [(Room(ONE_DISK, 16 * MIB, None), 100 * MIB), (Room([slow, ONE_DISK[1]], 16 * MIB, None), 50 * MIB)]
     # 165 with slack, 150 of WAL, two segments, the reserve
     _space.check(wanted, lambda _path: 363 * MIB)
-    with pytest.raises(Pm2Error, match=r"needs 363\.0 MiB there \(110\.0 MiB for its data and 182\.0 MiB for its WAL"):
+    with pytest.raises(
+        NodeopsError, match=r"needs 363\.0 MiB there \(110\.0 MiB for its data and 182\.0 MiB for its WAL"
+    ):
         _space.check(wanted, lambda _path: 363 * MIB - 1)
 
 
@@ -310,7 +312,7 @@ def params(**more: Any) -> Dict[str, Any]:
     ],
 )
 def test_options_that_cannot_be_right_are_refused(more, complaint):
-    with pytest.raises(Pm2Error, match=complaint) as caught:
+    with pytest.raises(NodeopsError, match=complaint) as caught:
         _restore.check_options(params(**more))
     assert "nothing was changed" in str(caught.value).lower()
 
@@ -347,5 +349,5 @@ def test_a_backup_of_something_else_is_refused(environment, namespace, databases
     if complaint is None:
         assert _preflight.check_backup(backup, databases, environment, namespace) == {"a": {"n": 1}}
     else:
-        with pytest.raises(Pm2Error, match=complaint):
+        with pytest.raises(NodeopsError, match=complaint):
             _preflight.check_backup(backup, databases, environment, namespace)

@@ -13,7 +13,7 @@ from typing import List, Optional
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import _history, _manifest, _retention
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout, check_id
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
@@ -85,7 +85,7 @@ def test_a_release_that_was_skipped_by_a_rollback_is_not_gone_back_to() -> None:
     skipped = [manifest("r1"), manifest("r2", former="r1"), manifest("r3", BACK, former="r2")]
     manifests = newest_first(*skipped, manifest("r4", former="r1"))
     assert choose(manifests, manifests[0], "r4", None).release == "r1"
-    with pytest.raises(Pm2Error, match="no earlier good release"):
+    with pytest.raises(NodeopsError, match="no earlier good release"):
         choose(manifests, manifests[-1], "r1", None)
 
 
@@ -94,7 +94,7 @@ def test_a_clock_that_was_set_back_does_not_matter() -> None:
     live = next(item for item in manifests if item.release == "r2")
     assert choose(manifests, live, "r2", None).release == "r1"
     assert choose(manifests, manifests[-1], "r1", None).release == "r9"
-    with pytest.raises(Pm2Error, match="no earlier good release"):
+    with pytest.raises(NodeopsError, match="no earlier good release"):
         choose(manifests, manifests[0], "r9", None)
 
 
@@ -117,7 +117,7 @@ def test_behind_a_release_that_was_removed_it_is_the_last_published_before() -> 
 def test_where_there_is_none_it_says_what_there_is(statuses: dict[str, str], live: str) -> None:
     manifests = one_after_the_other(statuses)
     alive = next((item for item in manifests if item.release == live), None)
-    with pytest.raises(Pm2Error, match="no earlier good release") as refusal:
+    with pytest.raises(NodeopsError, match="no earlier good release") as refusal:
         choose(manifests, alive, live, None)
     for release in statuses:
         assert release in str(refusal.value)
@@ -133,7 +133,7 @@ def test_a_wish_is_an_id_of_whatever_status_or_the_version_of_a_good_one() -> No
     assert choose(same, same[0], "r2", "1.0").release == "r1"  # not the one that is live
     assert choose(same[:1], same[0], "r2", "1.0").release == "r2"
     for wanted in ("1.1", "r9"):
-        with pytest.raises(Pm2Error, match=f"no release '{wanted}' to go back to"):
+        with pytest.raises(NodeopsError, match=f"no release '{wanted}' to go back to"):
             choose(manifests, None, "", wanted)
 
 
@@ -176,7 +176,7 @@ def test_those_that_were_live_before_are_kept_before_others_and_the_last_that_fa
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", ".hidden", "-x", "a b", "x" * 121, "ä", "a\n"])
 def test_what_is_no_id(name: str) -> None:
-    with pytest.raises(Pm2Error):
+    with pytest.raises(NodeopsError):
         check_id(name)
 
 
@@ -201,7 +201,7 @@ def test_a_current_that_is_no_link_is_refused(tmp_path: Path, kind: str) -> None
         lambda: _symlink.target(str(path)),
         lambda: _symlink.apply(_symlink.Switch(str(path), None, "releases/r1")),
     ):
-        with pytest.raises(Pm2Error, match="not a symbolic link"):
+        with pytest.raises(NodeopsError, match="not a symbolic link"):
             touch()
     assert not path.is_symlink()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _archive, _directory, _unpack
 
 TAR_MODES = ["w", "w:gz", "w:bz2", "w:xz"]
@@ -179,12 +179,12 @@ def test_strip(world: World) -> None:
 def test_a_link_that_strip_lets_lead_outside_is_refused(world: World) -> None:
     world.tar(file("other/x"), link("app/x", "../other/x"), file("app/y"))
     assert world.unpack()["app/x"] == "-> ../other/x"
-    with pytest.raises(Pm2Error, match="lies outside the archive"):
+    with pytest.raises(NodeopsError, match="lies outside the archive"):
         World(world.outer.parent / "second").tar(link("app/x", "../other/x"), file("app/y")).unpack(strip=1)
 
 
 def test_strip_that_leaves_nothing_is_refused(world: World) -> None:
-    with pytest.raises(Pm2Error, match=r"holds no files below strip=3"):
+    with pytest.raises(NodeopsError, match=r"holds no files below strip=3"):
         world.tar(file("a/b")).unpack(strip=3)
 
 
@@ -237,7 +237,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("entries", "message"), REFUSED.values(), ids=REFUSED)
 def test_refused(world: World, entries: List[Info], message: str) -> None:
-    with pytest.raises(Pm2Error, match=message):
+    with pytest.raises(NodeopsError, match=message):
         world.tar(*entries).unpack()
     assert not any(path.is_symlink() for path in world.dest.rglob("*"))
 
@@ -257,7 +257,7 @@ def test_refused(world: World, entries: List[Info], message: str) -> None:
     ids=["up", "absolute", "backslash", "absolute link", "link outside", "through a link", "long link", "pipe"],
 )
 def test_refused_zip(world: World, entries: List[Any], message: str) -> None:
-    with pytest.raises(Pm2Error, match=message):
+    with pytest.raises(NodeopsError, match=message):
         world.zip(*entries).unpack()
 
 
@@ -266,7 +266,7 @@ def test_an_encrypted_zip_is_refused(world: World) -> None:
     source.write_text("s")
     subprocess.run(["zip", "-qj", "-P", "password", world.archive.with_suffix(".zip"), source], check=True)
     world.archive.with_suffix(".zip").rename(world.archive)
-    with pytest.raises(Pm2Error, match="is encrypted"):
+    with pytest.raises(NodeopsError, match="is encrypted"):
         world.unpack()
 
 
@@ -283,7 +283,7 @@ def test_wherever_an_archive_is_cut_it_is_refused(world: World, mode: str) -> No
     for number, end in enumerate(end for end in ends if end < len(whole)):
         part = World(world.outer.parent / str(number))
         part.archive.write_bytes(whole[:end])
-        with pytest.raises(Pm2Error, match=r"cut or damaged|is no archive"):
+        with pytest.raises(NodeopsError, match=r"cut or damaged|is no archive"):
             part.unpack()
 
 
@@ -294,20 +294,20 @@ def test_a_changed_byte_in_compressed_data_is_noticed(world: World) -> None:
         content[len(content) // 2] ^= 0xFF
         part = World(world.outer.parent / str(number))
         part.archive.write_bytes(bytes(content))
-        with pytest.raises(Pm2Error, match="cut or damaged"):
+        with pytest.raises(NodeopsError, match="cut or damaged"):
             part.unpack()
     world.zip(("a", os.urandom(5000).hex()))
     content = bytearray(world.archive.read_bytes())
     content[len(content) // 2] ^= 0xFF
     world.archive.write_bytes(bytes(content))
-    with pytest.raises(Pm2Error, match="cut or damaged"):
+    with pytest.raises(NodeopsError, match="cut or damaged"):
         world.unpack()
 
 
 def test_a_cut_zip_is_refused(world: World) -> None:
     world.zip(("a", "a" * 1000), ("b", os.urandom(1000).hex()))
     os.truncate(world.archive, world.archive.stat().st_size // 2)
-    with pytest.raises(Pm2Error, match="cut or damaged"):
+    with pytest.raises(NodeopsError, match="cut or damaged"):
         world.unpack()
 
 
@@ -316,7 +316,7 @@ def test_a_cut_zip_is_refused(world: World) -> None:
 )
 def test_what_is_no_archive_is_refused(world: World, content: bytes) -> None:
     world.archive.write_bytes(content)
-    with pytest.raises(Pm2Error, match="is no archive that can be unpacked"):
+    with pytest.raises(NodeopsError, match="is no archive that can be unpacked"):
         world.unpack()
 
 
@@ -324,7 +324,7 @@ def test_the_sha256_is_compared_before_anything_is_written(world: World) -> None
     world.tar(file("a"))
     wanted = "0" * 64
     found = hashlib.sha256(world.archive.read_bytes()).hexdigest()
-    with pytest.raises(Pm2Error, match=f"has the SHA-256 {found}, not {wanted}"):
+    with pytest.raises(NodeopsError, match=f"has the SHA-256 {found}, not {wanted}"):
         with _archive.opened(str(world.archive), wanted, "the.archive"):
             pytest.fail("it was opened")
     with _archive.opened(str(world.archive), found, "the.archive") as stream:
@@ -333,7 +333,7 @@ def test_the_sha256_is_compared_before_anything_is_written(world: World) -> None
 
 def test_an_archive_that_changes_while_it_is_read_is_refused(world: World) -> None:
     world.tar(file("a"))
-    with pytest.raises(Pm2Error, match="changed while it was read"):
+    with pytest.raises(NodeopsError, match="changed while it was read"):
         with _archive.opened(str(world.archive), None, "the.archive"), open(world.archive, "ab") as stream:
             stream.write(b"more")
 
@@ -371,7 +371,7 @@ def test_what_cannot_fit_is_not_begun(world: World, monkeypatch: pytest.MonkeyPa
     if make != "sparse":
         monkeypatch.setattr(_unpack, "free", lambda _path: 1 << 20)
         monkeypatch.setattr(_archive, "free", lambda _path: 1 << 20)
-    with pytest.raises(Pm2Error, match=r"disk that holds .* is full"):
+    with pytest.raises(NodeopsError, match=r"disk that holds .* is full"):
         world.unpack()
     assert world.found() == {}
 
@@ -384,7 +384,7 @@ def test_a_header_that_leads_in_a_circle_ends(world: World) -> None:
     header = content[:148] + b" " * 8 + content[156:512]
     content[148:156] = b"%06o\0 " % sum(header)
     world.archive.write_bytes(bytes(content))
-    with pytest.raises(Pm2Error, match=r"cut or damaged|is no archive"):
+    with pytest.raises(NodeopsError, match=r"cut or damaged|is no archive"):
         world.unpack()
 
 

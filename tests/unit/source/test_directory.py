@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directory
 
 
@@ -118,7 +118,7 @@ def test_the_archive_holds_what_the_revision_names(source: Path, tmp_path: Path)
 
 def test_a_pipe_is_refused_by_name_and_nothing_is_left(source: Path, tmp_path: Path) -> None:
     os.mkfifo(source / "pipe")
-    with pytest.raises(Pm2Error, match="source/pipe is neither a file"):
+    with pytest.raises(NodeopsError, match="source/pipe is neither a file"):
         _directory.pack(str(source), [], str(tmp_path / "source.tar.gz"))
     assert not list(tmp_path.glob("source.tar.gz*"))
 
@@ -128,16 +128,16 @@ def test_another_revision_than_expected_is_refused_and_nothing_is_written(source
     first = _directory.pack(str(source), [], str(dest), revision(source))
     packed = dest.read_bytes()
     (source / "server.js").write_text("newer")
-    with pytest.raises(Pm2Error, match="it changed meanwhile"):
+    with pytest.raises(NodeopsError, match="it changed meanwhile"):
         _directory.pack(str(source), [], str(dest), first.revision)
-    with pytest.raises(Pm2Error, match="it changed meanwhile"):
+    with pytest.raises(NodeopsError, match="it changed meanwhile"):
         _directory.read(str(source), [], first.revision)
     assert dest.read_bytes() == packed
     assert not list(tmp_path.glob("*.partial"))
 
 
 def test_an_empty_source_is_refused(source: Path) -> None:
-    with pytest.raises(Pm2Error, match="no files to deploy"):
+    with pytest.raises(NodeopsError, match="no files to deploy"):
         _directory.read(str(source), ["*"])
 
 
@@ -156,5 +156,5 @@ def test_a_file_that_changes_length_while_it_is_packed_is_refused(
         return os.stat_result(fields)
 
     monkeypatch.setattr(os, "lstat", other_size)
-    with pytest.raises(Pm2Error, match=r"server\.js changed while it was read"):
+    with pytest.raises(NodeopsError, match=r"server\.js changed while it was read"):
         _directory.pack(str(source), [], str(tmp_path / "source.tar.gz"))

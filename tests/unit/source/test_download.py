@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _download, _fetch, _workspace
 
@@ -167,13 +167,13 @@ def test_redirects_are_followed_and_credentials_stay_with_their_origin(
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", f"data:text/plain,{CANARY}"])
 def test_redirects_lead_to_http_and_https_only(server: Server, private: Path, target: str) -> None:
     server.targets = {"x": target}
-    with pytest.raises(Pm2Error, match="which is not followed"):
+    with pytest.raises(NodeopsError, match="which is not followed"):
         fetch(private, server.url("/to/302/x"))
 
 
 def test_redirects_in_a_circle_end(server: Server, private: Path) -> None:
     server.targets = {"x": "/to/302/x?" + QUERY}
-    with pytest.raises(Pm2Error, match="it answered 302") as raised:
+    with pytest.raises(NodeopsError, match="it answered 302") as raised:
         fetch(private, server.url("/to/302/x"))
     assert CANARY not in str(raised.value)
 
@@ -190,7 +190,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize(("path", "message"), ANSWERS.items(), ids=ANSWERS)
 def test_bad_answers(server: Server, private: Path, path: str, message: str) -> None:
-    with pytest.raises(Pm2Error, match=message) as raised:
+    with pytest.raises(NodeopsError, match=message) as raised:
         fetch(private, server.url(path, f"wrong:{CANARY}@") + "?" + QUERY)
     assert CANARY not in str(raised.value)
     assert os.listdir(private.parent / "release") == []
@@ -198,13 +198,13 @@ def test_bad_answers(server: Server, private: Path, path: str, message: str) -> 
 
 def test_a_server_that_says_no_more_is_given_up(server: Server, private: Path) -> None:
     begun = time.monotonic()
-    with pytest.raises(Pm2Error, match=r"sent nothing for 0\.3 s"):
+    with pytest.raises(NodeopsError, match=r"sent nothing for 0\.3 s"):
         fetch(private, server.url("/stall"), timeout=0.3)
     assert time.monotonic() - begun < 60
 
 
 def test_another_content_than_named_is_refused(server: Server, private: Path) -> None:
-    with pytest.raises(Pm2Error, match=f"has the SHA-256 {SHA}, not 0000"):
+    with pytest.raises(NodeopsError, match=f"has the SHA-256 {SHA}, not 0000"):
         fetch(private, server.url("/a.tgz"), "0" * 64)
     assert os.listdir(private.parent / "release") == []
 
@@ -213,13 +213,13 @@ def test_nobody_answers(private: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = "http://u:%s@127.0.0.1:%d/x?%s" % (CANARY, unused.getsockname()[1], QUERY)
-        with pytest.raises(Pm2Error, match=r"could not be reached \(Connection refused\)") as raised:
+        with pytest.raises(NodeopsError, match=r"could not be reached \(Connection refused\)") as raised:
             fetch(private, url)
     assert CANARY not in str(raised.value)
 
 
 def test_a_host_that_does_not_exist(private: Path) -> None:
-    with pytest.raises(Pm2Error, match="names a host that cannot be found"):
+    with pytest.raises(NodeopsError, match="names a host that cannot be found"):
         fetch(private, "http://nodeops.invalid/x")
 
 
@@ -232,7 +232,7 @@ def test_a_certificate_that_is_not_trusted_is_refused(private: Path, tmp_path: P
     context.load_cert_chain(certificate, key)
     server = Server(context)
     try:
-        with pytest.raises(Pm2Error, match=r"certificate that is not trusted \(self-signed"):
+        with pytest.raises(NodeopsError, match=r"certificate that is not trusted \(self-signed"):
             fetch(private, server.url("/a.tgz", scheme="https"))
     finally:
         server.stop()
@@ -247,12 +247,12 @@ def test_a_full_disk_while_it_is_written(server: Server, private: Path, monkeypa
         return real("/dev/full", os.O_WRONLY) if writes else real(path, flags, *mode, **more)
 
     monkeypatch.setattr(_download.os, "open", full)  # type: ignore[attr-defined]
-    with pytest.raises(Pm2Error, match=r"is full\. The source was not fetched"):
+    with pytest.raises(NodeopsError, match=r"is full\. The source was not fetched"):
         fetch(private, server.url("/a.tgz"))
 
 
 def test_no_credentials_in_a_stalled_download_are_left_behind(server: Server, private: Path) -> None:
     with _workspace.workplace(str(private), False) as place:
-        with pytest.raises(Pm2Error):
+        with pytest.raises(NodeopsError):
             _download.download(server.url("/cut", f"u:{CANARY}@"), os.path.join(place.directory, "x"), 5)
         assert CANARY.encode() not in b"".join(path.read_bytes() for path in Path(place.directory).iterdir())

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directory, _fetch, _git, _workspace
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._fetch import Source
@@ -105,7 +105,7 @@ BAD: Dict[str, Any] = {
 
 @pytest.mark.parametrize(("given", "message"), BAD.values(), ids=BAD)
 def test_options_that_are_refused(given: Dict[str, Any], message: str) -> None:
-    with pytest.raises(Pm2Error, match=message) as raised:
+    with pytest.raises(NodeopsError, match=message) as raised:
         _fetch.source_of(given)
     assert CANARY not in str(raised.value)
     assert "Nothing was changed" in str(raised.value)
@@ -190,7 +190,7 @@ def test_the_redactor_learns_what_is_secret_and_no_plain_word() -> None:
 )
 def test_the_address_of_a_relative_submodule(parent: str, relative: str, expected: Optional[str]) -> None:
     if expected is None:
-        with pytest.raises(Pm2Error, match="above the root"):
+        with pytest.raises(NodeopsError, match="above the root"):
             _address.join(parent, relative)
     else:
         assert _address.join(parent, relative) == expected
@@ -240,9 +240,9 @@ def test_what_a_version_means(version: str, expected: Optional[str]) -> None:
 
 
 def test_a_version_that_means_two_things_is_refused() -> None:
-    with pytest.raises(Pm2Error, match=r"'both' is a branch \(1{12}\) and a tag \(2{12}\).*Say refs/heads/both or"):
+    with pytest.raises(NodeopsError, match=r"'both' is a branch \(1{12}\) and a tag \(2{12}\).*Say refs/heads/both or"):
         resolved("both")
-    with pytest.raises(Pm2Error, match=r"'2222' is the start of 1|\(2{16}"):
+    with pytest.raises(NodeopsError, match=r"'2222' is the start of 1|\(2{16}"):
         _git.resolve("2222", _git.Names({}, lambda _digits: [TWO, "2" * 39 + "0"]), "https://h/x")
 
 
@@ -299,34 +299,34 @@ def test_a_directory_on_the_host(root: Path, private: Path, dest: Path) -> None:
 def test_a_directory_that_changes_between_look_and_fetch_is_refused(root: Path, private: Path, dest: Path) -> None:
     look = _fetch.look(on_host(root), str(private), False, Redactor())
     (root / "run").write_text("other")
-    with pytest.raises(Pm2Error, match="it changed meanwhile"):
+    with pytest.raises(NodeopsError, match="it changed meanwhile"):
         _fetch.fetch(on_host(root), look, str(private), str(dest), Redactor())
 
 
 def test_a_pipe_in_a_directory_is_refused(root: Path, private: Path) -> None:
     os.mkfifo(root / "pipe")
-    with pytest.raises(Pm2Error, match="pipe is neither a file"):
+    with pytest.raises(NodeopsError, match="pipe is neither a file"):
         _fetch.look(on_host(root), str(private), False, Redactor())
 
 
 def test_a_missing_directory_is_refused(tmp_path: Path, private: Path) -> None:
-    with pytest.raises(Pm2Error, match="does not exist on this host"):
+    with pytest.raises(NodeopsError, match="does not exist on this host"):
         _fetch.look(on_host(tmp_path / "none"), str(private), True, Redactor())
 
 
 def test_a_directory_that_holds_the_releases_is_refused(tmp_path: Path, root: Path) -> None:
     private = root / "deploy" / "shop" / ".nodeops"
     private.mkdir(parents=True)
-    with pytest.raises(Pm2Error, match="holds the directory of the releases"):
+    with pytest.raises(NodeopsError, match="holds the directory of the releases"):
         _fetch.look(on_host(root), str(private), False, Redactor())
-    with pytest.raises(Pm2Error, match="holds the directory of the releases"):
+    with pytest.raises(NodeopsError, match="holds the directory of the releases"):
         _fetch.look(on_host(root / "deploy" / "shop"), str(private), False, Redactor())
     assert _fetch.look(on_host(root, exclude=["/deploy"]), str(private), False, Redactor()).known
 
 
 def test_a_directory_that_is_not_empty_is_not_filled(root: Path, private: Path, dest: Path) -> None:
     (dest / "x").touch()
-    with pytest.raises(Pm2Error, match="is not empty"):
+    with pytest.raises(NodeopsError, match="is not empty"):
         _fetch.fetch(on_host(root), _fetch.Look(SHA, True), str(private), str(dest), Redactor())
     assert os.listdir(dest) == ["x"]
 
@@ -339,7 +339,7 @@ def test_a_directory_of_the_controller(tmp_path: Path, root: Path, private: Path
     look = _fetch.look(source, str(private), True, Redactor())
     assert look == _fetch.Look(packed.revision, False)
     assert _fetch.read_file(source, look, str(private), ".env.example") is None
-    with pytest.raises(Pm2Error, match="was not uploaded"):
+    with pytest.raises(NodeopsError, match="was not uploaded"):
         _fetch.fetch(source, look, str(private), str(dest), Redactor())
 
     source = _fetch.source_of({**given, "archive": str(upload)})
@@ -357,7 +357,7 @@ def test_another_upload_than_was_named_is_refused(tmp_path: Path, root: Path, pr
     (root / "run").write_text("other")
     _directory.pack(str(root), [], str(upload))
     source = _fetch.source_of(options(type="directory", address=str(root), revision=revision, archive=str(upload)))
-    with pytest.raises(Pm2Error, match=f"revision .*, not {revision[:12]}"):
+    with pytest.raises(NodeopsError, match=f"revision .*, not {revision[:12]}"):
         _fetch.fetch(source, _fetch.Look(revision, True), str(private), str(dest), Redactor())
 
 
@@ -388,22 +388,22 @@ def test_an_archive_with_another_sha256_is_refused_at_once_and_in_check_mode(
     archive_of(root, path)
     source = _fetch.source_of(options(type="archive", location="host", address=str(path), sha256=SHA))
     for check_mode in (True, False):
-        with pytest.raises(Pm2Error, match="has the SHA-256"):
+        with pytest.raises(NodeopsError, match="has the SHA-256"):
             _fetch.look(source, str(private), check_mode, Redactor())
-    with pytest.raises(Pm2Error, match="has the SHA-256"):
+    with pytest.raises(NodeopsError, match="has the SHA-256"):
         _fetch.fetch(source, _fetch.Look(SHA, True), str(private), str(dest), Redactor())
     assert os.listdir(dest) == []
 
 
 def test_a_missing_archive_is_refused(tmp_path: Path, private: Path) -> None:
     source = _fetch.source_of(options(type="archive", location="host", address=str(tmp_path / "none"), sha256=SHA))
-    with pytest.raises(Pm2Error, match="cannot be read: No such file"):
+    with pytest.raises(NodeopsError, match="cannot be read: No such file"):
         _fetch.look(source, str(private), False, Redactor())
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x"])
 def test_no_file_outside_the_source_is_read(root: Path, private: Path, path: str) -> None:
-    with pytest.raises(Pm2Error, match="no path of a file in the source"):
+    with pytest.raises(NodeopsError, match="no path of a file in the source"):
         _fetch.read_file(on_host(root), _fetch.Look(SHA, True), str(private), path)
 
 
@@ -423,7 +423,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_look_and_by_no_check(root
 def test_a_survivor_of_a_killed_run_is_waited_for(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_workspace, "_SURVIVOR_WAIT", 0.2)
     with _workspace.workplace(str(private), False):
-        with pytest.raises(Pm2Error, match="still works in"):
+        with pytest.raises(NodeopsError, match="still works in"):
             with _workspace.workplace(str(private), False):
                 pytest.fail("two at once")
     with _workspace.workplace(str(private), False) as place:

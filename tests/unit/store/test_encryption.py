@@ -17,7 +17,7 @@ from typing import List, NamedTuple
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
 from support import debian
@@ -76,7 +76,7 @@ def test_any_of_several_can_read_it(tmp_path: Path, sealed: Path, keys: Pair) ->
         _encryption.decrypt(str(tmp_path / "several"), str(tmp_path / "back"), identity)
         assert (tmp_path / "back").read_bytes() == DATA
         (tmp_path / "back").unlink()
-    with pytest.raises(Pm2Error, match="no identity matched"):
+    with pytest.raises(NodeopsError, match="no identity matched"):
         _encryption.decrypt(str(sealed), str(tmp_path / "back"), other.identity)
     assert not (tmp_path / "back").exists()
 
@@ -93,7 +93,7 @@ def test_what_is_damaged_gives_nothing(tmp_path: Path, sealed: Path, keys: Pair,
         size = {"cut": -1, "cut at a chunk": len(data) - len(DATA) % 65536 - 16, "empty": 0}.get(damage, len(data))
         data = data[:size] + (b"x" if damage == "more" else b"")
     sealed.write_bytes(data)
-    with pytest.raises(Pm2Error, match="cannot be decrypted with"):
+    with pytest.raises(NodeopsError, match="cannot be decrypted with"):
         _encryption.decrypt(str(sealed), str(tmp_path / "back"), keys.identity)
     assert left(tmp_path) == []
 
@@ -114,13 +114,13 @@ def test_what_is_damaged_gives_nothing(tmp_path: Path, sealed: Path, keys: Pair,
     ],
 )
 def test_what_is_no_public_key(recipient: str) -> None:
-    with pytest.raises(Pm2Error, match="Nothing was changed"):
+    with pytest.raises(NodeopsError, match="Nothing was changed"):
         _encryption.check_recipients([recipient])
 
 
 def test_a_private_key_is_not_shown(keys: Pair) -> None:
     secret = Path(keys.identity).read_text().strip().splitlines()[-1]
-    with pytest.raises(Pm2Error, match="is a private key") as caught:
+    with pytest.raises(NodeopsError, match="is a private key") as caught:
         _encryption.check_recipients([keys.recipient, secret])
     assert secret not in str(caught.value)
     assert secret[20:40] not in str(caught.value)
@@ -128,10 +128,10 @@ def test_a_private_key_is_not_shown(keys: Pair) -> None:
 
 def test_a_private_key_that_others_may_read_is_refused(tmp_path: Path, sealed: Path, keys: Pair) -> None:
     Path(keys.identity).chmod(0o644)
-    with pytest.raises(Pm2Error, match="mode 0600"):
+    with pytest.raises(NodeopsError, match="mode 0600"):
         _encryption.decrypt(str(sealed), str(tmp_path / "back"), keys.identity)
     for path, words in (("/nowhere/key", "No such file"), ("key", "absolute path")):
-        with pytest.raises(Pm2Error, match=words):
+        with pytest.raises(NodeopsError, match=words):
             _encryption.decrypt(str(sealed), str(tmp_path / "back"), path)
     assert left(tmp_path) == []
 
@@ -141,7 +141,7 @@ def test_a_passphrase_is_not_waited_for(tmp_path: Path, sealed: Path) -> None:
     locked = tmp_path / "locked"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(locked)], check=True)
     _encryption.encrypt(str(tmp_path / "plain"), str(tmp_path / "for"), [Path(f"{locked}.pub").read_text().strip()])
-    with pytest.raises(Pm2Error, match="cannot be decrypted"):
+    with pytest.raises(NodeopsError, match="cannot be decrypted"):
         _encryption.decrypt(str(tmp_path / "for"), str(tmp_path / "back"), str(locked))
     assert not (tmp_path / "back").exists()
     assert sealed.exists()
@@ -150,7 +150,7 @@ def test_a_passphrase_is_not_waited_for(tmp_path: Path, sealed: Path) -> None:
 def test_without_age(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keys: Pair) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(_encryption, "STANDARD_PATH", str(tmp_path))
-    with pytest.raises(Pm2Error, match="apt install age"):
+    with pytest.raises(NodeopsError, match="apt install age"):
         _encryption.check_recipients([keys.recipient])
     _encryption.check_recipients([])
 
@@ -167,7 +167,7 @@ def test_a_full_disk(tmp_path: Path, keys: Pair, sealed: Path) -> None:
         ):
             try:
                 call()
-            except Pm2Error:
+            except NodeopsError:
                 failures += 1
         os._exit(failures)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
@@ -223,7 +223,7 @@ def test_an_encrypted_backup(tmp_path: Path, keys: Pair) -> None:
     path = _encryption.readable(made, recorded, keys.identity, str(tmp_path / "out"))
     assert path == str(tmp_path / "out" / "dump")
     assert Path(path).read_bytes() == DATA
-    with pytest.raises(Pm2Error, match="age_identity_file"):
+    with pytest.raises(NodeopsError, match="age_identity_file"):
         _encryption.readable(made, recorded, "", str(tmp_path / "out"))
 
 
@@ -245,6 +245,6 @@ def test_anybody_may_encrypt_but_that_is_not_taken(tmp_path: Path, keys: Pair) -
     _encryption.encrypt(str(tmp_path / "evil"), os.path.join(made.path, "dump.age"), [keys.recipient])
     assert store.check_files(made)
     (tmp_path / "out").mkdir()
-    with pytest.raises(Pm2Error, match="something else than was backed up"):
+    with pytest.raises(NodeopsError, match="something else than was backed up"):
         _encryption.readable(made, recorded, keys.identity, str(tmp_path / "out"))
     assert os.listdir(tmp_path / "out") == []

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Set
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention, _store
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._retention import Rules
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
@@ -194,7 +194,7 @@ def test_no_rule_is_no_rule() -> None:
     ],
 )
 def test_refused(params: Dict[str, Any], words: str) -> None:
-    with pytest.raises(Pm2Error, match=words) as caught:
+    with pytest.raises(NodeopsError, match=words) as caught:
         _retention.parse(params)
     assert "Nothing was removed" in str(caught.value)
 
@@ -224,9 +224,9 @@ class Days:
                 with self.store.draft("pm2") as draft:
                     draft.write("dump", content.encode())
                     if fails:
-                        raise Pm2Error("the disk is full")
+                        raise NodeopsError("the disk is full")
                     made = draft.commit(None, None, {}, {})
-            except Pm2Error:
+            except NodeopsError:
                 return
             made = self.store.note_verified(made, "bytes", ["bad"] if bad else [])
             self.expected.append(made)

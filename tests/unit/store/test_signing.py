@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _trusted_path
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _signing
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a file to somebody")
@@ -92,7 +92,7 @@ def test_it_shows_nothing_of_itself(key: Path) -> None:
 
 
 def test_loading_makes_none(tmp_path: Path) -> None:
-    with pytest.raises(Pm2Error, match=r"does not exist.*put back"):
+    with pytest.raises(NodeopsError, match=r"does not exist.*put back"):
         _signing.load(str(tmp_path / "key"))
     assert not os.listdir(tmp_path)
 
@@ -110,7 +110,7 @@ def test_loading_makes_none(tmp_path: Path) -> None:
 def test_a_bad_one_is_refused(key: Path, content: bytes, words: str) -> None:
     key.write_bytes(content)
     for use in (_signing.load, _signing.ensure):
-        with pytest.raises(Pm2Error, match=words):
+        with pytest.raises(NodeopsError, match=words):
             use(str(key))
     assert key.read_bytes() == content
 
@@ -118,35 +118,35 @@ def test_a_bad_one_is_refused(key: Path, content: bytes, words: str) -> None:
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o666])
 def test_one_that_others_may_read_or_change_is_refused(key: Path, mode: int) -> None:
     key.chmod(mode)
-    with pytest.raises(Pm2Error, match="open to other users"):
+    with pytest.raises(NodeopsError, match="open to other users"):
         _signing.load(str(key))
 
 
 def test_a_link_or_a_pipe_is_refused(key: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(key)
-    with pytest.raises(Pm2Error, match="symbolic link"):
+    with pytest.raises(NodeopsError, match="symbolic link"):
         _signing.load(str(tmp_path / "link"))
     (tmp_path / "gone").symlink_to("nowhere")
-    with pytest.raises(Pm2Error, match="symbolic link"):
+    with pytest.raises(NodeopsError, match="symbolic link"):
         _signing.ensure(str(tmp_path / "gone"))
     os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(Pm2Error, match="no regular file"):
+    with pytest.raises(NodeopsError, match="no regular file"):
         _signing.load(str(tmp_path / "pipe"))
 
 
 def test_where_it_cannot_be_made(tmp_path: Path) -> None:
     place = tmp_path / "file"
     place.write_text("")
-    with pytest.raises(Pm2Error, match="Not a directory"):
+    with pytest.raises(NodeopsError, match="Not a directory"):
         _signing.ensure(str(place / "key"))
-    with pytest.raises(Pm2Error, match=r"cannot be made.*No such file"):
+    with pytest.raises(NodeopsError, match=r"cannot be made.*No such file"):
         _signing.ensure(str(tmp_path / "no" / "key"))
 
 
 @AS_ROOT
 def test_somebody_elses_is_refused(key: Path) -> None:
     os.chown(key, SOMEBODY, SOMEBODY)
-    with pytest.raises(Pm2Error, match=f"belongs to uid {SOMEBODY}"):
+    with pytest.raises(NodeopsError, match=f"belongs to uid {SOMEBODY}"):
         _signing.load(str(key))
 
 
@@ -155,7 +155,7 @@ def test_somebody_elses_is_refused(key: Path) -> None:
 
 @pytest.mark.parametrize("path", ["", "key", "./key", "/a/../key", "/a//key", "/a/./key", "~/key", "/a/.."])
 def test_only_absolute_paths(path: str) -> None:
-    with pytest.raises(Pm2Error, match="absolute path"):
+    with pytest.raises(NodeopsError, match="absolute path"):
         _trusted_path.check_way(path, "The store")
 
 
@@ -177,7 +177,7 @@ def test_a_directory_others_may_write_to_is_refused(tmp_path: Path) -> None:
     (place / "away").symlink_to(tmp_path)
     place.chmod(0o777)
     for path in (place / "key", place / "below" / "key", tmp_path / "link" / "key", place / "away" / "key"):
-        with pytest.raises(Pm2Error, match=f"{place} can be written to by other users"):
+        with pytest.raises(NodeopsError, match=f"{place} can be written to by other users"):
             _trusted_path.check_way(str(path), "The store")
 
 
@@ -186,7 +186,7 @@ def test_a_loop_and_a_file_on_the_way(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     (tmp_path / "file").write_text("")
     for name, words in (("a", "symbolic links"), ("file", "Not a directory")):
-        with pytest.raises(Pm2Error, match=words):
+        with pytest.raises(NodeopsError, match=words):
             _trusted_path.check_way(str(tmp_path / name / "key"), "The store")
 
 
@@ -198,7 +198,7 @@ def test_a_directory_or_link_of_somebody_is_refused(tmp_path: Path, owner: int) 
     (tmp_path / "link").symlink_to(tmp_path)
     os.chown(tmp_path / "link", owner, owner, follow_symlinks=False)
     for name in ("theirs", "link"):
-        with pytest.raises(Pm2Error, match=f"{name} belongs to {_trusted_path.name_of(owner)}"):
+        with pytest.raises(NodeopsError, match=f"{name} belongs to {_trusted_path.name_of(owner)}"):
             _trusted_path.check_way(str(tmp_path / name / "store"), "The store")
 
 
@@ -210,7 +210,7 @@ def test_a_group_of_several_is_somebody_else(tmp_path: Path) -> None:
         os.chown(place, 0, group)
         place.chmod(0o775)
         if is_refused:
-            with pytest.raises(Pm2Error, match="other users"):
+            with pytest.raises(NodeopsError, match="other users"):
                 _trusted_path.check_way(str(place / "store"), "The store")
         else:
             _trusted_path.check_way(str(place / "store"), "The store")

@@ -23,7 +23,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import Pm2Error
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention, _signing, _store
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
 
@@ -57,7 +57,7 @@ def make(store: Store, kind: str = "pm2", problems: Optional[List[str]] = (), **
 
 def refused(words: str, call: Callable[..., Any], *given: Any, **named: Any) -> str:
     """What it says when it refuses, which contains `words`."""
-    with pytest.raises(Pm2Error) as caught:
+    with pytest.raises(NodeopsError) as caught:
         call(*given, **named)
     assert words in str(caught.value)
     return str(caught.value)
@@ -179,7 +179,7 @@ def test_a_store_is_made_only_when_asked_for(dest: Path, tmp_path: Path) -> None
     assert (store.backups(), store.broken()) == ([], [])
     refused("no backup store at", store.find, "latest", "pm2")
     with (
-        pytest.raises(Pm2Error, match="Nothing was restored: there is no backup store"),
+        pytest.raises(NodeopsError, match="Nothing was restored: there is no backup store"),
         store.lock("Nothing was restored", 1),
     ):
         pass
@@ -592,7 +592,7 @@ def test_who_waits_in_vain_is_told_for_whom(store: Store, dest: Path) -> None:
     with store.lock("Nothing", 1), store.lock("Nothing", 1):  # again is free
         start = time.monotonic()
         with (
-            pytest.raises(Pm2Error, match="Nothing was restored.*pid %d" % os.getpid()),
+            pytest.raises(NodeopsError, match="Nothing was restored.*pid %d" % os.getpid()),
             other.lock("Nothing was restored", 0.2),
         ):
             pass
@@ -793,7 +793,7 @@ for size in (1000, 100000):
             with store.draft("pm2") as draft:
                 draft.write("dump", bytes(size))
                 draft.commit(None, None, {}, {})
-        except _store.Pm2Error as error:
+        except _store.NodeopsError as error:
             print(error)
         print(len(store.backups()), len(os.listdir(store.dest)))
 """
