@@ -1,4 +1,4 @@
-.PHONY: help setup demo demo-stop test lint bench clean
+.PHONY: help setup demo demo-stop test test-full lint bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -12,8 +12,11 @@ demo: ## deploy an example as production and test, and prove what is promised
 demo-stop: ## end what the demo left running
 	@scripts/demo stop
 
-test: setup ## all gates of lint, and all tests
+test: setup ## lint and the core tests
 	@scripts/test
+
+test-full: setup ## all tests, in slices of less than an hour
+	@scripts/test --full
 
 lint: setup ## ruff, yamllint, mypy, ansible-lint, galaxy-importer, ansible-test sanity
 	@scripts/lint

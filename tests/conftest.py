@@ -16,6 +16,7 @@ from support.pm2 import VERSIONS, Pm2Home
 from support.postgres import Server
 
 pytest.register_assert_rewrite("e2e")  # what is asserted beside the tests is explained as well
+pytest_plugins = ["support.tiers"]
 
 places.use_own_places()
 
