@@ -21,6 +21,14 @@ from support.pm2 import VERSIONS
 T = TypeVar("T")
 
 
+def sample(core: Any, full: Any) -> List[Any]:
+    """For parametrize: a sample of a long list for the core tier, the whole list for full."""
+    return [
+        pytest.param(core, id="some", marks=pytest.mark.sample),
+        pytest.param(full, id="all", marks=pytest.mark.full),
+    ]
+
+
 def full_but(core: Sequence[T], values: Iterable[T], ids: Optional[Any] = None) -> List[Any]:
     """`values` for parametrize: those of `core` for the core tier, the others for full. All of `core` must be there."""
     values = list(values)
@@ -45,15 +53,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "full: not in the core tier")
     config.addinivalue_line("markers", "every_version: in the core tier on each version of PM2")
+    config.addinivalue_line("markers", "sample: a part of what a test of the full tier does; not on older versions")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Told(config), "tiers-told")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
-    for item in items:
-        if _is_on_older_version(item) and not item.get_closest_marker("every_version"):
-            item.add_marker(pytest.mark.full)
+    older = [item for item in items if _is_on_older_version(item) and not item.get_closest_marker("every_version")]
+    for item in older:
+        item.add_marker(pytest.mark.full)
+    superfluous = {item.nodeid: item for item in older if item.get_closest_marker("sample")}
+    items[:] = [item for item in items if item.nodeid not in superfluous]
+    config.hook.pytest_deselected(items=list(superfluous.values()))
     text = config.getoption("--chosen-by")
     if text:
         items.sort(key=lambda item: (_rank(text, item), item.nodeid))

@@ -1,5 +1,8 @@
 """Crash-safety: pm2_process killed (SIGKILL) at named points and at random times; what serves meanwhile, what the next
-run does, and what is left."""
+run does, and what is left.
+
+Core: a kill before and one after the commit of each kind of change, 70 s. Full: at every point, and 230 at random.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
+from support import tiers
 from support.crash_world import SHOP, Wanted, World
 from support.killer import Runner
 from support.pm2 import VERSIONS, Pm2Home, newest
@@ -19,6 +23,8 @@ from support.pm2 import VERSIONS, Pm2Home, newest
 pytestmark = pytest.mark.timeout(900)  # a hundred kills in one test, on a machine that may be busy
 
 Params = Dict[str, Any]
+Kills = List[Tuple[str, Optional[str]]]
+"""Points, each with what the next run has to say in `recovered`."""
 
 # The points of a change, in order, and what the next run says: nothing announced yet, undone, or finished.
 BEFORE_ANYTHING = ["before fsync .shop.journal.new", "before rename shop.journal 1"]
@@ -83,11 +89,19 @@ STOPPED = (
 )
 
 
-def kills(points: Points) -> Iterator[Tuple[str, Optional[str]]]:
-    """Each point with what the next run has to say in `recovered`."""
-    for names, recovered in zip(points, (None, "undone", "finished", None), strict=True):
-        for name in names:
-            yield name, recovered
+def kills(points: Points) -> Kills:
+    said = (None, "undone", "finished", None)
+    return [(name, recovered) for names, recovered in zip(points, said, strict=True) for name in names]
+
+
+def some(points: Points) -> Kills:
+    """One point at which the next run undoes, and one at which it finishes."""
+    return [(names[len(names) // 2], said) for names, said in zip(points[1:3], ("undone", "finished"), strict=True)]
+
+
+def at_points(*changes: Points) -> pytest.MarkDecorator:
+    """The points of each change as `chosen`: some in core, all in full."""
+    return pytest.mark.parametrize("chosen", tiers.sample([*map(some, changes)], [*map(kills, changes)]))
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +133,14 @@ def converge(world: World, params: Params, wanted: Dict[str, Wanted], recovered:
 
 
 def alternate(
-    world: World, points: Points, change: Callable[[str], Tuple[Params, Dict[str, Wanted]]], serves: bool
+    world: World, kills: Kills, change: Callable[[str], Tuple[Params, Dict[str, Wanted]]], serves: bool
 ) -> None:
     """Release 2 over 1, 1 over 2, and so on: each change is killed at the next point, and done by the next run."""
     world.bring(change("1")[0])
     if serves:
         world.serve()
     releases = ["2", "1"] * 30
-    chosen = list(kills(points))[:: 1 if world.pm2.version == VERSIONS[-1] else 2]  # what we do there is the same
+    chosen = kills[:: 1 if world.pm2.version == VERSIONS[-1] else 2]  # what we do there is the same
     for (point, recovered), release in zip(chosen, releases, strict=False):
         params, wanted = change(release)
         kill_at(world, point, params)
@@ -149,59 +163,64 @@ def both(world: World) -> Callable[[str], Tuple[Params, Dict[str, Wanted]]]:
     )
 
 
-def test_a_replacement_killed_at_each_point_serves_on_and_converges(world):
+@at_points(REPLACE)
+def test_a_replacement_killed_at_each_point_serves_on_and_converges(world, chosen):
     """Cluster: at each of the points the old or the new answer every request, until the next run is through."""
-    assert len(list(kills(REPLACE))) >= 2 * 12
-    alternate(world, REPLACE, replacement(world), serves=True)
+    alternate(world, chosen[0], replacement(world), serves=True)
 
 
-def test_a_stop_and_start_killed_at_each_point_converges(world):
+@at_points(RESTART)
+def test_a_stop_and_start_killed_at_each_point_converges(world, chosen):
     """Fork: the next run restarts the old one, or finishes with the new one, and brings what is defined."""
-    assert len(list(kills(RESTART))) >= 2 * 12
-    alternate(world, RESTART, stop_and_start(world), serves=False)
+    alternate(world, chosen[0], stop_and_start(world), serves=False)
 
 
 @newest("pm2")
-def test_a_call_for_a_cluster_and_a_fork_app_killed_at_each_of_its_own_points_converges(world):
+@at_points(BOTH)
+def test_a_call_for_a_cluster_and_a_fork_app_killed_at_each_of_its_own_points_converges(world, chosen):
     """Both orders in one transaction."""
-    alternate(world, BOTH, both(world), serves=True)
+    alternate(world, chosen[0], both(world), serves=True)
 
 
 @newest("pm2")
-def test_scaling_killed_at_each_point_converges(world):
+@at_points(SCALE_UP, SCALE_DOWN)
+def test_scaling_killed_at_each_point_converges(world, chosen):
     """One worker to two, and back: the numbers are 0..n-1 afterwards, and no request fails."""
     sizes = {1: world.params([world.api("1", 1)]), 2: world.params([world.api("1", 2)])}
     world.bring(sizes[1])
     world.serve()
-    for point, recovered in kills(SCALE_UP):
+    up, down = chosen
+    for point, recovered in up:
         kill_at(world, point, sizes[2])
         converge(world, sizes[2], {"api": Wanted("1", 2)}, recovered)
         world.bring(sizes[1])
     world.bring(sizes[2])
-    for point, recovered in kills(SCALE_DOWN):
+    for point, recovered in down:
         kill_at(world, point, sizes[1])
         converge(world, sizes[1], {"api": Wanted("1", 1)}, recovered)
         world.bring(sizes[2])
 
 
 @newest("pm2")
-def test_absent_killed_at_each_point_converges(world):
+@at_points(ABSENT)
+def test_absent_killed_at_each_point_converges(world, chosen):
     """Nothing is left, neither in PM2's list nor among the processes, and nothing comes back at boot."""
     start = world.params([world.api("1"), world.worker("1")])
     absent = world.params(state="absent")
-    for point, recovered in kills(ABSENT):
+    for point, recovered in chosen[0]:
         world.bring(start)
         kill_at(world, point, absent)
         converge(world, absent, {}, recovered)
 
 
 @newest("pm2")
-def test_stopped_killed_at_each_point_converges(world):
+@at_points(STOPPED)
+def test_stopped_killed_at_each_point_converges(world, chosen):
     """All are stopped, in the list and in the dump; what was undone before was running again."""
     start = world.params([world.api("1"), world.worker("1")])
     stopped = world.params(state="stopped")
     wanted = {"api": Wanted("1", 2, "stopped"), "worker": Wanted("1", 1, "stopped")}
-    for point, recovered in kills(STOPPED):
+    for point, recovered in chosen[0]:
         world.bring(start)
         kill_at(world, point, stopped)
         converge(world, stopped, wanted, recovered)
@@ -255,6 +274,7 @@ def kill_at_random_times(world: World, change: Callable[[str], Tuple[Params, Dic
     assert said["undone"] > kills * 0.1
 
 
+@pytest.mark.full
 def test_a_replacement_killed_at_random_times_serves_on_and_converges(world):
     """Whenever it is killed, no request fails, and the next run brings exactly what is defined."""
     world.bring(replacement(world)("1")[0])
@@ -262,6 +282,7 @@ def test_a_replacement_killed_at_random_times_serves_on_and_converges(world):
     kill_at_random_times(world, replacement(world))
 
 
+@pytest.mark.full
 def test_a_stop_and_start_killed_at_random_times_converges(world):
     """Whenever it is killed, the next run brings exactly what is defined."""
     world.bring(stop_and_start(world)("1")[0])
@@ -274,10 +295,11 @@ MOMENTS = [("room_made", "1", "undone"), ("stop_first_started", "1", "undone"), 
 
 
 @newest("pm2")
-def test_another_call_after_a_killed_one_recovers_first(world):
+@pytest.mark.parametrize("moments", tiers.sample(MOMENTS[1:2], MOMENTS))
+def test_another_call_after_a_killed_one_recovers_first(world, moments):
     """stopped, absent and pm2_save find what the killed run left: the change is undone or finished before theirs."""
     old, new = both(world)("1"), both(world)("2")
-    for point, release, recovered in MOMENTS:
+    for point, release, recovered in moments:
         running = both(world)(release)[1]
         stopped = {name: app._replace(status="stopped") for name, app in running.items()}
         nexts: List[Tuple[str, Params, Dict[str, Wanted]]] = [
@@ -296,7 +318,8 @@ def test_another_call_after_a_killed_one_recovers_first(world):
 
 
 @newest("pm2")
-def test_check_mode_after_a_killed_run_tells_what_the_next_run_does(world):
+@pytest.mark.parametrize("points", tiers.sample(["room_made"], None))
+def test_check_mode_after_a_killed_run_tells_what_the_next_run_does(world, points):
     """The prediction is the same as what is then done, action by action, and touches nothing."""
     old, new = both(world)("1")[0], both(world)("2")[0]
     stopped, restarted = world.params(state="stopped"), world.params(state="restarted")
@@ -307,7 +330,7 @@ def test_check_mode_after_a_killed_run_tells_what_the_next_run_does(world):
         "committed": (new, old, stopped),
         "saved": (new, restarted),
     }
-    for point in nexts:
+    for point in points or nexts:
         for following in nexts[point]:
             world.bring(old)
             kill_at(world, point, new)
@@ -339,7 +362,8 @@ def _state(item: Dict[str, Any]) -> Tuple[Any, ...]:
 
 
 @newest("pm2")
-def test_a_recovery_that_is_killed_too_is_finished_by_the_run_after_it(world):
+@pytest.mark.parametrize("part", tiers.sample(slice(2, None, 5), slice(None)))
+def test_a_recovery_that_is_killed_too_is_finished_by_the_run_after_it(world, part):
     """Undo and finish can be done twice."""
     again = ["before send deleteProcessId", "after send deleteProcessId", "before unlink shop.journal"]
     faults = [
@@ -350,7 +374,7 @@ def test_a_recovery_that_is_killed_too_is_finished_by_the_run_after_it(world):
     ]
     world.bring(both(world)("1")[0])
     world.serve()
-    for (first, second, recovered), release in zip(faults, ["2", "1"] * len(faults), strict=False):
+    for (first, second, recovered), release in zip(faults[part], ["2", "1"] * len(faults), strict=False):
         params, wanted = both(world)(release)
         kill_at(world, first, params)
         kill_at(world, second, params)
@@ -358,10 +382,16 @@ def test_a_recovery_that_is_killed_too_is_finished_by_the_run_after_it(world):
         converge(world, params, wanted, recovered)
 
 
+DAEMON_DIES = ["beside_started", "room_made", "gate_passed", "committed"]
+
+
 @newest("pm2")
-def test_a_daemon_killed_in_the_middle_of_a_change_is_a_clear_failure_and_the_next_run_converges(pm2, runner, tmp_path):
+@pytest.mark.parametrize("points", tiers.sample(["room_made"], DAEMON_DIES))
+def test_a_daemon_killed_in_the_middle_of_a_change_is_a_clear_failure_and_the_next_run_converges(
+    pm2, runner, tmp_path, points
+):
     """The run cannot put anything back without a daemon, and says so; the next one starts a daemon and all apps."""
-    for point in ("beside_started", "room_made", "gate_passed", "committed"):
+    for point in points:
         with World(pm2, runner, tmp_path) as world:
             world.bring(both(world)("1")[0])
             params, wanted = both(world)("2")

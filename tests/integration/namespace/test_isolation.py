@@ -1,9 +1,11 @@
 """Nothing that is done to one namespace moves anything of another (issue 2, acceptance 2).
 
 Random operations on one namespace, hypothesis chooses them; two other namespaces stand beside it on the same daemon.
-After each operation all that can be seen of those is compared, and our own namespace with a model. A longer run:
+After each operation all that can be seen of those is compared, and our own namespace with a model.
 
-    NODEOPS_ISOLATION_OPERATIONS=10000 scripts/test tests/integration/namespace/test_isolation.py -s -k 7.0
+Core: 60 operations, always the same, some 15 s. Full: 1,000 operations on each version. A longer run:
+
+    NODEOPS_ISOLATION_OPERATIONS=10000 scripts/test --full tests/integration/namespace/test_isolation.py -s -k 7.0
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from support.pm2 import VERSIONS, Pm2Home
 OPERATIONS = int(os.environ.get("NODEOPS_ISOLATION_OPERATIONS", "1000"))
 """Per version of PM2, shared by its parts."""
 PARTS = (1, 2)
+CORE_OPERATIONS = 60
 SEED = int(os.environ.get("NODEOPS_ISOLATION_SEED", "20261122"))
 SHRINK = os.environ.get("NODEOPS_ISOLATION_SHRINK", "1") == "1"
 """Whether to look for a shorter sequence when one fails; hypothesis takes up to 5 minutes for that."""
@@ -265,22 +268,30 @@ class OwnNamespace(RuleBasedStateMachine):
         self.world.end()
 
 
-@pytest.fixture(params=[(version, part) for version in VERSIONS for part in PARTS], ids=lambda p: f"{p[0]}-part{p[1]}")
-def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tuple[World, int]]:
-    """A daemon of each version, and the part of the run; the daemon is ended afterwards."""
-    version, part = request.param
+@pytest.fixture(
+    params=[
+        pytest.param((VERSIONS[-1], 0, CORE_OPERATIONS), id=f"{VERSIONS[-1]}-some", marks=pytest.mark.sample),
+        *(
+            pytest.param((version, part, OPERATIONS // len(PARTS)), id=f"{version}-part{part}", marks=pytest.mark.full)
+            for version in VERSIONS
+            for part in PARTS
+        ),
+    ]
+)
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tuple[World, int, int]]:
+    """A daemon of each version, the part of the run, and its operations; the daemon is ended afterwards."""
+    version, part, operations = request.param
     world = World(version, tmp_path)
-    yield world, part
+    yield world, part, operations
     world.pm2.kill()
     survivors = processes.end_all_of(tmp_path)
     assert not survivors, f"still running after SIGKILL: {survivors}"
 
 
 @pytest.mark.timeout(600 + OPERATIONS / len(PARTS) * SECONDS_PER_OPERATION)
-def test_no_operation_on_a_namespace_moves_anything_of_another(case: Tuple[World, int]) -> None:
+def test_no_operation_on_a_namespace_moves_anything_of_another(case: Tuple[World, int, int]) -> None:
     """As many random operations as asked for; each kind occurs; no violation."""
-    world, part = case
-    wanted = OPERATIONS // len(PARTS)
+    world, part, wanted = case
     machine = type("OwnNamespace", (OwnNamespace,), {"world": world})
     try:
         for attempt in itertools.count():

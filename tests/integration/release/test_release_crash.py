@@ -1,4 +1,7 @@
-"""pm2_release killed (SIGKILL) at named points and at random: the old or the new serves, and the next run goes on."""
+"""pm2_release killed (SIGKILL) at named points and at random: the old or the new serves, and the next run goes on.
+
+Core: some points of each stage, 40 s. Full: all points, and thirty random moments.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from support import modules, processes
+from support import modules, processes, tiers
 from support.killer import Outcome, Runner
 from support.load import Load
 from support.pm2 import Pm2Home
@@ -39,6 +42,14 @@ PUBLISH = [
     "journal_removed",
     "before rename .nodeops-release.json",
     "after rename .nodeops-release.json",
+]
+ROLL_BACK = ["gate_passed", "committed", "switched", "saved", "retired"]
+FILES = [
+    "before rename trial.json",
+    "after rename trial.json",
+    "before rename current",
+    "after rename current",
+    "before unlink trial.json",
 ]
 
 
@@ -99,11 +110,12 @@ def next_deploy_works(app: Application, version: str) -> None:
     assert not [name for name in app.releases() if name.startswith(".")]
 
 
-def test_killed_while_it_publishes(app: Application, runner: Runner) -> None:
+@pytest.mark.parametrize("points", tiers.sample(["beside_up", "committed", "after rename current"], PUBLISH))
+def test_killed_while_it_publishes(app: Application, runner: Runner, points: List[str]) -> None:
     """At each point a deploy of a new version, then the next deploy."""
     version = 1
     with Load(app.port, clients=2, pause=0.05, limit=600) as load:
-        for point in PUBLISH:
+        for point in points:
             old, old_version = app.current(), str(version)
             version += 1
             app.release(str(version))
@@ -138,13 +150,14 @@ def test_killed_while_it_prepares(app: Application, runner: Runner) -> None:
     next_deploy_works(app, "2")
 
 
-def test_killed_while_it_rolls_back(app: Application, runner: Runner) -> None:
+@pytest.mark.parametrize("points", tiers.sample(["gate_passed", "committed"], ROLL_BACK))
+def test_killed_while_it_rolls_back(app: Application, runner: Runner, points: List[str]) -> None:
     """Then the same rollback is asked for again."""
     first = app.current()
     app.release("2")
     second = app.deployed()["release"]
     assert first
-    for point in ["gate_passed", "committed", "switched", "saved", "retired"]:
+    for point in points:
         options = app.options("rolled_back", app.run(), release=first)
         told = point in ("gate_passed", "switched")
         outcome = (abandoned if told else lost)(app, runner, options, at=point)
@@ -177,16 +190,7 @@ def test_a_rollback_after_a_kill_goes_back_from_what_was_committed(app: Applicat
     assert app.manifest(str(first))["status"] == "good"
 
 
-@pytest.mark.parametrize(
-    "point",
-    [
-        "before rename trial.json",
-        "after rename trial.json",
-        "before rename current",
-        "after rename current",
-        "before unlink trial.json",
-    ],
-)
+@pytest.mark.parametrize("point", tiers.full_but(FILES[2:4], FILES))
 def test_files_killed_before_they_have_proven_themselves_are_not_live(
     pm2_7: Pm2Home, tmp_path: Path, runner: Runner, point: str
 ) -> None:
@@ -223,6 +227,7 @@ def test_files_killed_after_they_have_proven_themselves_are_live(
     assert app.manifest(release)["status"] == "good"
 
 
+@pytest.mark.full
 def test_killed_at_random(app: Application, runner: Runner) -> None:
     """Thirty times, at any moment of prepared or published."""
     chance = random.Random(7)
