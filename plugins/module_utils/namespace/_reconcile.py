@@ -23,6 +23,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _s
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _gate, _journal, _plan, _transaction
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._failure import ChangeFailed
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import (
     difference_text,
     process_result,
@@ -84,7 +85,7 @@ class Manager:
         """In check mode: no process that is as defined has restarted so lately that it may be in a crash loop."""
 
     def run(self) -> Dict[str, Any]:
-        """The module's result. Raises NodeopsError, its text without secrets, when everything is as it was."""
+        """The module's result. Raises ChangeFailed, its text without secrets, when everything is as it was."""
         try:
             return self._run()
         except NodeopsError as error:
@@ -395,21 +396,12 @@ class Manager:
                 "Use state absent to keep it down." % process.name
             )
 
-    def _explained(self, error: NodeopsError) -> NodeopsError:
+    def _explained(self, error: NodeopsError) -> ChangeFailed:
         details = dict(error.details)
         if "rpc_error" in details:
             details["rpc_error"] = self._redactor.text(details["rpc_error"])
-        message = self._redactor.text(str(error)).rstrip(".") + "."
-        if details.get("rolled_back") is True:
-            message += " Everything is as before: what was started has been removed, what was stopped runs again."
-        elif "rollback_error" in details:
-            message += (
-                " Putting everything back did not succeed (%s). Run again: the next run finishes the undo."
-                % details["rollback_error"]
-            )
-        if details.get("error_log"):
-            message += " The end of its error log is in error_log."
-        return NodeopsError(message, details)
+        reason = self._redactor.text(str(error)).rstrip(".") + "."
+        return ChangeFailed(error, reason, details)
 
 
 def _restarted(plan: _plan.Plan) -> List[Process]:

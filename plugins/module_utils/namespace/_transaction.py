@@ -19,7 +19,12 @@ import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals, _sockets, _symlink
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import (
+    COMMITTED,
+    UNDO_FAILED,
+    UNDONE,
+    NodeopsError,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _gate, _handover, _journal, _plan
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._checks import Check, Ready
@@ -401,10 +406,10 @@ class Transaction:
             _journal.remove(self._home, self._namespace.name)
         except (NodeopsError, OSError) as second:
             if isinstance(error, NodeopsError):
-                error.details.update(rolled_back=False, rollback_error=self._redactor.text(str(second)))
+                error.settle(UNDO_FAILED, self._redactor.text(str(second)))
             return
         if isinstance(error, NodeopsError):
-            error.details["rolled_back"] = True
+            error.settle(UNDONE)
 
     def _await_starts(self) -> None:
         """Until every candidate is in PM2's list or refused: one that appears after the undo would stay for ever."""
@@ -431,15 +436,17 @@ class Transaction:
 
 @contextlib.contextmanager
 def after_commit() -> Iterator[None]:
-    """What fails within does not undo the change, and says so: in words, and as the detail ``committed``."""
+    """What fails within does not undo the change, and says so: in words, and as the outcome ``COMMITTED``."""
     try:
         yield
     except (NodeopsError, OSError) as error:
-        raise NodeopsError(
+        late = NodeopsError(
             "%s. The change was made; old processes may be left. Run again: the next run removes them."
             % str(error).rstrip("."),
-            dict(error.details if isinstance(error, NodeopsError) else {}, committed=True),
-        ) from error
+            dict(error.details) if isinstance(error, NodeopsError) else {},
+        )
+        late.settle(COMMITTED)
+        raise late from error
 
 
 def undo(namespace: Namespace, transaction: str, stopped: Sequence[Process]) -> None:
