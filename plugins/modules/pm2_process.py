@@ -298,7 +298,7 @@ rpc_error:
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import Manager, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import Options, Reconciler
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 
 
@@ -325,9 +325,9 @@ def main() -> None:
         mutually_exclusive=[("apps", "ecosystem")],
     )
     options = Options(**dict(module.params, pm2_home=module.params["pm2_home"] or _daemon.default_home()))
-    manager = Manager(options, module.check_mode)
+    reconciler = Reconciler(options, module.check_mode)
 
-    _module.run(module, manager.run, manager.warnings)
+    _module.run(module, reconciler.run, reconciler.warnings)
 
 
 if __name__ == "__main__":

@@ -55,28 +55,40 @@ class Options(NamedTuple):
     ready: Dict[str, Any]
     save: bool
     max_affected: Optional[int]
-    prune_where: Optional[Callable[[Process], bool]] = None
-    """Without ``prune``: which processes are removed where they are not defined."""
+
+
+class Additions(NamedTuple):
+    """What a caller in this collection, a release or a restore, adds to what the options say."""
+
     environment: Optional[Dict[str, Any]] = None
     """Variables that win over those of an ecosystem file (of a release: what the inventory says)."""
-    switch: Optional[_symlink.Switch] = None
-    """A link that is switched in the same transaction."""
-    heal: bool = False
-    """Whether processes that are as defined and fail a check are renewed."""
-    saved: Optional[List[_dump.Entry]] = None
+    entries: Optional[List[_dump.Entry]] = None
     """Entries of a dump, instead of apps or ecosystem."""
     check_apps: Optional[Callable[[Sequence[App]], None]] = None
-    """Raises NodeopsError for apps that the caller does not want, wherever they are defined."""
+    """Raises NodeopsError for apps that the caller refuses, from whatever definition they come."""
+    removes: Optional[Callable[[Process], bool]] = None
+    """Without ``prune``: whether a process that is not defined is removed."""
+    heal: bool = False
+    """Whether processes that are as defined and fail a check are renewed."""
+    switch: Optional[_symlink.Switch] = None
+    """A link that is switched in the same transaction."""
     revert: Optional[Callable[[], None]] = None
     """Puts back what the caller has changed for the new processes; called before old ones are started again."""
 
 
-class Manager:
+class Reconciler:
     """Brings one namespace to what the options say."""
 
-    def __init__(self, options: Options, check_mode: bool, redactor: Optional[Redactor] = None) -> None:
-        """``redactor``: what knows secrets that are in no definition, such as those of a file that the apps read."""
+    def __init__(
+        self,
+        options: Options,
+        check_mode: bool,
+        redactor: Optional[Redactor] = None,
+        additions: Optional[Additions] = None,
+    ) -> None:
+        """``redactor``: knows the secrets that are in no definition, such as those of a file that the apps read."""
         self._options = options
+        self._additions = additions or Additions()
         self._check_mode = check_mode
         self._redactor = redactor or Redactor()
         _checks.hide(options.ready, self._redactor)
@@ -116,7 +128,7 @@ class Manager:
         everything = daemon.read()
         live = _transaction.ours(everything, options.namespace)
         plan = self._make_plan(apps, live, everything)
-        if options.heal and not plan.actions and self._answers_badly(live, ready):
+        if self._additions.heal and not plan.actions and self._answers_badly(live, ready):
             plan = self._make_plan(apps, live, everything, again=True)
         orphans = self._find_orphans(plan, everything, daemon.pid)
         before = summary(live)
@@ -131,16 +143,16 @@ class Manager:
                 ready,
                 options.save,
                 self._redactor,
-                options.switch,
-                options.revert,
+                self._additions.switch,
+                self._additions.revert,
             )
             saved = transaction.run()
             with _transaction.after_commit():
                 live = namespace.read()
         else:
             live = self._settled(namespace, live, plan, ready)
-            if options.switch:
-                _symlink.apply(options.switch)
+            if self._additions.switch:
+                _symlink.apply(self._additions.switch)
             if options.save:
                 entries = _dump.entries_of(process.pm2_env for process in live)
                 saved = _dump.save(options.pm2_home, options.namespace, entries)
@@ -165,7 +177,7 @@ class Manager:
         now = _transaction.ours(everything, options.namespace)
         live = _transaction.after_recovery(now, journal)
         plan = self._make_plan(apps, live, everything)
-        if options.heal and not plan.actions and self._answers_badly(live, ready):
+        if self._additions.heal and not plan.actions and self._answers_badly(live, ready):
             plan = self._make_plan(apps, live, everything, again=True)
         self._check_affected(plan)
         self.is_settled = not any(_gate.is_young(process, ready.min_uptime) for process in _restarted(plan))
@@ -195,8 +207,8 @@ class Manager:
     def _defined_apps(self, context: Context) -> Sequence[_plan.Defined]:
         """The apps this call is about, validated; empty where the state works on what is live."""
         options = self._options
-        if options.saved is not None:
-            return _dump_app.build(options.saved, options.namespace, self._redactor)
+        if self._additions.entries is not None:
+            return _dump_app.build(self._additions.entries, options.namespace, self._redactor)
         definitions = self._definitions(context)
         if options.state in UP:
             if options.prune and options.names:
@@ -221,7 +233,7 @@ class Manager:
         options = self._options
         if options.ecosystem:
             definitions = _ecosystem.load(options.ecosystem, options.env_name, context)
-            definitions.override(options.environment or {})
+            definitions.override(self._additions.environment or {})
         elif options.apps is not None:
             definitions = _ecosystem.merge_env(options.apps, options.env_name)
         else:
@@ -243,8 +255,8 @@ class Manager:
             self.warnings.extend(app.warnings)
             self._redactor.add_environment({k: v for k, v in app.env.items() if context.base_env.get(k) != v})
             self._redactor.add_arguments(app.config.get("args") or [])
-        if self._options.check_apps:
-            self._options.check_apps(apps)
+        if self._additions.check_apps:
+            self._additions.check_apps(apps)
         names = self._options.names
         if not names:
             return apps
@@ -282,7 +294,7 @@ class Manager:
 
     def _goes(self, process: Process) -> bool:
         """Whether it is removed where it is not defined."""
-        return self._options.prune or bool(self._options.prune_where and self._options.prune_where(process))
+        return self._options.prune or bool(self._additions.removes and self._additions.removes(process))
 
     def _clones(self, live: List[Process]) -> List[Clone]:
         groups = _plan.group(live)
