@@ -109,7 +109,7 @@ def takers(endpoint: Endpoint, pids: Set[int]) -> Set[Optional[int]]:
     return found
 
 
-class Departure:
+class Drain:
     """Workers that leave while others of the namespace stay: ``hold``, then send them away, then ``release``.
 
     Does nothing for fork processes, or when nobody stays who could take the connections.

@@ -13,7 +13,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _gate
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import Candidate, GateFailure
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Watched
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Started
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
@@ -23,7 +23,7 @@ _OVER = ("errored", "stopped", "stopping", "waiting restart")
 
 
 def wait(
-    watched: Sequence[Watched],
+    started: Sequence[Started],
     sizes: Dict[str, int],
     read: Callable[[], List[Process]],
     ready: _checks.Ready,
@@ -39,8 +39,8 @@ def wait(
     good, since = 0, 0.0
     gone: Optional[float] = None
     while True:
-        candidates, problem = _processes(watched, read(), sizes)
-        gone = None if len(candidates) == len(watched) else gone or time.monotonic()
+        candidates, problem = _processes(started, read(), sizes)
+        gone = None if len(candidates) == len(started) else gone or time.monotonic()
         if gone and time.monotonic() > gone + GRACE:
             raise GateFailure(problem or "a process is gone")
         problem = problem or _answers(checks, candidates, deadline) or _logged(ready, candidates)
@@ -59,12 +59,12 @@ def wait(
 
 
 def _processes(
-    watched: Sequence[Watched], live: List[Process], sizes: Dict[str, int]
+    started: Sequence[Started], live: List[Process], sizes: Dict[str, int]
 ) -> Tuple[List[Candidate], Optional[str]]:
-    """Those that are watched, and what they still wait for. Raises GateFailure for one that has failed."""
+    """Those that are started, and what they still wait for. Raises GateFailure for one that has failed."""
     identities = {process.identity: process for process in live}
     candidates, problem = [], None
-    for one in watched:
+    for one in started:
         process = identities.get(one.identity)
         if process is None:
             problem = problem or "%s is not in PM2's list" % one.name

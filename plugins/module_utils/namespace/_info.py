@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import process_result
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_result import process_result
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import Daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process

@@ -12,35 +12,25 @@ import contextlib
 import os
 import time
 from collections import Counter
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _plan, _resurrect, _transaction
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _lock, _recovery, _resurrect
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_state import is_active
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import Namespace
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._stopped import Stopped
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _bus, _daemon, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
-LOCK_TIMEOUT = 120.0
 DEFAULT_KILL_TIMEOUT = 1600.0  # ms, PM2_KILL_TIMEOUT (constants.js)
 _ROOM = 64 << 10  # bytes
 _START_TIMEOUT = 30.0  # seconds until processes that are made anew run
 _AGAIN = 0.2  # seconds until PM2 is looked at again
 
 
-class Stopped(NamedTuple):
-    """A process that is to run again: what it was, and how to make it anew where it is lost.
-
-    ``identity`` is that of _process.Process, ``entry`` that of a dump.
-    """
-
-    identity: str
-    name: str
-    instance: Optional[int]
-    entry: Dict[str, Any]
-
-
-class Watched(NamedTuple):
+class Started(NamedTuple):
     """A process that was started again: ``restarts`` is what PM2 has counted until then."""
 
     identity: str
@@ -77,8 +67,7 @@ class Pause:
 
     def _hold(self) -> None:
         if self._name and self.has_home:
-            what = "Namespace %s was not stopped" % self._name
-            self._lock.enter_context(_files.lock(self._home, _files.namespace_lock(self._name), what, LOCK_TIMEOUT))
+            self._lock.enter_context(_lock.held(self._home, self._name, "was not stopped"))
 
     def look(self) -> List[Stopped]:
         """Those that run or are about to, as they are now. Nothing is changed."""
@@ -94,7 +83,7 @@ class Pause:
         namespace = self._namespace()
         found: List[Stopped] = []
         if namespace is not None:
-            _transaction.recover(namespace, self._home)
+            _recovery.recover(namespace, self._home)
             found = _active(namespace)
         if self._daemon is not None and (namespace is None or namespace.daemon.pid != self._daemon):
             known = {(process.name, process.instance) for process in found}
@@ -158,7 +147,7 @@ class Pause:
         saved = Counter((_dump.namespace_of(each), each.get("name")) for each in _dump.read(self._home).entries)
         return not saved - Counter((process.namespace, process.name) for process in live)
 
-    def start(self, processes: Sequence[Stopped]) -> List[Watched]:
+    def start(self, processes: Sequence[Stopped]) -> List[Started]:
         """Start them again as they were, and wait until each runs or has failed.
 
         One that has gone with its daemon is made anew. Those that run are left alone.
@@ -178,7 +167,7 @@ class Pause:
         lost = sorted({process.name for process in processes if process.identity not in found})
         if lost:
             raise NodeopsError("%s of namespace %s could not be started again." % (", ".join(lost), self._name))
-        return [Watched(p.identity, p.name, p.restart_time) for p in found.values()]
+        return [Started(p.identity, p.name, p.restart_time) for p in found.values()]
 
     def _bring(self, missing: Sequence[Stopped]) -> None:
         """They start as they were, and prove themselves afterwards: here it is enough that they run."""
@@ -201,7 +190,7 @@ class Pause:
 
     def reader(self) -> Callable[[], List[Process]]:
         """``read`` over one connection; the daemon that goes away is looked for again."""
-        known: List[_transaction.Namespace] = []
+        known: List[Namespace] = []
 
         def read() -> List[Process]:
             if known:
@@ -216,7 +205,7 @@ class Pause:
 
         return read
 
-    def _present(self, namespace: _transaction.Namespace, processes: Sequence[Stopped]) -> Dict[str, Process]:
+    def _present(self, namespace: Namespace, processes: Sequence[Stopped]) -> Dict[str, Process]:
         """By former identity, as it is now: the same one; or, of another daemon, the one of that name and number."""
         live = namespace.read()
         identities = {process.identity: process for process in live}
@@ -230,16 +219,16 @@ class Pause:
                 found[process.identity] = now
         return found
 
-    def _namespace(self) -> Optional[_transaction.Namespace]:
+    def _namespace(self) -> Optional[Namespace]:
         """None where no daemon runs. Raises NodeopsError for one that does not answer."""
         if not self._name:
             return None
         daemon = _daemon.find_unless_deaf(self._home)
-        return _transaction.Namespace(daemon, self._name) if daemon else None
+        return Namespace(daemon, self._name) if daemon else None
 
 
-def _active(namespace: _transaction.Namespace) -> List[Stopped]:
-    active = [process for process in namespace.read() if _plan.is_active(process)]
+def _active(namespace: Namespace) -> List[Stopped]:
+    active = [process for process in namespace.read() if is_active(process)]
     return [Stopped(p.identity, p.name, p.instance, _dump.entry_of(p.pm2_env)) for p in active]
 
 

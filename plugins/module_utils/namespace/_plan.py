@@ -11,6 +11,11 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_state import (
+    describe,
+    is_active,
+    is_between_lives,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._dump_app import Saved
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Difference, Process, differences, reasons
@@ -21,7 +26,6 @@ Defined = Union[App, Clone, Saved]
 BESIDE = "beside"  # candidates start while the old serve
 STOP_FIRST = "stop_first"  # the old make room, and are started again when the new fail
 
-_RESTING = ("stopped", "errored")
 _COUNT_DIFFERS = "instances: %d running, %d defined"
 
 
@@ -75,16 +79,6 @@ class Plan(NamedTuple):
         rooms = [Room([p for p in app.retire if is_active(p)], [app]) for app in waiting if not _is_new(app)]
         new = [app for app in waiting if _is_new(app)]
         return [*rooms, Room(list(self.leaving), new)] if new else rooms
-
-
-def is_active(process: Process) -> bool:
-    """Running or about to run by itself (launching, waiting for a restart): it may hold ports."""
-    return process.status not in _RESTING or process.pid > 0
-
-
-def is_between_lives(process: Process) -> bool:
-    """It has crashed, and PM2 is restarting it: only then a stopped process still has its former pid (God.js:459)."""
-    return process.status == "stopped" and process.pid > 0
 
 
 def group(processes: Iterable[Process]) -> Dict[str, List[Process]]:
@@ -144,13 +138,6 @@ def as_wanted(app: Defined, process: Process) -> bool:
         return False
     waits_for_cron = bool(app.config.get("cron_restart")) and app.config.get("autorestart") is False
     return waits_for_cron or not app.starts(process.instance or 0)
-
-
-def describe(process: Process) -> str:
-    """The status PM2 claims, and what is true where that differs."""
-    if process.status == "online" and not process.running:
-        return "online without a live process"
-    return process.status
 
 
 def _order(app: Defined, retire: List[Process], strategy: str) -> str:

@@ -19,23 +19,28 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import
     check_namespace,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._context import Context
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _gate, _journal, _plan, _transaction
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._failure import ChangeFailed
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import (
-    difference_text,
-    process_result,
-    summary,
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import (
+    _checks,
+    _gate,
+    _journal,
+    _lock,
+    _plan,
+    _recovery,
+    _transaction,
 )
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._failure import ChangeFailed
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_result import process_result
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import Namespace, ours
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import difference_text, summary
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump, _dump_app, _orphans
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import Daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._host_context import context_for
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
-LOCK_TIMEOUT = 120.0
 UP = ("started", "restarted", "reloaded")
 
 
@@ -117,16 +122,15 @@ class Reconciler:
             return self._predict(daemon, apps, ready)
         if daemon is None:
             daemon, _started = _daemon.ensure(options.pm2_home, options.pm2_executable)
-        what = "Namespace %s was not changed" % options.namespace
-        with _files.lock(options.pm2_home, _files.namespace_lock(options.namespace), what, LOCK_TIMEOUT):
+        with _lock.held(options.pm2_home, options.namespace, "was not changed"):
             return self._bring(daemon, apps, ready)
 
     def _bring(self, daemon: Daemon, apps: Sequence[_plan.Defined], ready: _checks.Ready) -> Dict[str, Any]:
         options = self._options
-        namespace = _transaction.Namespace(daemon, options.namespace, ready.ports())
-        recovery = _transaction.recover(namespace, options.pm2_home)
+        namespace = Namespace(daemon, options.namespace, ready.ports())
+        recovery = _recovery.recover(namespace, options.pm2_home)
         everything = daemon.read()
-        live = _transaction.ours(everything, options.namespace)
+        live = ours(everything, options.namespace)
         plan = self._make_plan(apps, live, everything)
         if self._additions.heal and not plan.actions and self._answers_badly(live, ready):
             plan = self._make_plan(apps, live, everything, again=True)
@@ -174,15 +178,15 @@ class Reconciler:
         options = self._options
         everything = daemon.processes if daemon else []
         journal = _journal.read(options.pm2_home, options.namespace)
-        now = _transaction.ours(everything, options.namespace)
-        live = _transaction.after_recovery(now, journal)
+        now = ours(everything, options.namespace)
+        live = _recovery.after_recovery(now, journal)
         plan = self._make_plan(apps, live, everything)
         if self._additions.heal and not plan.actions and self._answers_badly(live, ready):
             plan = self._make_plan(apps, live, everything, again=True)
         self._check_affected(plan)
         self.is_settled = not any(_gate.is_young(process, ready.min_uptime) for process in _restarted(plan))
         orphans = self._find_orphans(plan, everything, daemon.pid if daemon else 0)
-        recovered = None if journal is None else _transaction.OUTCOME[journal.phase]
+        recovered = None if journal is None else _recovery.OUTCOME[journal.phase]
         saved = bool(journal and journal.finishes_saving) and self._would_save(live, _plan.Plan([]))
         saved = saved or (options.save and self._would_save(live, plan))
         return self._result(plan, orphans, now, summary(live), saved, recovered)
@@ -364,7 +368,7 @@ class Reconciler:
             )
 
     def _settled(
-        self, namespace: _transaction.Namespace, live: List[Process], plan: _plan.Plan, ready: _checks.Ready
+        self, namespace: Namespace, live: List[Process], plan: _plan.Plan, ready: _checks.Ready
     ) -> List[Process]:
         """A crash loop is not "running": who has restarted a moment ago must stay up for min_uptime first."""
         young = _restarted(plan)

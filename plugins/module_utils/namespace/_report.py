@@ -12,6 +12,7 @@ import json
 from typing import Any, Dict, Iterable
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _plan
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_state import describe
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
 _SECRET_KEYS = ("args", "node_args", "io")
@@ -21,7 +22,7 @@ def summary(live: Iterable[Process]) -> Dict[str, Any]:
     """Per app what a reader of a diff wants to see first."""
     result: Dict[str, Any] = {}
     for name, processes in _plan.group(live).items():
-        result[name] = {"instances": len(processes), "status": sorted({_plan.describe(p) for p in processes})}
+        result[name] = {"instances": len(processes), "status": sorted({describe(p) for p in processes})}
     return result
 
 
@@ -52,22 +53,3 @@ def _apply_removal(new: Dict[str, Any], app: _plan.AppPlan) -> None:
 
 def _text(state: Dict[str, Any]) -> str:
     return json.dumps(state, indent=2, sort_keys=True, default=str) + "\n"
-
-
-def process_result(process: Process) -> Dict[str, Any]:
-    """What modules return of a live process; no environment."""
-    return {
-        "name": process.name,
-        "namespace": process.namespace,
-        "pm_id": process.pm_id,
-        "pid": process.pid or None,
-        "instance": process.instance,
-        "status": process.status,
-        "running": process.running,
-        "restarts": process.restart_time,
-        "exec_mode": process.exec_mode,
-        "script": process.script,
-        "cwd": process.cwd,
-        "out_log": process.out_log,
-        "error_log": process.err_log,
-    }

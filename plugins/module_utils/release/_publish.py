@@ -15,8 +15,9 @@ from typing import Any, Dict, List, Optional
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import app_name
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals, _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _plan, _transaction
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _plan
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import GateFailure
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import ours
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import (
     Additions,
     Options,
@@ -269,7 +270,7 @@ def _left_over(call: Call, prune: bool) -> List[str]:
             raise
         call.warnings.append("Whether an earlier release has left processes cannot be told: %s" % error)
         return []
-    processes = _transaction.ours(daemon.processes, call.options.namespace) if daemon else []
+    processes = ours(daemon.processes, call.options.namespace) if daemon else []
     return sorted({process.name for process in processes if prune or _runs_in_another(call, process, "")})
 
 
@@ -411,7 +412,7 @@ def _foreseen(call: Call) -> Dict[str, Any]:
         _checks.parse_of_files(options.ready)
         _removal(call, _asked_for(call), back=False)
     daemon = _daemon.find_unless_deaf(options.pm2_home) if apps or options.ecosystem or options.prune else None
-    processes = _transaction.ours(daemon.processes, options.namespace) if daemon else []
+    processes = ours(daemon.processes, options.namespace) if daemon else []
     there: Dict[str, int] = {process.name: process.pm_id for process in processes}
     names = list(there) if options.ecosystem else [app_name(app) for app in apps]
     actions = []
