@@ -13,61 +13,21 @@ import contextlib
 import re
 import socket
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Pattern, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Pattern, Sequence, Set
 from urllib.parse import unquote, urlsplit
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _sockets
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import (
+    Check,
+    HttpCheck,
+    Probe,
+    Ready,
+    TcpCheck,
+)
 
 HANDOVER = 0.25  # seconds a connection may take to be accepted, and a daemon to hand it to a worker
-
-
-class HttpCheck(NamedTuple):
-    """``timeout`` in seconds for one request; ``expect`` is a compiled JMESPath expression."""
-
-    url: str
-    status: Tuple[int, ...]
-    expect: Optional[Any]
-    headers: Dict[str, str]
-    timeout: float
-    validate_certs: bool
-
-    @property
-    def port(self) -> int:
-        parts = urlsplit(self.url)
-        return parts.port or (443 if parts.scheme == "https" else 80)
-
-    def label(self) -> str:
-        shown = _address.shown(self.url).partition("?")[0]
-        return "http check " + (shown if urlsplit(self.url).path else shown + "/")
-
-
-class TcpCheck(NamedTuple):
-    host: str
-    port: int
-    timeout: float = 5.0
-
-    def label(self) -> str:
-        return "tcp check %s:%d" % (self.host, self.port)
-
-
-Check = Union[HttpCheck, TcpCheck]
-Steps = Tuple[Callable[[], socket.socket], Callable[[], Optional[str]]]
-"""Connect; then ask on that connection: None, or what is wrong with the answer. Both raise OSError."""
-
-
-class Ready(NamedTuple):
-    """What has to hold before a change is committed. Times in seconds."""
-
-    timeout: float
-    min_uptime: float
-    connections: List[Check]
-    log: List[Pattern[str]]
-
-    def ports(self) -> Set[int]:
-        """Of this or another host: those of its checks."""
-        return {check.port for check in self.connections}
 
 
 def parse(ready: Dict[str, Any]) -> Ready:
@@ -211,7 +171,7 @@ class Answer(NamedTuple):
 
 def attempt(check: Check, pids: Pids) -> Answer:
     """Connect, see which process took the connection, and ask it, unless it is one whose answer proves nothing."""
-    connect, ask = _steps(check)
+    connect, ask = _probe(check)
     try:
         connection = connect()
     except OSError as error:
@@ -248,12 +208,12 @@ def _owner(connection: socket.socket, pids: Pids) -> Optional[int]:
         time.sleep(0.002)
 
 
-def _steps(check: Check) -> Steps:
+def _probe(check: Check) -> Probe:
     if isinstance(check, HttpCheck):
-        # Not at the top: http.client brings email and ssl, a third of what a run costs that has nothing to check.
+        # Imported late for its cost: http.client brings email and ssl, a third of what a run without http checks costs.
         from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _http
 
-        return _http.steps(check)
+        return _http.probe(check)
     return (lambda: socket.create_connection((check.host, check.port), check.timeout)), (lambda: None)
 
 

@@ -14,6 +14,7 @@ from typing import Callable, Dict, Iterable, List, Optional, Set
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._handover import Takeover
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._plan import Defined
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
@@ -79,7 +80,7 @@ Read = Callable[[], List[Process]]
 
 def wait(
     candidates: List[Candidate],
-    ready: _checks.Ready,
+    ready: Ready,
     read: Read,
     refused: Callable[[Candidate], Optional[str]],
     retiring: List[Process],
@@ -137,7 +138,7 @@ def _peers(candidates: List[Candidate], pid: int) -> Set[int]:
     return {pid} | _pids(candidate for candidate in candidates if candidate.app.name in names)
 
 
-def _is_up(candidate: Candidate, ready: _checks.Ready, refused: Callable[[Candidate], Optional[str]]) -> bool:
+def _is_up(candidate: Candidate, ready: Ready, refused: Callable[[Candidate], Optional[str]]) -> bool:
     """Whether it has been up long enough. Raises GateFailure when it never will be."""
     error = refused(candidate)
     if error:
@@ -216,7 +217,7 @@ def _timed_out(
     pending: List[_checks.Progress],
     missing: List[str],
     untaken: Optional[str],
-    ready: _checks.Ready,
+    ready: Ready,
 ) -> GateFailure:
     late = next((candidate for candidate, is_up in zip(candidates, up) if not is_up), None)
     limit = " within %g s" % ready.timeout

@@ -12,6 +12,7 @@ import time
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _gate
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import Candidate, GateFailure
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Started
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
@@ -26,7 +27,7 @@ def wait(
     started: Sequence[Started],
     sizes: Dict[str, int],
     read: Callable[[], List[Process]],
-    ready: _checks.Ready,
+    ready: Ready,
     healthy: int,
 ) -> float:
     """Return when all is well ``healthy`` times in a row; the value is when that began (time.monotonic).
@@ -101,7 +102,7 @@ def _answers(checks: Sequence[_checks.Progress], candidates: Sequence[Candidate]
     return None
 
 
-def _logged(ready: _checks.Ready, candidates: Sequence[Candidate]) -> Optional[str]:
+def _logged(ready: Ready, candidates: Sequence[Candidate]) -> Optional[str]:
     if not ready.log:
         return None
     missing = _checks.matches(ready.log, [candidate.log() for candidate in candidates])

@@ -13,17 +13,16 @@ import http.client
 import json
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, Dict, Optional
+from typing import Any, Dict, Optional
 from urllib.parse import unquote, urlsplit
 
-if TYPE_CHECKING:
-    from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._checks import HttpCheck, Steps
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import HttpCheck, Probe
 
 BODY_LIMIT = 1 << 20
 
 
-def steps(check: HttpCheck) -> Steps:
-    """One attempt of a check in two steps, so that between them can be seen who took the connection."""
+def probe(check: HttpCheck) -> Probe:
+    """One attempt of a check: connect, then ask. Between the two the caller sees which process took the connection."""
     parts = urlsplit(check.url)
     host = parts.hostname or ""
     if parts.scheme == "https":

@@ -24,7 +24,7 @@ Action = Dict[str, Any]
 Defined = Union[App, Clone, Saved]
 
 BESIDE = "beside"  # candidates start while the old serve
-STOP_FIRST = "stop_first"  # the old make room, and are started again when the new fail
+STOP_FIRST = "stop_first"  # the old are stopped before the new start, and started again if the new fail
 
 _COUNT_DIFFERS = "instances: %d running, %d defined"
 
@@ -51,11 +51,11 @@ class AppPlan(NamedTuple):
         return max(len(self.start), len(self.retire)) + len(self.stop)
 
 
-class Room(NamedTuple):
+class StopThenStart(NamedTuple):
     """Processes that have to end, and the apps that are started when they have."""
 
-    processes: List[Process]
-    apps: List[AppPlan]
+    stop: List[Process]
+    start: List[AppPlan]
 
 
 class Plan(NamedTuple):
@@ -73,12 +73,12 @@ class Plan(NamedTuple):
         return sum(plan.affected() for plan in self.apps)
 
     @property
-    def rooms(self) -> List[Room]:
-        """Who makes room for whom: the old processes of an app for its new ones, and removed apps for new apps."""
+    def stop_then_start(self) -> List[StopThenStart]:
+        """Which processes end before which apps start: those of an app before its new ones, removed before new apps."""
         waiting = [app for app in self.apps if app.order == STOP_FIRST and app.start]
-        rooms = [Room([p for p in app.retire if is_active(p)], [app]) for app in waiting if not _is_new(app)]
+        steps = [StopThenStart([p for p in app.retire if is_active(p)], [app]) for app in waiting if not _is_new(app)]
         new = [app for app in waiting if _is_new(app)]
-        return [*rooms, Room(list(self.leaving), new)] if new else rooms
+        return [*steps, StopThenStart(list(self.leaving), new)] if new else steps
 
 
 def group(processes: Iterable[Process]) -> Dict[str, List[Process]]:

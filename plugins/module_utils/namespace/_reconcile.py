@@ -31,6 +31,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import (
     _recovery,
     _transaction,
 )
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._failure import ChangeFailed
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_result import process_result
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import Namespace, ours
@@ -125,7 +126,7 @@ class Reconciler:
         with _lock.held(options.pm2_home, options.namespace, "was not changed"):
             return self._bring(daemon, apps, ready)
 
-    def _bring(self, daemon: Daemon, apps: Sequence[_plan.Defined], ready: _checks.Ready) -> Dict[str, Any]:
+    def _bring(self, daemon: Daemon, apps: Sequence[_plan.Defined], ready: Ready) -> Dict[str, Any]:
         options = self._options
         namespace = Namespace(daemon, options.namespace, ready.ports())
         recovery = _recovery.recover(namespace, options.pm2_home)
@@ -162,7 +163,7 @@ class Reconciler:
                 saved = _dump.save(options.pm2_home, options.namespace, entries)
         return self._result(plan, orphans, live, before, saved or recovery.saved, recovery.outcome)
 
-    def _answers_badly(self, live: List[Process], ready: _checks.Ready) -> bool:
+    def _answers_badly(self, live: List[Process], ready: Ready) -> bool:
         """Whether a check fails now; a warning tells which."""
         pids = _checks.Pids(set(), set(), {process.pid for process in live if process.running})
         for check in ready.connections:
@@ -174,7 +175,7 @@ class Reconciler:
                 return True
         return False
 
-    def _predict(self, daemon: Optional[Daemon], apps: Sequence[_plan.Defined], ready: _checks.Ready) -> Dict[str, Any]:
+    def _predict(self, daemon: Optional[Daemon], apps: Sequence[_plan.Defined], ready: Ready) -> Dict[str, Any]:
         options = self._options
         everything = daemon.processes if daemon else []
         journal = _journal.read(options.pm2_home, options.namespace)
@@ -367,9 +368,7 @@ class Reconciler:
                 {"actions": plan.actions},
             )
 
-    def _settled(
-        self, namespace: Namespace, live: List[Process], plan: _plan.Plan, ready: _checks.Ready
-    ) -> List[Process]:
+    def _settled(self, namespace: Namespace, live: List[Process], plan: _plan.Plan, ready: Ready) -> List[Process]:
         """A crash loop is not "running": who has restarted a moment ago must stay up for min_uptime first."""
         young = _restarted(plan)
         return _gate.settle(young, ready.min_uptime, namespace.read) if young else live

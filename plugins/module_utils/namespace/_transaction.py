@@ -33,7 +33,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import (
     _processes,
     _recovery,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._checks import Check, Ready
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import Check, Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import Candidate, GateFailure
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._journal import Journal
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_state import is_active
@@ -74,9 +74,9 @@ class Transaction:
         self._errors = _bus.Errors(pm2_home, namespace.name)
         self._candidates: List[Candidate] = []
         self._retire = [process for app in plan.apps for process in app.retire]
-        self._make_room = [process for room in plan.rooms for process in room.processes]
+        self._stop_first = [process for step in plan.stop_then_start for process in step.stop]
         self._stop = [process for app in plan.apps for process in app.stop]
-        self._stopped = self._make_room + [process for process in self._stop if is_active(process)]
+        self._stopped = self._stop_first + [process for process in self._stop if is_active(process)]
         self._kept = [process for app in plan.apps for process in app.keep]
 
     def run(self) -> bool:
@@ -108,21 +108,21 @@ class Transaction:
         reached("journal_removed")
 
     def _try(self) -> None:
-        for plan in self._plan.apps:  # before anything makes way for what could not be started
+        for plan in self._plan.apps:  # before anything is stopped for what could not be started
             if plan.app is not None and plan.start:
                 make_directories(plan.app.log_dirs)
         beside = [plan for plan in self._plan.apps if plan.order == _plan.BESIDE]
         for plan in beside:
             self._start(plan)
         reached("beside_started")
-        if self._make_room and self._candidates:
+        if self._stop_first and self._candidates:
             # Nothing is stopped for a release whose first processes do not stay up or answer badly.
             self._wait(self._ready._replace(connections=self._answered_by_workers(), log=[]))
             reached("beside_up")
-        rooms = self._plan.rooms
-        for number in self._namespace.stop_each([room.processes for room in rooms]):
-            reached("room_made")
-            for plan in rooms[number].apps:
+        steps = self._plan.stop_then_start
+        for number in self._namespace.stop_each([step.stop for step in steps]):
+            reached("old_stopped")
+            for plan in steps[number].start:
                 self._start(plan)
                 reached("stop_first_started")
         if self._candidates:

@@ -16,6 +16,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals, _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _plan
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import GateFailure
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import ours
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import (
@@ -241,7 +242,7 @@ _NOTHING: Dict[str, Any] = {
 }
 
 
-def _try_files(call: Call, ready: _checks.Ready, switch: _symlink.Switch) -> None:
+def _try_files(call: Call, ready: Ready, switch: _symlink.Switch) -> None:
     """Raises NodeopsError when ``current`` leads where it led before."""
     if switch.before != switch.after:
         _trial.begin(call.layout, switch)
@@ -312,7 +313,7 @@ def _removal(call: Call, recipe: Dict[str, Any], back: bool) -> Optional[Options
     )
 
 
-def _await_answers(ready: _checks.Ready) -> None:
+def _await_answers(ready: Ready) -> None:
     deadline = time.monotonic() + ready.timeout
     for check in ready.connections:
         while True:
