@@ -126,13 +126,13 @@ problems:
 from typing import Any, Dict
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _info
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _info, _process_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 
 
 def main() -> None:
     """Entry point."""
-    module = _module.Module({"namespace": {"type": "str"}})
+    module = _module.Module({**_process_options.CONNECTION, "namespace": {"type": "str"}}, masks={})
 
     def gather() -> Dict[str, Any]:
         home = module.params["pm2_home"] or _daemon.default_home()

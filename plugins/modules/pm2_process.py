@@ -297,6 +297,8 @@ rpc_error:
 
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _app_mask
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _masks
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import Options, Reconciler
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
@@ -306,6 +308,7 @@ def main() -> None:
     """Entry point."""
     module = _module.Module(
         {
+            **_process_options.CONNECTION,
             "namespace": {"type": "str", "required": True},
             "apps": {"type": "list", "elements": "dict"},
             "ecosystem": {"type": "path"},
@@ -322,6 +325,7 @@ def main() -> None:
             "save": {"type": "bool", "default": True},
             "max_affected": {"type": "int"},
         },
+        masks={"apps": _app_mask.APPS, "names": _masks.plain, "ready": _process_options.READY_MASK},
         mutually_exclusive=[("apps", "ecosystem")],
     )
     options = Options(**dict(module.params, pm2_home=module.params["pm2_home"] or _daemon.default_home()))

@@ -80,12 +80,12 @@ rpc_error:
 from typing import Any, Dict
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _save
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options, _save
 
 
 def main() -> None:
     """Entry point."""
-    module = _module.Module({"namespace": {"type": "str", "required": True}})
+    module = _module.Module({**_process_options.CONNECTION, "namespace": {"type": "str", "required": True}}, masks={})
 
     def save() -> Dict[str, Any]:
         return _save.save(module.params["pm2_home"], module.params["namespace"], module.check_mode)
