@@ -80,7 +80,7 @@ class Transaction:
         self._kept = [process for app in plan.apps for process in app.keep]
 
     def run(self) -> bool:
-        """Do it. Return whether the dump was written. Raises NodeopsError when everything was put back."""
+        """Do it. Return whether the dump was written. Raises NodeopsError, which tells by its outcome what is left."""
         try:
             return self._run()
         finally:
@@ -99,7 +99,7 @@ class Transaction:
         return saved
 
     def _clear_away(self) -> None:
-        """What is left to do after the commit. Where it fails, the next run finishes it."""
+        """What is left to do after the commit. If it fails, the next run finishes it."""
         with after_commit():
             self._namespace.unwatch(self._stop)
             self._namespace.delete(self._retire)
@@ -154,7 +154,7 @@ class Transaction:
         return saved
 
     def _withdraw(self) -> None:
-        """Not committed after all: a run killed while it puts back must not be finished by the next one."""
+        """Take the commit back: the next run must not finish a run that is killed during its undo."""
         if self._switch:
             with contextlib.suppress(NodeopsError, OSError):
                 _symlink.revert(self._switch)
@@ -196,7 +196,7 @@ class Transaction:
             client.receive(candidate.request, "prepare")
         except RemoteError as error:
             return str(error.details["rpc_error"])
-        # Taken in: it will not arrive again.
+        # The daemon has accepted it, and will not answer again.
         return None
 
     def _entries(self) -> List[_dump.Entry]:
@@ -217,8 +217,8 @@ class Transaction:
         _journal.write(self._home, self._namespace.name, journal)
 
     def _put_back(self, error: BaseException) -> None:
-        """Undo, and tell in ``error`` whether that worked and what the failed process said last."""
-        _signals.hold()  # an undo that is broken off leaves nothing that serves
+        """Undo, and tell in ``error`` whether that worked and what the failed process logged last."""
+        _signals.hold()  # an undo that is interrupted leaves nothing that serves
         if isinstance(error, NodeopsError):
             error.details.update(self._evidence(error))
         try:
@@ -235,7 +235,7 @@ class Transaction:
             error.settle(UNDONE)
 
     def _await_starts(self) -> None:
-        """Until every candidate is in PM2's list or refused: one that appears after the undo would stay for ever."""
+        """Wait until every candidate is in PM2's list or refused: one that comes after the undo would stay for ever."""
         client = self._namespace.daemon.client
         deadline = time.monotonic() + _processes.STOP_GRACE
         while time.monotonic() < deadline:
@@ -259,7 +259,7 @@ class Transaction:
 
 @contextlib.contextmanager
 def after_commit() -> Iterator[None]:
-    """What fails within does not undo the change, and says so: in words, and as the outcome ``COMMITTED``."""
+    """A failure within does not undo the change. Its message and its outcome ``COMMITTED`` say so."""
     try:
         yield
     except (NodeopsError, OSError) as error:
@@ -284,7 +284,7 @@ def entries_after(live: List[Process], plan: _plan.Plan) -> List[_dump.Entry]:
 
 
 def _saved(process: Process, resting: bool) -> _dump.Entry:
-    """The entry of a process; a stopped one is not watched any more, which is ended after the dump is written."""
+    """The entry of a process. One that is to be stopped is saved as not watched, which ends after the dump is written."""
     entry = _dump.entry_of(process.pm2_env)
     if resting:
         entry["status"] = "stopped"

@@ -475,7 +475,7 @@ def test_a_static_site_needs_no_daemon(app: Application) -> None:
 
 def test_a_static_site_has_no_log_to_wait_for(app: Application) -> None:
     refused = other_version(app, apps=[], ready={"log": ["listening"]})
-    assert "a release without processes writes none" in refused["msg"]
+    assert "a release without processes writes no log" in refused["msg"]
     assert app.current() is None
 
 
