@@ -284,7 +284,7 @@ def entries_after(live: List[Process], plan: _plan.Plan) -> List[_dump.Entry]:
 
 
 def _saved(process: Process, resting: bool) -> _dump.Entry:
-    """The entry of a process. One that is to be stopped is saved as not watched, which ends after the dump is written."""
+    """The entry of a process. One that is to be stopped is saved as not watched: that ends after the save."""
     entry = _dump.entry_of(process.pm2_env)
     if resting:
         entry["status"] = "stopped"
