@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Named points of backups and restores, at which the crash tests kill them."""
+"""Named points of a run, at which the crash tests kill it."""
 
 from __future__ import annotations
 
