@@ -13,6 +13,8 @@ import os
 import signal
 from typing import Iterator, NoReturn
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs
+
 
 @contextlib.contextmanager
 def group_ends_with_us(group: int) -> Iterator[None]:
@@ -44,10 +46,7 @@ def _watch(inside: int, group: int) -> NoReturn:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
         os.chdir("/")
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) != inside:
-                with contextlib.suppress(OSError):
-                    os.close(int(name))
+        _procfs.close_descriptors(but=(inside,))
         os.read(inside, 1)
         os.killpg(group, signal.SIGKILL)
     finally:

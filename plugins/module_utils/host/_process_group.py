@@ -12,7 +12,9 @@ import contextlib
 import os
 import signal
 import time
-from typing import Iterator, Tuple
+from typing import Iterator
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs
 
 PATIENCE = 10.0
 """Seconds after which one that SIGKILL does not end is given up: it hangs in the kernel (a dead network drive)."""
@@ -38,11 +40,10 @@ def await_end(group: int) -> None:
 
 def members(group: int) -> Iterator[int]:
     """The pids of those that run; zombies do not."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            state, found = _state_and_group(name)
-            if found == group and state not in (b"Z", b"X"):
-                yield int(name)
+    for pid in _procfs.pids():
+        stat = _procfs.stat(pid)
+        if stat is not None and stat.group == group and stat.runs:
+            yield pid
 
 
 def _exists(group: int) -> bool:
@@ -54,12 +55,3 @@ def _exists(group: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _state_and_group(pid: str) -> Tuple[bytes, int]:
-    try:
-        with open("/proc/%s/stat" % pid, "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
-        return fields[0], int(fields[2])
-    except (OSError, IndexError):
-        return b"", 0

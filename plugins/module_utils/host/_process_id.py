@@ -12,7 +12,10 @@ import os
 import re
 from typing import List, NamedTuple, Optional
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs
+
 _SSHD = re.compile(r"sshd(-session)?: ")
+_TITLE = 4096  # bytes of a command line that are read
 
 
 class Seen(NamedTuple):
@@ -26,27 +29,21 @@ class Seen(NamedTuple):
         return look(self.pid) == self
 
 
-def _stat(pid: int) -> List[str]:
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as stream:
-            return stream.read().rpartition(b")")[2].decode("ascii").split()
-    except (OSError, ValueError):
-        return []
-
-
 def look(pid: int) -> Optional[Seen]:
     """The process of that number, None when there is none."""
-    fields = _stat(pid)
-    return Seen(pid, int(fields[19])) if len(fields) > 19 and fields[0] not in "ZX" else None
+    stat = _procfs.stat(pid)
+    return Seen(pid, stat.start) if stat is not None and stat.runs else None
 
 
 def place() -> str:
     """Names this boot of this kernel and this PID namespace: who names the same sees the same processes. "" without."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
-            return "%s %s" % (stream.read().strip(), os.readlink("/proc/self/ns/pid"))
+            boot = stream.read().strip()
     except OSError:
         return ""
+    namespace = _procfs.pid_namespace()
+    return "%s %s" % (boot, namespace) if namespace else ""
 
 
 def _is_hidden(pid: int) -> bool:
@@ -54,7 +51,7 @@ def _is_hidden(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except PermissionError:
-        return not _stat(pid)
+        return _procfs.stat(pid) is None
     except (OSError, OverflowError):
         return False
     return False
@@ -64,20 +61,16 @@ def ancestors(pid: int) -> List[int]:
     """Parent, its parent, and so on, without init."""
     found: List[int] = []
     while len(found) < 100:
-        fields = _stat(pid)
-        pid = int(fields[1]) if len(fields) > 1 else 0
-        if pid <= 1:
+        stat = _procfs.stat(pid)
+        if stat is None or stat.parent <= 1:
             break
+        pid = stat.parent
         found.append(pid)
     return found
 
 
 def _title(pid: int) -> str:
-    try:
-        with open("/proc/%d/cmdline" % pid, "rb") as stream:
-            return stream.read(4096).replace(b"\0", b" ").decode("utf-8", "replace")
-    except OSError:
-        return ""
+    return _procfs.command_line(pid, _TITLE).replace(b"\0", b" ").decode("utf-8", "replace")
 
 
 def anchor(controller: Optional[int], start: Optional[int] = None, where: str = "") -> Optional[Seen]:

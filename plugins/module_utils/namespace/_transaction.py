@@ -18,7 +18,7 @@ import signal
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals, _sockets, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _procfs, _signals, _sockets, _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _gate, _handover, _journal, _plan
@@ -191,10 +191,11 @@ def _is_restless(process: Process) -> bool:
 
 def _end_survivor(process: Process) -> None:
     """PM2 takes a process out of its list even when it could not kill it (ActionMethods.js:363): then nobody would."""
-    with contextlib.suppress(OSError):
-        with open("/proc/%d/environ" % process.pid, "rb") as stream:
-            is_it = process.unique_id.encode() in stream.read()
-        if process.pid and process.unique_id and is_it:
+    if not process.pid or not process.unique_id:
+        return
+    # Anywhere in it: the environment of a cluster worker is all in one variable.
+    if process.unique_id.encode() in _procfs.environment_block(process.pid):
+        with contextlib.suppress(OSError):
             os.kill(process.pid, signal.SIGKILL)
 
 

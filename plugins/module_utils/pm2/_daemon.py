@@ -24,7 +24,7 @@ import subprocess
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._axon import AxonError, Client, RpcTimeout
@@ -33,6 +33,7 @@ KNOWN_MAJORS = (5, 6, 7)
 START_TIMEOUT = 60.0  # seconds
 DEAF_GRACE = 5.0  # seconds a daemon that starts or ends may have no socket
 BREAKS, BREAK_PAUSE = 3, 0.1  # how often, and after how many seconds, one that breaks off is asked again
+_GOD_DAEMON = re.compile(rb"PM2 v\S+: God Daemon \(")  # how its title begins (Daemon.js:448)
 SOCKET_PATH_LIMIT = 107  # bytes, sun_path without its final NUL
 
 Version = Tuple[int, int, int]
@@ -208,10 +209,7 @@ def _search_path() -> str:
 
 def node_of(pid: int) -> Optional[str]:
     """The node binary a daemon runs on (process.execPath), None when the kernel does not tell."""
-    try:
-        return os.readlink("/proc/%d/exe" % pid)
-    except OSError:
-        return None
+    return _procfs.program(pid)
 
 
 def base_environment(home: str, node: str) -> Dict[str, str]:
@@ -323,35 +321,21 @@ def find_unless_deaf(home: str) -> Optional[Daemon]:
 def running_without_socket(home: str) -> Optional[int]:
     """The pid of a God Daemon of ours with this PM2_HOME found among the machine's processes, else None.
 
-    Its title begins with ``PM2 v7.0.4: God Daemon (`` (Daemon.js:448); what follows may be cut, so its environment
-    tells which PM2_HOME it is.
+    Its title may be cut behind its beginning, so its environment tells which PM2_HOME it is.
     """
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                if os.stat("/proc/" + entry).st_uid != os.geteuid():
-                    continue
-                with open("/proc/%s/cmdline" % entry, "rb") as stream:
-                    if not re.match(rb"PM2 v\S+: God Daemon \(", stream.read(200)):
-                        continue
-                if _files.same(_home_of(int(entry)), home):
-                    return int(entry)
+    for pid in _procfs.pids():
+        if _procfs.owner(pid) == os.geteuid() and _GOD_DAEMON.match(_procfs.command_line(pid, 200)):
+            if _files.same(_home_of(pid), home):
+                return pid
     return None
 
 
 def _home_of(pid: int) -> str:
-    """The PM2_HOME a daemon was started with, empty for none. Raises OSError when it is gone."""
-    with open("/proc/%d/environ" % pid, "rb") as stream:
-        for item in stream.read().split(b"\0"):
-            if item.startswith(b"PM2_HOME="):
-                return os.fsdecode(item[len(b"PM2_HOME=") :])
-    return ""
+    """The PM2_HOME a daemon was started with, empty for none and when it is gone."""
+    return _procfs.environment(pid).get("PM2_HOME", "")
 
 
 def home_as_named_by(daemon_pid: int, home: str) -> str:
     """``home`` as its daemon calls it, so that a link to it makes no difference to its apps."""
-    with contextlib.suppress(OSError):
-        named = _home_of(daemon_pid)
-        if _files.same(named, home):
-            return named
-    return home
+    named = _home_of(daemon_pid)
+    return named if _files.same(named, home) else home

@@ -22,7 +22,7 @@ import signal
 import time
 from typing import Any, Dict, Iterator, NamedTuple, NoReturn, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id, _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 LIFETIME = 3600.0  # seconds
@@ -283,10 +283,7 @@ def _hold(handle: int, outside: int) -> NoReturn:
         nothing = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(nothing, standard)
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) != handle:
-                with contextlib.suppress(OSError):
-                    os.close(int(name))
+        _procfs.close_descriptors(but=(0, 1, 2, handle))
         unreadable = 0
         while unreadable < PATIENCE:
             said = _read(handle)  # {} while it is being written

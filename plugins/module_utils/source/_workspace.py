@@ -18,7 +18,7 @@ import tempfile
 import time
 from typing import Iterator, NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id, _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 PREFIX = "tmp-"
@@ -107,20 +107,10 @@ def _end_survivors(handle: int) -> None:
     if _process_id.Seen(int(words[0]), int(words[1])).alive():
         return
     wanted = os.fstat(handle)
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
-        if pid != os.getpid() and _has_open(pid, wanted):
+    for pid in _procfs.pids():
+        if pid != os.getpid() and _procfs.has_open(pid, wanted):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def _has_open(pid: int, wanted: os.stat_result) -> bool:
-    directory = "/proc/%d/fd" % pid
-    with contextlib.suppress(OSError):
-        for name in os.listdir(directory):
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.stat(os.path.join(directory, name)), wanted):
-                    return True
-    return False
 
 
 def free(path: str) -> int:
