@@ -59,7 +59,7 @@ def is_local(address: str) -> bool:
     return address.startswith("/") or scheme_of(address) == "file"
 
 
-def take_apart(address: str) -> Address:
+def split_credentials(address: str) -> Address:
     """Split an address in what may be shown, and passed as an argument, and its credentials (http and https only)."""
     if not is_url(address):
         return Address(address, None)
@@ -107,7 +107,7 @@ def hide(address: str, redactor: Redactor) -> None:
     if _LATE_AT.search(address):
         userinfo = address.partition("://")[2].rpartition("@")[0]
         redactor.add_environment({"address": [userinfo, userinfo.partition(":")[2]]})
-    credentials = take_apart(address).credentials
+    credentials = split_credentials(address).credentials
     # A name beside a password is often a plain word ("deploy"), which must not vanish from every message.
     secrets: List[str] = [credentials.password or credentials.username] if credentials else []
     query = urlsplit(address).query

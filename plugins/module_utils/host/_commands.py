@@ -20,7 +20,7 @@ import subprocess
 import time
 from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union, cast
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _aftermath, _process_group, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_group, _signals, _watchdog
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
@@ -204,7 +204,7 @@ class _Run:
                 try:
                     process = self._start(program)
                     if self._ends_with_us:
-                        ending.enter_context(_aftermath.group_ends_with_us(process.pid))
+                        ending.enter_context(_watchdog.group_ends_with_us(process.pid))
                 except (OSError, ValueError) as error:
                     raise self._failure(_why_not_started(error), None) from error
                 signal.pthread_sigmask(signal.SIG_SETMASK, former)
@@ -225,7 +225,7 @@ class _Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_be_like_any_other,
+            preexec_fn=_reset_umask_and_signals,
         )
 
     def _read(self, process: subprocess.Popen[bytes], timeout: float) -> bool:
@@ -305,7 +305,7 @@ class _Run:
         return [line if len(line) <= MAX_LINE else line[:MAX_LINE] + "..." for line in lines[-LAST_LINES:]]
 
 
-def _be_like_any_other() -> None:
+def _reset_umask_and_signals() -> None:
     """In the child: a web server can read what it makes, and signals end it, whatever this process has inherited."""
     os.umask(0o022)
     for number in _signals.ENDING:

@@ -18,7 +18,7 @@ _SSHD = re.compile(r"sshd(-session)?: ")
 _TITLE = 4096  # bytes of a command line that are read
 
 
-class Seen(NamedTuple):
+class ProcessId(NamedTuple):
     """A process of this host; ``start`` in clock ticks since boot (proc(5), stat, field 22)."""
 
     pid: int
@@ -26,16 +26,16 @@ class Seen(NamedTuple):
 
     def alive(self) -> bool:
         """Whether it still runs (a zombie does not)."""
-        return look(self.pid) == self
+        return find(self.pid) == self
 
 
-def look(pid: int) -> Optional[Seen]:
+def find(pid: int) -> Optional[ProcessId]:
     """The process of that number, None when there is none."""
     stat = _procfs.stat(pid)
-    return Seen(pid, stat.start) if stat is not None and stat.runs else None
+    return ProcessId(pid, stat.start) if stat is not None and stat.runs else None
 
 
-def place() -> str:
+def pid_scope() -> str:
     """Names this boot of this kernel and this PID namespace: who names the same sees the same processes. "" without."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
@@ -73,17 +73,17 @@ def _title(pid: int) -> str:
     return _procfs.command_line(pid, _TITLE).replace(b"\0", b" ").decode("utf-8", "replace")
 
 
-def anchor(controller: Optional[int], start: Optional[int] = None, where: str = "") -> Optional[Seen]:
+def anchor(controller: Optional[int], start: Optional[int] = None, scope: str = "") -> Optional[ProcessId]:
     """The process whose end means that nobody drives this run any more; None when it cannot be told.
 
-    It is the ansible-playbook where that runs on this host: ``controller`` is its pid, ``start`` as in Seen, ``where``
-    its ``place``. It may have ended already. Without these two it has to be one of our ancestors. Else it is the SSH
+    It is the ansible-playbook where that runs on this host: ``controller`` is its pid, ``start`` as in ProcessId,
+    ``scope`` its ``pid_scope``. It may have ended already. Without these two it has to be one of our ancestors. Else it is the SSH
     session that this call came by.
     """
-    if controller and start and where and where == place() and not _is_hidden(controller):
-        return Seen(controller, start)
+    if controller and start and scope and scope == pid_scope() and not _is_hidden(controller):
+        return ProcessId(controller, start)
     line = ancestors(os.getpid())
     if controller is not None and controller in line:
-        return look(controller)
+        return find(controller)
     session = next((pid for pid in line if _SSHD.match(_title(pid))), None)
-    return look(session) if session is not None else None
+    return find(session) if session is not None else None

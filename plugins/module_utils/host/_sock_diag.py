@@ -31,7 +31,7 @@ _TAIL = struct.Struct("=5I")  # inet_diag_msg after its sockid: expires, rqueue,
 _TIMEOUT = 5.0  # seconds; the kernel answers at once
 
 
-class Found(NamedTuple):
+class TcpSocket(NamedTuple):
     """A socket: where its own end is, and its inode; 0 while no process has it."""
 
     address: Tuple[str, int]
@@ -39,7 +39,7 @@ class Found(NamedTuple):
     is_listening: bool
 
 
-def connection(family: int, local: Tuple[str, int], remote: Tuple[str, int]) -> Found:
+def connection(family: int, local: Tuple[str, int], remote: Tuple[str, int]) -> TcpSocket:
     """The socket of an open connection whose own end is ``local``. FileNotFoundError where this host has none."""
     names = _NAMES.pack(local[1], remote[1], _packed(family, local[0]), _packed(family, remote[0]))
     for found in _ask(family, _ALL, names, 0):
@@ -48,12 +48,12 @@ def connection(family: int, local: Tuple[str, int], remote: Tuple[str, int]) -> 
     raise FileNotFoundError("there is no connection from %s:%d to %s:%d" % (*local, *remote))
 
 
-def listening(family: int) -> List[Found]:
+def listening(family: int) -> List[TcpSocket]:
     """All sockets of ``family`` that listen, whoever has them."""
     return list(_ask(family, 1 << _LISTEN, bytes(_NAMES.size), _DUMP))
 
 
-def _ask(family: int, states: int, names: bytes, flags: int) -> Iterator[Found]:
+def _ask(family: int, states: int, names: bytes, flags: int) -> Iterator[TcpSocket]:
     body = _QUESTION.pack(family, socket.IPPROTO_TCP, 0, states) + names + bytes(4) + _ANY_COOKIE
     message = _HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, _REQUEST | flags, 1, 0) + body
     with contextlib.closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)) as kernel:
@@ -74,12 +74,12 @@ def _ask(family: int, states: int, names: bytes, flags: int) -> Iterator[Found]:
                 return
 
 
-def _found(body: bytes) -> Found:
+def _found(body: bytes) -> TcpSocket:
     family, state = body[0], body[1]
     port, _remote_port, address, _remote = _NAMES.unpack_from(body, 4)
     length = 4 if family == socket.AF_INET else 16
     inode = _TAIL.unpack_from(body, 4 + _NAMES.size + 12)[4]
-    return Found((socket.inet_ntop(family, address[:length]), port), inode, state == _LISTEN)
+    return TcpSocket((socket.inet_ntop(family, address[:length]), port), inode, state == _LISTEN)
 
 
 def _packed(family: int, address: str) -> bytes:

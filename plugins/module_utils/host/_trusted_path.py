@@ -20,7 +20,7 @@ _MOST_LINKS = 40
 """The kernel's own limit (path_resolution(7))."""
 
 
-def check_way(path: str, what: str) -> None:
+def check_parents(path: str, what: str) -> None:
     """Check each directory and link on the way to ``path``, which itself may be missing. ``what``: "The backup store".
 
     Raises NodeopsError when one belongs to another user than root and this one, or is writable for others (a sticky
@@ -48,7 +48,7 @@ def check_way(path: str, what: str) -> None:
 
 def check_secret(path: str, option: str) -> None:
     """Check a file that holds a secret. Raises NodeopsError when there is none, or others may read or replace it."""
-    check_way(path, option)
+    check_parents(path, option)
     try:
         found = os.stat(path)
     except OSError as error:

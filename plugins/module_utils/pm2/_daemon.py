@@ -31,8 +31,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._axon import AxonE
 
 KNOWN_MAJORS = (5, 6, 7)
 START_TIMEOUT = 60.0  # seconds
-DEAF_GRACE = 5.0  # seconds a daemon that starts or ends may have no socket
-BREAKS, BREAK_PAUSE = 3, 0.1  # how often, and after how many seconds, one that breaks off is asked again
+SOCKET_GRACE = 5.0  # seconds a daemon that starts or ends may have no socket
+ATTEMPTS, ATTEMPT_PAUSE = 3, 0.1  # how often, and after how many seconds, one that breaks off is asked again
 _GOD_DAEMON = re.compile(rb"PM2 v\S+: God Daemon \(")  # how its title begins (Daemon.js:448)
 SOCKET_PATH_LIMIT = 107  # bytes, sun_path without its final NUL
 
@@ -99,14 +99,14 @@ def find(home: str, timeout: float = 15.0) -> Optional[Daemon]:
 
     Raises NodeopsError for a daemon of another user, one that does not answer, or one of an unknown version.
     """
-    for _try in range(BREAKS - 1):
-        with contextlib.suppress(_BrokenOff):
+    for _try in range(ATTEMPTS - 1):
+        with contextlib.suppress(_ConnectionLost):
             return _find(home, timeout)
-        time.sleep(BREAK_PAUSE)
+        time.sleep(ATTEMPT_PAUSE)
     return _find(home, timeout)
 
 
-class _BrokenOff(NodeopsError):
+class _ConnectionLost(NodeopsError):
     """The peer did not speak to the end: perhaps a daemon that was ending just then."""
 
 
@@ -153,7 +153,7 @@ def _identify(client: Client, home: str) -> Daemon:
             % (error, home)
         ) from error
     except AxonError as error:
-        raise _BrokenOff("%s Nothing was changed. Look at %s/pm2.log." % (error, home)) from error
+        raise _ConnectionLost("%s Nothing was changed. Look at %s/pm2.log." % (error, home)) from error
     return Daemon(client, client.peer.pid, version, processes)
 
 
@@ -250,7 +250,7 @@ def ensure(home: str, given_executable: Optional[str]) -> Tuple[Daemon, bool]:
         raise NodeopsError("pm2_home %s cannot be made: %s. Nothing was changed." % (home, error.strerror)) from error
     check_home(home)
     with _files.lock(home, "daemon", "The PM2 daemon of %s was not started" % home, START_TIMEOUT):
-        daemon = find_unless_deaf(home)
+        daemon = find_listening(home)
         if daemon:
             return daemon, False
         _start(home, executable)
@@ -298,12 +298,12 @@ def _wait_until_it_answers(home: str) -> Daemon:
     raise NodeopsError("The PM2 daemon of %s was started but does not answer. Look at %s/pm2.log." % (home, home))
 
 
-def find_unless_deaf(home: str) -> Optional[Daemon]:
+def find_listening(home: str) -> Optional[Daemon]:
     """As ``find``.
 
     Raises NodeopsError for a daemon that runs and does not listen, unless it is just starting or ending.
     """
-    deadline = time.monotonic() + DEAF_GRACE
+    deadline = time.monotonic() + SOCKET_GRACE
     while True:
         daemon = find(home)
         pid = None if daemon else running_without_socket(home)

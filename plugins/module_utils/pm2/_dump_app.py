@@ -16,7 +16,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _sch
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump, _process, _resurrectable
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import OF_ONE_RUN
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import OF_ONE_RUN
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Difference, Process
 
 _NAMES = {
@@ -30,7 +30,7 @@ _NAMES = {
 """What an ecosystem file calls these keys."""
 
 
-class Saved:
+class DumpApp:
     """Has the interface of _app.App; each instance is one entry, with the number that it had."""
 
     def __init__(self, name: str, entries: Iterable[_dump.Entry]) -> None:
@@ -74,7 +74,7 @@ class Saved:
         return found
 
 
-def build(entries: Iterable[_dump.Entry], namespace: str, redactor: Redactor) -> List[Saved]:
+def build(entries: Iterable[_dump.Entry], namespace: str, redactor: Redactor) -> List[DumpApp]:
     """The apps of ``entries``, in their order; ``redactor`` learns their secrets.
 
     Raises NodeopsError naming every entry that could not be brought back here: nothing of it reaches the daemon.
@@ -91,7 +91,7 @@ def build(entries: Iterable[_dump.Entry], namespace: str, redactor: Redactor) ->
             % (namespace, "; ".join(_resurrectable.text(found))),
             {"problems": _resurrectable.text(found)},
         )
-    apps = [Saved(name, group) for name, group in groups.items()]
+    apps = [DumpApp(name, group) for name, group in groups.items()]
     for group in groups.values():
         for entry in group:
             redactor.add_environment(variables(entry))

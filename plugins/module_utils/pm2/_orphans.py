@@ -96,7 +96,7 @@ def _signal(orphan: Orphan, number: signal.Signals) -> None:
 
 
 def _is_alive(orphan: Orphan) -> bool:
-    return _process_id.Seen(orphan.pid, orphan.start_time).alive()
+    return _process_id.ProcessId(orphan.pid, orphan.start_time).alive()
 
 
 def _environment(pid: int) -> Dict[str, str]:

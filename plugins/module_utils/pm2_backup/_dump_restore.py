@@ -148,7 +148,7 @@ class Restore:
         if self._check_mode:
             return self._brought(changed, {each: self._bring_one(each, again, None) for each in self._namespaces})
         self._former_files = {each.path: FormerFile(_env_files.look(each.path), []) for each in changed}
-        daemon = _daemon.find_unless_deaf(self._home)
+        daemon = _daemon.find_listening(self._home)
         self._remember(daemon)
         for note in unfinished.values():
             self._take_over(note, daemon)

@@ -93,7 +93,7 @@ def _wait_for(handle: int, private: str) -> None:
         _end_survivors(handle)
         time.sleep(0.05)
     os.ftruncate(handle, 0)
-    os.pwrite(handle, ("%d %d\n" % (_process_id.look(os.getpid()) or (0, 0))).encode("ascii"), 0)
+    os.pwrite(handle, ("%d %d\n" % (_process_id.find(os.getpid()) or (0, 0))).encode("ascii"), 0)
 
 
 def _end_survivors(handle: int) -> None:
@@ -104,7 +104,7 @@ def _end_survivors(handle: int) -> None:
     words = os.pread(handle, 100, 0).decode("ascii", "replace").split()
     if len(words) != 2 or not all(word.isdigit() for word in words):
         return
-    if _process_id.Seen(int(words[0]), int(words[1])).alive():
+    if _process_id.ProcessId(int(words[0]), int(words[1])).alive():
         return
     wanted = os.fstat(handle)
     for pid in _procfs.pids():

@@ -162,7 +162,7 @@ def test_the_host_before_a_scope_is_not_hidden() -> None:
 
 
 def test_credentials_are_decoded_and_belong_to_one_origin() -> None:
-    plain, credentials = _address.take_apart("HTTPS://a%40b:p%3Aq%2F@h:1/x")
+    plain, credentials = _address.split_credentials("HTTPS://a%40b:p%3Aq%2F@h:1/x")
     assert plain.lower() == "https://h:1/x"
     assert credentials == _address.Credentials("https://h:1", "a@b", "p:q/")
 

@@ -21,7 +21,7 @@ OF_ONE_RUN = frozenset(
 """Keys of pm2_env that a new process gets anew."""
 
 
-class Clone:
+class LiveApp:
     """Has the interface of _app.App; each instance is that of the live process it stands for."""
 
     def __init__(self, name: str, processes: List[Process]) -> None:
