@@ -10,4 +10,4 @@ from __future__ import annotations
 
 
 def reached(point: str) -> None:
-    """Does nothing; the crash tests replace it. Call it as ``_points.reached(…)``."""
+    """Does nothing: the crash tests replace it. Call it as ``_points.reached(…)``."""

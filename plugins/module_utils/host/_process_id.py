@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Processes by number and start time: a number alone may be given to another one."""
+"""Processes by pid and start time: the kernel gives a pid of a process that has ended to another one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TITLE = 4096  # bytes of a command line that are read
 
 
 class ProcessId(NamedTuple):
-    """A process of this host; ``start`` in clock ticks since boot (proc(5), stat, field 22)."""
+    """A process of this host; ``start`` as in _procfs.Stat."""
 
     pid: int
     start: int
@@ -30,13 +30,13 @@ class ProcessId(NamedTuple):
 
 
 def find(pid: int) -> Optional[ProcessId]:
-    """The process of that number, None when there is none."""
+    """The process with that pid, None if there is none."""
     stat = _procfs.stat(pid)
     return ProcessId(pid, stat.start) if stat is not None and stat.runs else None
 
 
 def pid_scope() -> str:
-    """Names this boot of this kernel and this PID namespace: who names the same sees the same processes. "" without."""
+    """A name of this boot and this PID namespace: with the same name, a pid means the same process. "" if unknown."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
             boot = stream.read().strip()
@@ -47,7 +47,7 @@ def pid_scope() -> str:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether it is there, and not to be seen by us (another user's, in a /proc with hidepid)."""
+    """Whether it exists, and /proc hides it from us (a process of another user, with the mount option hidepid)."""
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -74,11 +74,11 @@ def _title(pid: int) -> str:
 
 
 def anchor(controller: Optional[int], start: Optional[int] = None, scope: str = "") -> Optional[ProcessId]:
-    """The process whose end means that nobody drives this run any more; None when it cannot be told.
+    """The process that drives this run: when it ends, the run is abandoned. None if it is unknown.
 
-    It is the ansible-playbook where that runs on this host: ``controller`` is its pid, ``start`` as in ProcessId,
-    ``scope`` its ``pid_scope``. It may have ended already. Without these two it has to be one of our ancestors. Else it is the SSH
-    session that this call came by.
+    If ansible-playbook runs on this host, it is that: ``controller`` is its pid, ``start`` as in ProcessId, ``scope``
+    its ``pid_scope``. It may have ended already. Without ``start`` and ``scope`` it has to be one of our ancestors.
+    Otherwise it is the SSH session that this call came by.
     """
     if controller and start and scope and scope == pid_scope() and not _is_hidden(controller):
         return ProcessId(controller, start)

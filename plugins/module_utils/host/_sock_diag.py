@@ -6,9 +6,9 @@
 
 """TCP sockets of this host by netlink, as ``ss`` asks for them: sock_diag(7), linux/inet_diag.h.
 
-It looks one connection up in the kernel's own table, and lists only what listens. /proc/net/tcp is all connections as
-text, those in TIME_WAIT too: with 3,000 of them one look took 18 ms. Any user may ask. Every function raises OSError
-where the kernel does not offer it, as in some containers.
+It looks one connection up in the kernel's table, and lists only sockets that listen. /proc/net/tcp is slower: it is all
+connections as text, also those in TIME_WAIT, and with 3,000 of them one look took 18 ms. Any user may ask. Every
+function raises OSError if the kernel does not offer this, as in some containers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TIMEOUT = 5.0  # seconds; the kernel answers at once
 
 
 class TcpSocket(NamedTuple):
-    """A socket: where its own end is, and its inode; 0 while no process has it."""
+    """A socket: the address of its own end, and its inode; 0 until a process has it."""
 
     address: Tuple[str, int]
     inode: int
@@ -40,16 +40,16 @@ class TcpSocket(NamedTuple):
 
 
 def connection(family: int, local: Tuple[str, int], remote: Tuple[str, int]) -> TcpSocket:
-    """The socket of an open connection whose own end is ``local``. FileNotFoundError where this host has none."""
+    """The socket of an open connection whose own end is ``local``. Raises FileNotFoundError if this host has none."""
     names = _NAMES.pack(local[1], remote[1], _packed(family, local[0]), _packed(family, remote[0]))
     for found in _ask(family, _ALL, names, 0):
-        if not found.is_listening:  # which is what the kernel gives for a connection it does not know
+        if not found.is_listening:  # for an unknown connection the kernel returns the socket that listens
             return found
     raise FileNotFoundError("there is no connection from %s:%d to %s:%d" % (*local, *remote))
 
 
 def listening(family: int) -> List[TcpSocket]:
-    """All sockets of ``family`` that listen, whoever has them."""
+    """All sockets of ``family`` that listen, of all processes."""
     return list(_ask(family, 1 << _LISTEN, bytes(_NAMES.size), _DUMP))
 
 

@@ -4,10 +4,10 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Which process answers a connection: the kernel's view, by netlink, or from /proc where that is not offered.
+"""Which process answers a connection: the kernel tells by netlink, or in /proc if it has no netlink for it.
 
-Workers of a cluster share one listening port, and old and new ones answer side by side. Whoever holds the accepted
-socket of *our* connection is the one that is being asked.
+Workers of a cluster share one listening port, and old and new ones answer side by side. The process that holds the
+accepted socket of *our* connection is the one that we ask.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs, _
 
 _LISTEN = "0A"  # TCP_LISTEN, in the state column of /proc/net/tcp
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""What a process listens on for every address is reached by loopback."""
+"""A process that listens on every address is reached by loopback."""
 
 
 def accepted_inode(connection: socket.socket) -> Optional[int]:
     """The inode of the other end of a local TCP connection.
 
-    0 while nobody has accepted it yet, None when the other end is not on this host. Raises OSError when it was reset.
+    0 until a process has accepted it, None if the other end is not on this host. Raises OSError if it was reset.
     """
     ours, theirs = connection.getsockname()[:2], connection.getpeername()[:2]
     try:
         return _sock_diag.connection(connection.family, theirs, ours).inode
-    except OSError:  # not on this host, or the kernel cannot be asked so
+    except OSError:  # not on this host, or no netlink
         return _accepted_in_proc(ours[1], theirs[1])
 
 
@@ -48,7 +48,7 @@ def _accepted_in_proc(ours: int, theirs: int) -> Optional[int]:
 
 
 def listening(pid: int) -> List[Tuple[str, int]]:
-    """Where a process listens for TCP: the address to connect to, and the port."""
+    """The TCP sockets that a process listens on: the address to connect to, and the port."""
     inodes = set(_procfs.sockets(pid))
     found = []
     for family, table in ((socket.AF_INET, "/proc/net/tcp"), (socket.AF_INET6, "/proc/net/tcp6")):
@@ -83,7 +83,7 @@ def holder(inode: int, pids: Iterable[int]) -> Optional[int]:
 
 
 def trees(roots: Iterable[int]) -> Dict[int, int]:
-    """Every descendant of ``roots`` (and they themselves) -> its root. ``npm start`` serves from a grandchild."""
+    """``roots`` and all their descendants, each with its root. ``npm start`` serves from a grandchild."""
     children: Dict[int, Set[int]] = {}
     for entry in _procfs.pids():
         stat = _procfs.stat(entry)

@@ -4,9 +4,9 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Processes a killed daemon left behind: nobody's children that still hold their ports.
+"""Orphans: processes that a killed daemon has left, which still hold their ports.
 
-After ``kill -9`` of a daemon its Node children end, others (python, sleep) go on, and a new daemon would start them a
+After ``kill -9`` of a daemon its Node children end. Others (python, sleep) go on, and a new daemon would start them a
 second time.
 """
 
@@ -32,10 +32,10 @@ class Orphan(NamedTuple):
 
 
 def find(pm2_home: str, namespace: str, names: Set[str], live_ids: Iterable[str], daemon_pid: int) -> List[Orphan]:
-    """Processes of ours that a former daemon of ``pm2_home`` ran as one of ``names`` in ``namespace``.
+    """Processes of this user that a former daemon of ``pm2_home`` ran as one of ``names`` in ``namespace``.
 
-    One is recognised by the environment PM2 gives every process (PM2_HOME, namespace, name, unique_id), its pid file or
-    a command line that shows its script, a unique_id no live process has, and a parent that is not the daemon.
+    An orphan has the environment that PM2 gives every process (PM2_HOME, namespace, name, unique_id), and a pid file or
+    a command line with its script. No live process has its unique_id, and its parent is not the daemon.
     """
     known = set(live_ids)
     found = []
@@ -60,10 +60,10 @@ def find(pm2_home: str, namespace: str, names: Set[str], live_ids: Iterable[str]
 
 
 def _is_the_app_itself(pid: int, environment: Dict[str, str]) -> bool:
-    """And no child of it, which has the same environment and may be meant to live on.
+    """Whether it is not a child of the app: that has the same environment, and may be meant to live on.
 
-    No sign is always there: a pid file may be that of a later process, and a title is cut (node) or that of another
-    program (``bash -c`` gives way to the command it runs). A cluster worker is online before it has either: only its
+    No single sign is reliable. A pid file may be that of a later process. A title may be cut (node) or that of another
+    program (``bash -c`` is replaced by the command it runs). A cluster worker is online before it has either: only its
     program, ProcessContainer.js, sets the title and writes the pid file (lines 25 and 71).
     """
     with contextlib.suppress(OSError), open(environment.get("pm_pid_path", ""), encoding="ascii") as stream:
@@ -74,7 +74,7 @@ def _is_the_app_itself(pid: int, environment: Dict[str, str]) -> bool:
 
 
 def end(orphans: Iterable[Orphan]) -> None:
-    """SIGINT, then after PM2's own kill timeout SIGKILL; and until they have ended, as long as that makes sense."""
+    """Send SIGINT, and SIGKILL after PM2's own kill timeout. Waits until they have ended, but not without limit."""
     waiting = list(orphans)
     for orphan in waiting:
         _signal(orphan, signal.SIGINT)

@@ -506,7 +506,7 @@ def test_a_program_that_is_no_pm2_is_refused(pm2_7, tmp_path):
         (str(tmp_path / "missing"), "was not found"),
         (str(plain), "was not found"),
         (str(tmp_path), "was not found"),
-        (str(other), "is no pm2"),
+        (str(other), "is not a pm2 program"),
         (str(old), "is PM2 4.5.6"),
     ):
         refused(options(pm2_7, pm2_home=str(home), pm2_executable=executable), words, executable)
