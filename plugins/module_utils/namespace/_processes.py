@@ -14,6 +14,7 @@ import signal
 import time
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _handover
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_state import is_between_lives
@@ -181,10 +182,11 @@ def _is_restless(process: Process) -> bool:
 
 def _end_survivor(process: Process) -> None:
     """Kill what is left: PM2 takes a process out of its list even if it could not kill it (ActionMethods.js:363)."""
-    with contextlib.suppress(OSError):
-        with open("/proc/%d/environ" % process.pid, "rb") as stream:
-            is_it = process.unique_id.encode() in stream.read()
-        if process.pid and process.unique_id and is_it:
+    if not process.pid or not process.unique_id:
+        return
+    # Anywhere in it: the environment of a cluster worker is all in one variable.
+    if process.unique_id.encode() in _procfs.environment_block(process.pid):
+        with contextlib.suppress(OSError):
             os.kill(process.pid, signal.SIGKILL)
 
 

@@ -37,9 +37,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_res
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import Namespace, ours
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import difference_text, summary
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump, _dump_app, _orphans
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import Daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._host_context import context_for
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
 UP = ("started", "restarted", "reloaded")
@@ -115,7 +115,7 @@ class Reconciler:
         check_namespace(options.namespace)
         _daemon.check_home(options.pm2_home)
         ready = _checks.parse(options.ready)
-        daemon = _daemon.find_unless_deaf(options.pm2_home)
+        daemon = _daemon.find_listening(options.pm2_home)
         context = context_for(options.pm2_home, options.pm2_executable, daemon)
         apps = self._defined_apps(context)
         if daemon is None and not apps:
@@ -289,7 +289,7 @@ class Reconciler:
         if options.state in UP:
             again = again or options.state != "started"
             strategy = "restart" if options.state == "restarted" and options.strategy == "auto" else options.strategy
-            wanted: Sequence[_plan.Defined] = apps or self._clones(live)
+            wanted: Sequence[_plan.Defined] = apps or self._live_apps(live)
             self._check_watch(wanted, everything)
             plan = _plan.bring_up(wanted, live, strategy, again)
             names = {app.name for app in apps}
@@ -302,7 +302,7 @@ class Reconciler:
         """Whether a process that is not defined is removed."""
         return self._options.prune or bool(self._additions.removes and self._additions.removes(process))
 
-    def _clones(self, live: List[Process]) -> List[Clone]:
+    def _live_apps(self, live: List[Process]) -> List[LiveApp]:
         groups = _plan.group(live)
         names = self._options.names
         missing = sorted(set(names or []) - set(groups))
@@ -311,7 +311,7 @@ class Reconciler:
                 "names: namespace %s has no process %s (it has: %s). Nothing was changed."
                 % (self._options.namespace, ", ".join(missing), ", ".join(groups) or "none")
             )
-        return [Clone(name, processes) for name, processes in groups.items() if not names or name in names]
+        return [LiveApp(name, processes) for name, processes in groups.items() if not names or name in names]
 
     def _chosen(self, live: List[Process]) -> List[Process]:
         """What to stop or remove: the defined apps, or all of the namespace; limited to ``names``."""

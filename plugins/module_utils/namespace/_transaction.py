@@ -6,8 +6,8 @@
 
 """Carry out a plan as a transaction: start, prove, save, commit, retire; or put everything back.
 
-The journal is written before each phase (see _journal). ``reached`` marks the points between which a run can be
-killed; the tests kill it there.
+The journal is written before each phase (see _journal). ``_points.reached`` marks the points between which a run can
+be killed; the tests kill it there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals, _sockets, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals, _sockets, _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import (
     COMMITTED,
     UNDO_FAILED,
@@ -41,10 +41,6 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes i
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _bus, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._axon import RemoteError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
-
-
-def reached(point: str) -> None:
-    """A named point of a transaction. Does nothing; the crash tests replace it."""
 
 
 class Transaction:
@@ -88,7 +84,7 @@ class Transaction:
 
     def _run(self) -> bool:
         self._write_journal(_journal.TRYING)
-        reached("journal_written")
+        _points.reached("journal_written")
         try:
             self._try()
             saved = self._commit()
@@ -103,9 +99,9 @@ class Transaction:
         with after_commit():
             self._namespace.unwatch(self._stop)
             self._namespace.delete(self._retire)
-            reached("retired")
+            _points.reached("retired")
             _journal.remove(self._home, self._namespace.name)
-        reached("journal_removed")
+        _points.reached("journal_removed")
 
     def _try(self) -> None:
         for plan in self._plan.apps:  # before anything is stopped for what could not be started
@@ -114,23 +110,23 @@ class Transaction:
         beside = [plan for plan in self._plan.apps if plan.order == _plan.BESIDE]
         for plan in beside:
             self._start(plan)
-        reached("beside_started")
+        _points.reached("beside_started")
         if self._stop_first and self._candidates:
             # Nothing is stopped for a release whose first processes do not stay up or answer badly.
             self._wait(self._ready._replace(connections=self._answered_by_workers(), log=[]))
-            reached("beside_up")
+            _points.reached("beside_up")
         steps = self._plan.stop_then_start
         for number in self._namespace.stop_each([step.stop for step in steps]):
-            reached("old_stopped")
+            _points.reached("old_stopped")
             for plan in steps[number].start:
                 self._start(plan)
-                reached("stop_first_started")
+                _points.reached("stop_first_started")
         if self._candidates:
             self._wait(self._ready)
-            reached("gate_passed")
+            _points.reached("gate_passed")
         if self._stop:
             self._namespace.stop(self._stop)
-            reached("stopped")
+            _points.reached("stopped")
 
     def _answered_by_workers(self) -> List[Check]:
         """The checks that only cluster workers can answer: the daemon listens for them."""
@@ -141,16 +137,16 @@ class Transaction:
         """From here a killed run is finished by the next one, not undone."""
         _signals.hold()
         self._write_journal(_journal.COMMITTED)
-        reached("committed")
+        _points.reached("committed")
         try:
             if self._switch:
                 _symlink.apply(self._switch)
-                reached("switched")
+                _points.reached("switched")
             saved = self._save and _dump.save(self._home, self._namespace.name, self._entries())
         except BaseException:
             self._withdraw()
             raise
-        reached("saved")
+        _points.reached("saved")
         return saved
 
     def _withdraw(self) -> None:
@@ -171,7 +167,7 @@ class Transaction:
             payload = plan.app.payload(slot, {"transaction": self._id})
             request = self._namespace.daemon.client.send("prepare", payload)
             self._candidates.append(Candidate(plan.app, slot, request, sizes))
-            reached("candidate_sent")
+            _points.reached("candidate_sent")
 
     def _wait(self, ready: Ready) -> None:
         retiring = [process for process in self._retire if process.running]
