@@ -75,7 +75,7 @@ daemon:
       description: Its directory.
       type: str
 processes:
-  description: The processes, with the keys that M(nodeops.pm2.pm2_process) returns. PM2's own modules are left out.
+  description: The processes without PM2's own modules; see M(nodeops.pm2.pm2_process) for the keys.
   returned: success
   type: list
   elements: dict
