@@ -58,7 +58,7 @@ daemon:
       description: Whether one listens on its socket.
       type: bool
     pid:
-      description: Its process id, as the kernel tells it. Null if no daemon runs.
+      description: Its process id, as the kernel tells it, null if no daemon runs.
       type: int
     version:
       description: The version in memory, null if no daemon runs.
