@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The one exception the modules turn into a failure."""
+"""The exception that the modules turn into a failure."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _gate
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import Candidate, GateFailure
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Watched
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
 PAUSE = 0.05  # seconds between two rounds
@@ -69,7 +69,7 @@ def _processes(
         if process is None:
             problem = problem or "%s is not in PM2's list" % one.name
             continue
-        candidate = Candidate(Clone(process.name, [process]), process.instance or 0, "", sizes)
+        candidate = Candidate(LiveApp(process.name, [process]), process.instance or 0, "", sizes)
         candidate.process = process
         candidates.append(candidate)
         if process.restart_time > one.restarts or (process.status in _OVER and not _is_done(process)):

@@ -13,7 +13,7 @@ import stat
 import time
 from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import process_result
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump
@@ -234,9 +234,5 @@ def _daemon_problems(pm2_home: str, daemon: Optional[Daemon], installed: Optiona
 
 def _foreign_variables(pid: int, pm2_home: str) -> List[str]:
     """Names of variables a daemon has that ours would not have given it; never a value."""
-    try:
-        with open("/proc/%d/environ" % pid, "rb") as stream:
-            names = {os.fsdecode(item.partition(b"=")[0]) for item in stream.read().split(b"\0") if item}
-    except OSError:
-        return []
+    names = set(_procfs.environment(pid))
     return sorted(names - _DAEMON_OWN - set(_daemon.base_environment(pm2_home, "/usr/bin/node")))

@@ -148,7 +148,7 @@ class Pause:
 
     def _is_resurrected(self, processes: Sequence[Stopped]) -> bool:
         try:
-            daemon = _daemon.find_unless_deaf(self._home) if self._name else None
+            daemon = _daemon.find_listening(self._home) if self._name else None
             live = [process for process in map(Process, daemon.read() if daemon else []) if not process.is_module]
         except NodeopsError:  # it is just starting, or whoever needs it will say what is wrong
             return False
@@ -234,7 +234,7 @@ class Pause:
         """None where no daemon runs. Raises NodeopsError for one that does not answer."""
         if not self._name:
             return None
-        daemon = _daemon.find_unless_deaf(self._home)
+        daemon = _daemon.find_listening(self._home)
         return _transaction.Namespace(daemon, self._name) if daemon else None
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._dump_app import Saved
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._dump_app import DumpApp
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Difference, Process, differences, reasons
 
 Action = Dict[str, Any]
-Defined = Union[App, Clone, Saved]
+Defined = Union[App, LiveApp, DumpApp]
 
 BESIDE = "beside"  # candidates start while the old serve
 STOP_FIRST = "stop_first"  # the old make room, and are started again when the new fail
@@ -131,9 +131,9 @@ def _bring_up(app: Defined, live: List[Process], strategy: str, again: bool) -> 
 
 
 def _differences(app: Defined, process: Process) -> List[Difference]:
-    if isinstance(app, Clone):
+    if isinstance(app, LiveApp):
         return []
-    return app.differences(process) if isinstance(app, Saved) else differences(app, process)
+    return app.differences(process) if isinstance(app, DumpApp) else differences(app, process)
 
 
 def as_wanted(app: Defined, process: Process) -> bool:

@@ -29,9 +29,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report impo
     summary,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump, _dump_app, _orphans
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import Daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._host_context import context_for
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
 LOCK_TIMEOUT = 120.0
@@ -95,7 +95,7 @@ class Manager:
         check_namespace(options.namespace)
         _daemon.check_home(options.pm2_home)
         ready = _checks.parse(options.ready)
-        daemon = _daemon.find_unless_deaf(options.pm2_home)
+        daemon = _daemon.find_listening(options.pm2_home)
         context = context_for(options.pm2_home, options.pm2_executable, daemon)
         apps = self._defined_apps(context)
         if daemon is None and not apps:
@@ -283,7 +283,7 @@ class Manager:
         """Whether it is removed where it is not defined."""
         return self._options.prune or bool(self._options.prune_where and self._options.prune_where(process))
 
-    def _clones(self, live: List[Process]) -> List[Clone]:
+    def _clones(self, live: List[Process]) -> List[LiveApp]:
         groups = _plan.group(live)
         names = self._options.names
         missing = sorted(set(names or []) - set(groups))
@@ -292,7 +292,7 @@ class Manager:
                 "names: there is no process %s in namespace %s (there: %s). Nothing was changed."
                 % (", ".join(missing), self._options.namespace, ", ".join(groups) or "none")
             )
-        return [Clone(name, processes) for name, processes in groups.items() if not names or name in names]
+        return [LiveApp(name, processes) for name, processes in groups.items() if not names or name in names]
 
     def _chosen(self, live: List[Process]) -> List[Process]:
         """Of a namespace to stop or remove: what is defined here, or all of it; limited to ``names``."""

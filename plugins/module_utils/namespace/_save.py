@@ -25,7 +25,7 @@ def save(given_home: Optional[str], namespace: str, check_mode: bool) -> Dict[st
     pm2_home = given_home or _daemon.default_home()
     check_namespace(namespace)
     _daemon.check_home(pm2_home)
-    daemon = _daemon.find_unless_deaf(pm2_home)
+    daemon = _daemon.find_listening(pm2_home)
     if daemon is None:
         raise NodeopsError(
             "No PM2 daemon runs in %s. Nothing was saved: what a resurrect would bring back stays as it is." % pm2_home

@@ -6,8 +6,8 @@
 
 """Carry out a plan as a transaction: start, prove, save, commit, retire; or put everything back.
 
-The journal is written before each phase (see _journal). ``reached`` marks the points between which a run can be
-killed; the tests kill it there.
+The journal is written before each phase (see _journal). ``_points.reached`` marks the points between which a run can
+be killed; the tests kill it there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import signal
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals, _sockets, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _procfs, _signals, _sockets, _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _gate, _handover, _journal, _plan
@@ -37,10 +37,6 @@ RESTART_TIMEOUT = 30.0
 RESTLESS_UPTIME = 2000  # ms; what was restarted and has been up for less may crash again at any moment
 QUIET_READS, QUIET_PAUSE = 5, 0.03  # how often and after how many seconds a process must not be back
 OUTCOME = {_journal.COMMITTED: "finished", _journal.TRYING: "undone"}
-
-
-def reached(point: str) -> None:
-    """A named point of a transaction. Does nothing; the crash tests replace it."""
 
 
 class Namespace:
@@ -195,10 +191,11 @@ def _is_restless(process: Process) -> bool:
 
 def _end_survivor(process: Process) -> None:
     """PM2 takes a process out of its list even when it could not kill it (ActionMethods.js:363): then nobody would."""
-    with contextlib.suppress(OSError):
-        with open("/proc/%d/environ" % process.pid, "rb") as stream:
-            is_it = process.unique_id.encode() in stream.read()
-        if process.pid and process.unique_id and is_it:
+    if not process.pid or not process.unique_id:
+        return
+    # Anywhere in it: the environment of a cluster worker is all in one variable.
+    if process.unique_id.encode() in _procfs.environment_block(process.pid):
+        with contextlib.suppress(OSError):
             os.kill(process.pid, signal.SIGKILL)
 
 
@@ -260,7 +257,7 @@ class Transaction:
 
     def _run(self) -> bool:
         self._write_journal(_journal.TRYING)
-        reached("journal_written")
+        _points.reached("journal_written")
         try:
             self._try()
             saved = self._commit()
@@ -275,9 +272,9 @@ class Transaction:
         with after_commit():
             self._namespace.unwatch(self._stop)
             self._namespace.delete(self._retire)
-            reached("retired")
+            _points.reached("retired")
             _journal.remove(self._home, self._namespace.name)
-        reached("journal_removed")
+        _points.reached("journal_removed")
 
     def _try(self) -> None:
         for plan in self._plan.apps:  # before anything makes way for what could not be started
@@ -286,23 +283,23 @@ class Transaction:
         beside = [plan for plan in self._plan.apps if plan.order == _plan.BESIDE]
         for plan in beside:
             self._start(plan)
-        reached("beside_started")
+        _points.reached("beside_started")
         if self._make_room and self._candidates:
             # Nothing is stopped for a release whose first processes do not stay up or answer badly.
             self._wait(self._ready._replace(connections=self._answered_by_workers(), log=[]))
-            reached("beside_up")
+            _points.reached("beside_up")
         rooms = self._plan.rooms
         for number in self._namespace.stop_each([room.processes for room in rooms]):
-            reached("room_made")
+            _points.reached("room_made")
             for plan in rooms[number].apps:
                 self._start(plan)
-                reached("stop_first_started")
+                _points.reached("stop_first_started")
         if self._candidates:
             self._wait(self._ready)
-            reached("gate_passed")
+            _points.reached("gate_passed")
         if self._stop:
             self._namespace.stop(self._stop)
-            reached("stopped")
+            _points.reached("stopped")
 
     def _answered_by_workers(self) -> List[Check]:
         """The checks that only cluster workers can answer: the daemon listens for them."""
@@ -313,16 +310,16 @@ class Transaction:
         """From here a killed run is finished by the next one, not undone."""
         _signals.hold()
         self._write_journal(_journal.COMMITTED)
-        reached("committed")
+        _points.reached("committed")
         try:
             if self._switch:
                 _symlink.apply(self._switch)
-                reached("switched")
+                _points.reached("switched")
             saved = self._save and _dump.save(self._home, self._namespace.name, self._entries())
         except BaseException:
             self._withdraw()
             raise
-        reached("saved")
+        _points.reached("saved")
         return saved
 
     def _withdraw(self) -> None:
@@ -343,7 +340,7 @@ class Transaction:
             payload = plan.app.payload(slot, {"transaction": self._id})
             request = self._namespace.daemon.client.send("prepare", payload)
             self._candidates.append(Candidate(plan.app, slot, request, sizes))
-            reached("candidate_sent")
+            _points.reached("candidate_sent")
 
     def _wait(self, ready: Ready) -> None:
         retiring = [process for process in self._retire if process.running]

@@ -22,7 +22,7 @@ import signal
 import time
 from typing import Any, Dict, Iterator, NamedTuple, NoReturn, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id, _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 LIFETIME = 3600.0  # seconds
@@ -136,7 +136,7 @@ class Lease:
     @contextlib.contextmanager
     def working(self, may_be_ended: bool) -> Iterator[None]:
         """A task's work. ``may_be_ended``: when nobody drives the run any more it is told to put everything back."""
-        seen = _process_id.look(os.getpid())
+        seen = _process_id.find(os.getpid())
         self._note(operation=[*seen, may_be_ended] if seen else None)
         try:
             self._check_driven()  # now that it is noted: a holder that ended before did not know of it
@@ -249,12 +249,12 @@ def _write(handle: int, content: Dict[str, Any]) -> None:
 
 def _end_holder(said: Dict[str, Any]) -> None:
     pid, start = said.get("holder") or (0, 0)
-    if pid and _process_id.Seen(pid, start).alive():
+    if pid and _process_id.ProcessId(pid, start).alive():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
 
 
-def _fork_holder(handle: int) -> _process_id.Seen:
+def _fork_holder(handle: int) -> _process_id.ProcessId:
     """A process of its own session that keeps ``handle``, and so the flock, until the run has ended."""
     inside, outside = os.pipe()
     child = os.fork()
@@ -265,7 +265,7 @@ def _fork_holder(handle: int) -> _process_id.Seen:
     os.close(outside)
     os.waitpid(child, 0)
     with os.fdopen(inside, "rb") as stream:
-        seen = _process_id.look(int(stream.read() or b"0"))
+        seen = _process_id.find(int(stream.read() or b"0"))
     if seen is None:
         raise NodeopsError("The process that keeps the lock could not be started. Nothing was changed. Run again.")
     return seen
@@ -283,10 +283,7 @@ def _hold(handle: int, outside: int) -> NoReturn:
         nothing = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(nothing, standard)
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) != handle:
-                with contextlib.suppress(OSError):
-                    os.close(int(name))
+        _procfs.close_descriptors(but=(0, 1, 2, handle))
         unreadable = 0
         while unreadable < PATIENCE:
             said = _read(handle)  # {} while it is being written
@@ -302,7 +299,7 @@ def _hold(handle: int, outside: int) -> NoReturn:
 def _still_wanted(said: Dict[str, Any]) -> bool:
     anchor = said.get("anchor")
     if anchor:
-        return _process_id.Seen(*anchor).alive()
+        return _process_id.ProcessId(*anchor).alive()
     return time.time() < float(said.get("until") or 0)
 
 
@@ -314,7 +311,7 @@ def _end_operation(handle: int) -> None:
             time.sleep(TICK / PATIENCE)
             said = _read(handle)
     pid, start, may_be_ended = said.get("operation") or (0, 0, False)
-    operation = _process_id.Seen(pid, start)
+    operation = _process_id.ProcessId(pid, start)
     if pid and operation.alive() and may_be_ended:
         os.kill(pid, signal.SIGTERM)
     while pid and operation.alive():

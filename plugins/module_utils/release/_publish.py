@@ -248,7 +248,7 @@ def _left_over(call: Call, prune: bool) -> List[str]:
     """The processes that a release without any would leave: of the namespace, or those of it that run in releases."""
     home = call.options.pm2_home
     try:
-        daemon = _daemon.find_unless_deaf(home) if os.path.isdir(home) else None
+        daemon = _daemon.find_listening(home) if os.path.isdir(home) else None
     except NodeopsError as error:
         if prune:
             raise
@@ -395,7 +395,7 @@ def _foreseen(call: Call) -> Dict[str, Any]:
     if not apps and not options.ecosystem:
         _checks.parse_of_files(options.ready)
         _removal(call, _asked_for(call), back=False)
-    daemon = _daemon.find_unless_deaf(options.pm2_home) if apps or options.ecosystem or options.prune else None
+    daemon = _daemon.find_listening(options.pm2_home) if apps or options.ecosystem or options.prune else None
     processes = _transaction.ours(daemon.processes, options.namespace) if daemon else []
     there: Dict[str, int] = {process.name: process.pm_id for process in processes}
     names = list(there) if options.ecosystem else [app_name(app) for app in apps]

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""An app defined by what is live: for restarting and reloading what nobody defines here."""
+"""An app made from live processes: to restart or reload an app that the call does not define."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ OF_ONE_RUN = frozenset(
     """axm_actions axm_dynamic axm_monitor axm_options created_at exit_code node_version pm_uptime restart_time status
     unique_id unstable_restarts updateEnv version versioning vizion_running _tree_pids""".split()
 )
-"""Keys of pm2_env that a new process gets anew."""
+"""Keys of pm2_env that belong to one run of a process: a new process gets its own."""
 
 
-class Clone:
-    """Has the interface of _app.App; each instance is that of the live process it stands for."""
+class LiveApp:
+    """Has the interface of _app.App; each instance stands for a live process."""
 
     def __init__(self, name: str, processes: List[Process]) -> None:
         first = processes[0]
@@ -38,11 +38,11 @@ class Clone:
         self._processes = processes
 
     def starts(self, _slot: int) -> bool:
-        """Whether this instance runs once it is started."""
+        """Whether this instance runs after its start."""
         return self.autostart
 
     def payload(self, slot: int, marker: Dict[str, object]) -> Dict[str, object]:
-        """What ``pm2 resurrect`` would send for the live process, as a new one with this number."""
+        """What ``pm2 resurrect`` would send for the live process, as a new process with this number."""
         process = self._processes[slot]
         entry = {key: value for key, value in _dump.entry_of(process.pm2_env).items() if key not in OF_ONE_RUN}
         environment = dict(entry.get("env") or {})

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What is to be done when this process is killed in a way that leaves it no time (SIGKILL, out of memory)."""
+"""A watchdog for programs that we start: it ends them if this process is killed (SIGKILL, out of memory)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import os
 import signal
 from typing import Iterator, NoReturn
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs
+
 
 @contextlib.contextmanager
 def group_ends_with_us(group: int) -> Iterator[None]:
-    """If this process dies within, the process group is killed: by a process of its own session that waits for it.
+    """Within, a watchdog kills the process group if this process dies. The watchdog has a session of its own.
 
-    Raises OSError when that cannot be started.
+    Raises OSError if the watchdog cannot be started.
     """
-    inside, outside = os.pipe()  # its end is seen when nobody holds ``outside`` any more
+    inside, outside = os.pipe()  # the watchdog reads its end when this process, the only writer, is gone
     try:
         watch = os.fork()
         if watch == 0:
@@ -39,15 +41,12 @@ def group_ends_with_us(group: int) -> Iterator[None]:
 
 
 def _watch(inside: int, group: int) -> NoReturn:
-    """Nothing else of our process stays open here: who waits for the end of its output must not wait for this."""
+    """Everything else is closed: a caller that waits for the end of our output must not wait for the watchdog."""
     try:
         os.setsid()
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGHUP, signal.SIGINT))
         os.chdir("/")
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) != inside:
-                with contextlib.suppress(OSError):
-                    os.close(int(name))
+        _procfs.close_descriptors(but=(inside,))
         os.read(inside, 1)
         os.killpg(group, signal.SIGKILL)
     finally:
