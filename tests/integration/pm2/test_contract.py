@@ -1,8 +1,8 @@
 """What the collection relies on in PM2, on every version: its daemon, RPC, bus, answers and files.
 
-The other tests of the core tier run on the newest PM2 only. These are core on each version. They start few processes,
-and share one daemon per version, except for those that end theirs: about 8 seconds a version. What fails here names
-the file that relies on it, and in which words.
+The other tests of the core tier run on the newest PM2 only; these are in core on each version. They cost about 8
+seconds a version on a quiet machine: they share one daemon, except for the two that end theirs. What fails names the
+file of plugins/module_utils that relies on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App
@@ -51,11 +51,11 @@ METHODS = {
 }
 """All that the collection calls."""
 MODES = ("fork", "cluster")
-MARKER = {"transaction": "contract"}
+MARKER: Dict[str, Any] = {"transaction": "contract"}
 FOREIGN = "CONTRACT_FOREIGN"
 """A variable of the shell that the shared daemons are started from."""
 UNKNOWN_ID = 999999
-RESTS = {"script": "/bin/sleep", "args": ["1000"], "cwd": "/"}
+RESTS: Dict[str, Any] = {"script": "/bin/sleep", "args": ["1000"], "cwd": "/"}
 
 FILES = {
     "says.js": """\
@@ -104,6 +104,10 @@ class World:
         """Its status now."""
         return str(self.now(item)["pm2_env"]["status"])
 
+    def await_status(self, item: Item, status: str, message: str) -> None:
+        """Wait until that is its status."""
+        until(lambda: self.status(item) == status, message)
+
     def is_listed(self, item: Item) -> bool:
         """Whether the daemon still knows it."""
         return item["pm_id"] in {each["pm_id"] for each in self.home.jlist()}
@@ -139,6 +143,11 @@ def text_of(path: str) -> str:
     return Path(path).read_text() if os.path.exists(path) else ""
 
 
+def await_text(path: str, message: str) -> None:
+    """Wait until the file has something in it."""
+    until(lambda: text_of(path), message)
+
+
 def refusal(home: Pm2Home, method: str, argument: Any, message: str) -> str:
     """The error that the daemon answers. Fails with `message` if it does what it is asked for."""
     try:
@@ -158,10 +167,10 @@ def meaning(item: Item) -> List[str]:
 
 def test_the_daemon_can_be_identified(world: World) -> None:
     home = world.home
-    (daemon,) = home.daemon_pids()
-    assert observe.peer(home.rpc_socket) == daemon, "pm2/_daemon.py: the daemon itself listens on rpc.sock"
+    daemon = observe.peer(home.rpc_socket)
     title = processes.cmdline(daemon)
-    assert re.match(r"PM2 v\S+: God Daemon \(", title), "pm2/_daemon.py: a daemon's title begins like this"
+    assert re.match(r"PM2 v\S+: God Daemon \(", title), "pm2/_daemon.py: the title of who listens begins like this"
+    assert home.daemon_pids() == [daemon], "pm2/_daemon.py: the daemon itself listens on rpc.sock"
     assert _daemon.running_without_socket(home.home) == daemon, "pm2/_daemon.py: title and PM2_HOME tell a daemon"
     assert _daemon.node_of(daemon) == os.path.realpath(str(shutil.which("node"))), "pm2/_daemon.py: it is a node"
     found = _info._foreign_variables(daemon, home.home)
@@ -249,7 +258,7 @@ def test_an_unknown_id_is_an_error_that_says_so(world: World) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_process_is_listed_as_it_was_sent(world: World, mode: str) -> None:
     """With PM2's own defaults: @pm2/io in it, and the look for a repository."""
-    keys = {"exec_mode": mode, "instances": 4, "pmx": True, "vizion": True}
+    keys: Dict[str, Any] = {"exec_mode": mode, "instances": 4, "pmx": True, "vizion": True}
     app = world.app(f"listed-{mode}", "app", **keys, env={"SOME": "text", "NUMBER": 8})
     before = int(time.time() * 1000)
     item = world.start(app, slot=3)
@@ -352,12 +361,12 @@ def test_logs_and_pid_file(world: World, mode: str) -> None:
         path = env[key]
         assert has_form(path, app.config[key], key, False), f"definition/_log_paths.py (has_form): {key} got its pm_id"
         assert f"-{item['pm_id']}.log" in path, f"definition/_log_paths.py: {key} got its pm_id"
-        found = until(lambda path=path: text_of(path), f"namespace/_gate.py (log): {key} gets what the app says")
-        assert found == said, f"namespace/_gate.py (log): {key} has the app's lines as they are"
+        await_text(path, f"namespace/_gate.py (log): {key} gets what the app says")
+        assert text_of(path) == said, f"namespace/_gate.py (log): {key} has the app's lines as they are"
     pid_file = env["pm_pid_path"]
     assert pid_file.endswith(f"-{item['pm_id']}.pid"), "definition/_log_paths.py: the pid file got its pm_id"
-    found = until(lambda: text_of(pid_file).strip(), "pm2/_orphans.py: each process has a pid file")
-    assert found == str(item["pid"]), "pm2/_orphans.py (_is_the_app_itself): the pid file holds the pid"
+    await_text(pid_file, "pm2/_orphans.py: each process has a pid file")
+    assert text_of(pid_file).strip() == str(item["pid"]), "pm2/_orphans.py (_is_the_app_itself): it holds the pid"
 
     merged = world.start(world.app(app.namespace, "merged", **RESTS, merge_logs=True, out_file="m.log"))
     assert merged["pm2_env"]["pm_out_log_path"].endswith("/m.log"), (
@@ -415,7 +424,7 @@ def test_wait_ready(world: World, mode: str) -> None:
     with _axon.Client(world.home.rpc_socket) as client:
         request = client.send("prepare", app.payload(0, MARKER))
         (item,) = until(lambda: world.home.processes(app.namespace), "namespace/_gate.py: what starts is listed")
-        until(lambda: text_of(item["pm2_env"]["pm_out_log_path"]), "the app has begun")
+        await_text(item["pm2_env"]["pm_out_log_path"], "the app has begun")
         client.collect()
         assert (world.status(item), client.arrived(request)) == ("launching", False), (
             "namespace/_gate.py (_check_ready_message): with wait_ready it is launching until it says ready"
@@ -439,7 +448,7 @@ def test_stop_restart_delete(world: World, mode: str) -> None:
     app = world.app(f"stop-{mode}", "app", exec_mode=mode, instances=3)
     item = world.start(app, slot=2)
     pm_id, identity = item["pm_id"], Process(item).identity
-    until(lambda: text_of(item["pm2_env"]["pm_out_log_path"]), "the app has begun")
+    await_text(item["pm2_env"]["pm_out_log_path"], "the app has begun")
 
     home.rpc("stopProcessId", pm_id)
     assert not processes.alive(item["pid"]), "namespace/_transaction.py (stop): the answer comes when it has ended"
@@ -477,10 +486,7 @@ def test_a_process_that_does_not_end(world: World) -> None:
     until(lambda: "sleep" in processes.cmdline(item["pid"]), "the app has begun")
     with _axon.Client(world.home.rpc_socket) as client:
         request = client.send("stopProcessId", item["pm_id"])
-        until(
-            lambda: world.status(item) == "stopping",
-            "namespace/_transaction.py: what is told to stop and has not ended is stopping",
-        )
+        world.await_status(item, "stopping", "namespace/_transaction.py (restart): stopping until it ends")
         message = "namespace/_transaction.py (restart): what is just being stopped is not started"
         refusal(world.home, "restartProcessId", {"id": item["pm_id"]}, message)
         os.kill(item["pid"], signal.SIGKILL)
@@ -499,8 +505,7 @@ def test_a_process_that_ends_by_itself(world: World) -> None:
 
     for name, code in (("well", 0), ("badly", 3)):
         item = start(name, code, autorestart=False)
-        message = "namespace/_gate.py (_finished_well): what is not restarted is stopped"
-        until(lambda item=item: world.status(item) == "stopped", message)
+        world.await_status(item, "stopped", "namespace/_gate.py (_finished_well): what is not restarted is stopped")
         ended = world.now(item)
         assert (ended["pm2_env"]["exit_code"], ended["pm2_env"]["restart_time"], ended.get("pid") or 0) == (
             code,
@@ -509,16 +514,13 @@ def test_a_process_that_ends_by_itself(world: World) -> None:
         ), "namespace/_gate.py (_finished_well): exit code, no restart, no pid of what has ended"
 
     loop = start("loop", 3, max_restarts=2)
-    until(lambda: world.status(loop) == "errored", "namespace/_gate.py: a crash loop ends as errored")
+    world.await_status(loop, "errored", "namespace/_gate.py: a crash loop ends as errored")
     env = world.now(loop)["pm2_env"]
     assert env["restart_time"] > 0, "namespace/_gate.py (_is_up): a restart after a crash is counted"
     assert env["exit_code"] == 3, "namespace/_gate.py (_how_it_died): the exit code of a crash is kept"
 
     later = start("later", 3, restart_delay=600_000)
-    until(
-        lambda: world.status(later) == "waiting restart",
-        "namespace/_gate.py: what will be restarted after a delay is waiting restart",
-    )
+    world.await_status(later, "waiting restart", "namespace/_gate.py: with a delay, what crashed is waiting restart")
     world.home.rpc("stopProcessId", later["pm_id"])
     assert world.status(later) == "stopped", "namespace/_transaction.py (stop): a stop ends the wait"
     for item in (loop, later):
@@ -608,24 +610,31 @@ def test_cluster_workers_of_two_apps_hand_over_a_port(world: World) -> None:
         lambda: _handover.takers(endpoint, pids) == pids,
         "namespace/_handover.py (takers): old and new workers take the connections of one port in turn",
     )
-    held: List[socket.socket] = []
-    with _axon.Client(home.rpc_socket) as client:
-        while not held:
-            connection = socket.create_connection(endpoint)
-            if _handover._taker(connection, pids) == old["pid"]:
-                held.append(connection)
-            else:
-                connection.close()
+    assert not [pid for pid in pids if _sockets.listening(pid)], (
+        "namespace/_handover.py: the workers do not listen, the daemon gives them the connections"
+    )
+
+    def held_by_old() -> Optional[socket.socket]:
+        connection = socket.create_connection(endpoint)
+        if _handover._taker(connection, pids) == old["pid"]:
+            return connection
+        connection.close()
+        return None
+
+    with _axon.Client(home.rpc_socket) as client, until(held_by_old, "the old worker takes a connection") as held:
         request = client.send("deleteProcessId", old["pm_id"])
         until(
             lambda: _handover.takers(endpoint, pids) == {new["pid"]},
             "namespace/_handover.py (release): a worker that was told to end gets no new connection",
         )
         assert processes.alive(old["pid"]), "namespace/_handover.py (hold): it lives as long as it has a connection"
-        held[0].close()
+        held.close()
         client.receive(request, "deleteProcessId", 60)
     assert not processes.alive(old["pid"]), "namespace/_handover.py (release): it ends without its last connection"
-    assert _handover.takers(endpoint, pids) == {new["pid"]}, "namespace/_handover.py: the other one goes on serving"
+    until(
+        lambda: _handover.takers(endpoint, pids) == {new["pid"]},
+        "namespace/_handover.py (Departure): the other one goes on serving",
+    )
 
 
 # -- the dump ----------------------------------------------------------------------------------------------------------
@@ -642,8 +651,7 @@ def test_the_dump_that_pm2_saves(world: World) -> None:
     world.start(module)
     home.dump.write_text("[]")
     home.cli("save")
-    text = home.dump.read_text()
-    entries = _dump.of_namespace(json.loads(text), "saved")
+    entries = _dump.of_namespace(json.loads(home.dump.read_text()), "saved")
     assert {entry["name"] for entry in entries} == {"worker", "resting"}, (
         "pm2/_dump.py (entries_of): the dump is a JSON list, in which there are no modules"
     )
@@ -652,7 +660,7 @@ def test_the_dump_that_pm2_saves(world: World) -> None:
     live = [_dump.entry_of(world.now(item)["pm2_env"]) for item in items]
     assert _dump.canonical(entries) == _dump.canonical(live), "pm2/_dump.py (entry_of): an entry is pm2_env"
     assert sorted(map(sorted, entries)) == sorted(map(sorted, live)), "pm2/_dump.py (entry_of): with the same keys"
-    assert Path(f"{home.dump}.bak").read_text() == "[]", "pm2/_dump.py (read): the former dump is dump.pm2.bak"
+    assert text_of(f"{home.dump}.bak") == "[]", "pm2/_dump.py (read): the former dump is dump.pm2.bak"
 
 
 def listed(home: Pm2Home) -> List[Tuple[Any, ...]]:
