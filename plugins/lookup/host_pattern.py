@@ -54,7 +54,7 @@ class LookupModule(LookupBase):
     def run(self, terms: List[Any], variables: Optional[Mapping[str, Any]] = None, **kwargs: Any) -> List[Any]:
         """The pattern, or `localhost` if there is no inventory."""
         variables = variables or {}
-        patterns = self._flatten(terms)
+        patterns: List[Any] = self._flatten(terms)
         matches = InventoryHostnames(loader=self._loader, templar=self._templar).run(patterns, variables)
         # The hosts of the play are those that --limit leaves. A localhost that the inventory lacks is not among them.
         if not set(matches).isdisjoint(variables["ansible_play_hosts_all"]):

@@ -16,7 +16,12 @@ LOST = {"result": "failed", "reason": "The host cannot be reached, or its variab
 
 def test_each_host_has_its_own_result_or_is_lost() -> None:
     done = {"result": "done"}
-    hostvars = {"web1": {"fact": done}, "web2": {}, "web3": {"fact": {}}, "web4": {"fact": done}}
+    hostvars: Dict[str, Dict[str, Any]] = {
+        "web1": {"fact": done},
+        "web2": {},
+        "web3": {"fact": {}},
+        "web4": {"fact": done},
+    }
     found = results.host_results(hostvars, hostvars, "fact", LOST, ["web4"])
     assert found == {"web1": done, "web2": LOST, "web3": LOST, "web4": LOST}
     assert results.host_results(["web4"], hostvars, "fact", LOST) == {"web4": done}
