@@ -121,6 +121,18 @@ def test_a_recovery_is_of_the_databases_of_the_environment() -> None:
     assert "'databases': backup_databases" in variables["__backup_step_recover_databases"]["params"]
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_every_task_file_that_is_named_exists(role: str) -> None:
+    """An import in a folder gives the whole path: ansible-core 2.17 would look for another one beside the playbook."""
+    tasks = places.ROOT / "roles" / role / "tasks"
+    for file in tasks.rglob("*.yml"):
+        for kind, name in re.findall(r"(import|include)_tasks: \"?([^\n\"]+\.yml)", file.read_text()):
+            whole = name.startswith("{{ role_path }}/tasks/")
+            assert whole or kind == "include" or file.parent == tasks, (file, name)
+            name = name.replace("{{ role_path }}/tasks/", "")
+            assert "{{" in name or (tasks / name).is_file(), (file, name)
+
+
 @pytest.mark.parametrize("role", WITH_HOOKS)
 def test_every_hook_that_runs_can_be_given(role: str) -> None:
     tasks = "".join(path.read_text() for path in Path(places.ROOT / "roles" / "deploy" / "tasks").rglob("*.yml"))
