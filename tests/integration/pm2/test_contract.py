@@ -27,7 +27,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _sockets
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _handover, _info
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _axon, _daemon, _dump, _dump_app, _orphans
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process, differences
 from model.context import build_one, context_of, package_of
 from support import observe, processes
@@ -306,11 +306,13 @@ def test_a_process_is_listed_as_it_was_sent(world: World, mode: str) -> None:
 def test_a_clone_of_a_live_process_is_the_same(world: World, mode: str) -> None:
     app = world.app(f"clone-{mode}", "app", exec_mode=mode, instances=2, merge_logs=False, env={"SOME": "text"})
     old = world.start(app, slot=1)
-    world.home.rpc("prepare", Clone("app", [Process(old)]).payload(0, MARKER))
+    world.home.rpc("prepare", LiveApp("app", [Process(old)]).payload(0, MARKER))
     (new,) = [item for item in world.home.processes(app.namespace) if item["pm_id"] != old["pm_id"]]
-    assert new["pm2_env"]["unique_id"] != old["pm2_env"]["unique_id"], "pm2/_clone.py: a clone gets its own unique_id"
-    assert Process(new).instance == 0, "pm2/_clone.py: a clone has the number it is given"
-    assert differences(app, Process(new)) == [], "pm2/_clone.py: prepare of what is live makes the same process"
+    assert new["pm2_env"]["unique_id"] != old["pm2_env"]["unique_id"], (
+        "pm2/_live_app.py: a clone gets its own unique_id"
+    )
+    assert Process(new).instance == 0, "pm2/_live_app.py: a clone has the number it is given"
+    assert differences(app, Process(new)) == [], "pm2/_live_app.py: prepare of what is live makes the same process"
 
 
 def test_prepare_injects_no_number(world: World) -> None:
