@@ -715,9 +715,9 @@ def test_resurrect_and_the_end_by_sigterm(own: World) -> None:
     live = home.jlist()
     (daemon,) = home.daemon_pids()
     os.kill(daemon, signal.SIGTERM)
-    until(lambda: not home.daemon_pids(), "pm2/_daemon.py (find_unless_deaf): SIGTERM saves and stops the apps")
+    until(lambda: not home.daemon_pids(), "pm2/_daemon.py (find_listening): SIGTERM saves and stops the apps")
     assert not any(processes.alive(item["pid"]) for item in live if item.get("pid")), (
-        "pm2/_daemon.py (find_unless_deaf): SIGTERM stops the apps"
+        "pm2/_daemon.py (find_listening): SIGTERM stops the apps"
     )
     saved = json.loads(home.dump.read_text())
     assert _dump.canonical(saved) == _dump.canonical(_dump.entry_of(item["pm2_env"]) for item in live), (
