@@ -3,36 +3,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
-"""What modules have in common that need PostgreSQL, and no PM2."""
+"""What the modules that talk to PostgreSQL have in common."""
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils._module import Module
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
-
-NONE: Dict[str, Dict[str, Any]] = {}
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 
 
 class PgModule(Module):
-    """A Module without the options that say which PM2 is meant."""
+    """A Module that hides the passwords in all its texts: of URLs, and of what else libpq takes."""
 
-    COMMON = NONE
-
-    def _invocation(self) -> Dict[str, Any]:
-        given = getattr(self, "params", None) or {}
-        shown = super()._invocation()["module_args"]
-        # Elsewhere dictionaries with secrets, here a label and a path.
-        shown.update({name: given[name] for name in ("environment", "source") if isinstance(given.get(name), str)})
-        if shown.get("login_password"):
-            shown["login_password"] = MASK
-        return {"module_args": {name: without_urls(value) for name, value in shown.items()}}
+    def _shown(self, option: Optional[Dict[str, Any]], name: str, value: Any) -> Any:
+        return without_urls(super()._shown(option, name, value))
 
 
 def without_urls(value: Any) -> Any:
-    """Without the passwords of URLs and of what else libpq takes: some give that where a name is asked for."""
+    """Without the passwords of URLs and connection strings: libpq takes these instead of the name of a database."""
     if isinstance(value, list):
         return [without_urls(each) for each in value]
     return Redactor().text(_address.shown(value)) if isinstance(value, str) else value

@@ -178,9 +178,10 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _masks
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _install, _kinds, _run
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 
 STEP = {
@@ -194,6 +195,7 @@ JOB = {
     "steps": {"type": "list", "elements": "dict", "required": True, "options": STEP},
 }
 ARGUMENTS: Dict[str, Dict[str, Any]] = {
+    **_process_options.CONNECTION,
     "path": {"type": "path", "required": True},
     "name": {"type": "str", "required": True},
     "environment": {"type": "str"},
@@ -205,17 +207,11 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
 }
 
 
-class Module(_module.Module):
-    """Shows no option of a step: which of them is a secret only its module knows."""
-
-    def _invocation(self) -> Dict[str, Any]:
-        shown = super()._invocation()
-        if "jobs" in shown["module_args"]:
-            shown["module_args"]["jobs"] = MASK
-        return shown
+MASKS: _masks.Masks = {"environment": _masks.values, "jobs": _masks.hidden}
+"""Which options of a step are secrets only its module knows."""
 
 
-def complete(module: Module) -> Dict[str, Any]:
+def complete(module: _module.Module) -> Dict[str, Any]:
     """The configuration: the options, with those of every step checked and filled with defaults."""
     params = module.params
     jobs: List[Dict[str, Any]] = []
@@ -242,13 +238,13 @@ def _completed(job: str, step: Dict[str, Any], common: Dict[str, Any]) -> Dict[s
     return {name: checked.validated_parameters.get(name) for name in specification}
 
 
-def install(module: Module) -> Dict[str, Any]:
+def install(module: _module.Module) -> Dict[str, Any]:
     """O(state=installed)."""
     done = _install.install(complete(module), module.check_mode)
     return {"changed": done.changed, "version": done.version, "commands": done.commands, "user": _user()}
 
 
-def remove(module: Module) -> Dict[str, Any]:
+def remove(module: _module.Module) -> Dict[str, Any]:
     """O(state=absent)."""
     changed = _install.remove(complete(module), module.check_mode)
     return {"changed": changed, "commands": {}, "user": _user()}
@@ -259,7 +255,7 @@ def _user() -> Dict[str, Any]:
     return {"name": user.pw_name, "uid": user.pw_uid, "home": user.pw_dir}
 
 
-def perform(module: Module) -> Dict[str, Any]:
+def perform(module: _module.Module) -> Dict[str, Any]:
     """O(state=done)."""
     config = _config.parse(complete(module))
     job = config.job(module.params["job"] or "")
@@ -286,7 +282,7 @@ def perform(module: Module) -> Dict[str, Any]:
 
 def main() -> None:
     """Entry point."""
-    module = Module(ARGUMENTS, required_if=[("state", "done", ["job"])])
+    module = _module.Module(ARGUMENTS, MASKS, required_if=[("state", "done", ["job"])])
 
     def run() -> Dict[str, Any]:
         if module.params["state"] == "installed":

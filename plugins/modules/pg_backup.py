@@ -182,12 +182,17 @@ reasons:
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_module import PgModule
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _masks
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _connection_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup import ARGUMENTS, run
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store_options
+
+MASKS: _masks.Masks = {**_store_options.MASKS, **_connection_options.MASKS, "databases": _masks.plain}
 
 
 def main() -> None:
     """Run the module."""
-    module = PgModule(ARGUMENTS, required_if=[("state", "imported", ["source", "sha256"])])
+    module = PgModule(ARGUMENTS, MASKS, required_if=[("state", "imported", ["source", "sha256"])])
     _module.run(module, lambda: run(module.params, module.check_mode, module.warn))
 
 

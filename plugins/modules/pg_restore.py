@@ -311,12 +311,22 @@ status:
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
 from ansible_collections.nodeops.pm2.plugins.module_utils._pg_module import PgModule
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _masks
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _connection_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._restore import ARGUMENTS, run
+
+MASKS: _masks.Masks = {
+    **_connection_options.MASKS,
+    "databases": _masks.plain,
+    "confirm": _masks.plain,
+    "ready": _process_options.READY_MASK,
+}
 
 
 def main() -> None:
     """Run the module."""
-    module = PgModule(ARGUMENTS)
+    module = PgModule(ARGUMENTS, MASKS)
     _module.run(module, lambda: run(module.params, module.check_mode, module.warn))
 
 

@@ -271,12 +271,23 @@ rpc_error:
 from typing import Any, Dict
 
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _masks
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _dump_backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store_options
+
+MASKS: _masks.Masks = {
+    **_store_options.MASKS,
+    "environment": _masks.values,
+    "files": _masks.plain,
+    "parts": _masks.plain,
+    "ready": _process_options.READY_MASK,
+}
 
 
 def main() -> None:
     """Entry point."""
-    module = _module.Module(_dump_backup.ARGUMENTS)
+    module = _module.Module(_dump_backup.ARGUMENTS, MASKS)
 
     def call() -> Dict[str, Any]:
         return _dump_backup.run(module.params, module.check_mode, module.warn)

@@ -504,6 +504,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils import _module
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._option_masks import MASKS
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._states import STATES, run
 
 SOURCE: Dict[str, Any] = {
@@ -536,6 +537,7 @@ def main() -> None:
     """Entry point."""
     module = _module.Module(
         {
+            **_process_options.CONNECTION,
             "root": {"type": "path", "required": True},
             "app": {"type": "str", "required": True},
             "namespace": {"type": "str", "required": True},
@@ -572,6 +574,7 @@ def main() -> None:
             "stage": {"type": "str"},
             "reason": {"type": "str"},
         },
+        MASKS,
         required_if=[
             ("state", "prepared", ["source"]),
             ("state", "built", ["release"]),

@@ -29,7 +29,7 @@ MAY_IMPORT: Dict[str, Set[str]] = {
     "pm2_backup": {"namespace", "store"},
     "postgres": {"namespace", "store"},
     "jobs": {"pm2_backup", "postgres"},
-    TOP: {"host", "definition", "namespace"},
+    TOP: {"host"},
 }
 """A room may also import what these may import."""
 TOP_FILES = {"_module.py", "_pg_module.py"}

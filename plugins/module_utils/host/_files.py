@@ -25,11 +25,6 @@ def state_path(pm2_home: str, name: str) -> str:
     return os.path.join(pm2_home, STATE_DIRECTORY, name)
 
 
-def namespace_lock(namespace: str) -> str:
-    """The name of a namespace's lock. No other lock has it, whatever the namespace is called."""
-    return "namespace-" + namespace
-
-
 def same(left: str, right: str) -> bool:
     """Whether two paths lead to the same place, also through links. An empty path leads nowhere."""
     return left == right or (bool(left) and os.path.realpath(left) == os.path.realpath(right))

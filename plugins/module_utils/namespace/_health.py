@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Whether an application is well after its processes were started again: several good rounds, one after the other."""
+"""Whether an application is healthy after its processes were started again: several good rounds in a row."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import time
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _gate
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import Candidate, GateFailure
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Watched
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Started
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
@@ -23,24 +24,24 @@ _OVER = ("errored", "stopped", "stopping", "waiting restart")
 
 
 def wait(
-    watched: Sequence[Watched],
+    started: Sequence[Started],
     sizes: Dict[str, int],
     read: Callable[[], List[Process]],
-    ready: _checks.Ready,
+    ready: Ready,
     healthy: int,
 ) -> float:
-    """Return when all is well ``healthy`` times in a row; the value is when that began (time.monotonic).
+    """Return if all is well ``healthy`` times in a row. The value is when that began (time.monotonic).
 
-    Well is: every process runs and has not restarted, every check passes, every pattern was logged. In the end each
-    process is up for ``min_uptime``. ``sizes`` are those of the logs before the start. Raises GateFailure.
+    All is well if every process runs and has not restarted, every check passes, and every pattern was logged. In the
+    end each process has to be up for ``min_uptime``. ``sizes``: of the logs before the start. Raises GateFailure.
     """
     deadline = time.monotonic() + ready.timeout
     checks = [_checks.Progress(check) for check in ready.connections]
     good, since = 0, 0.0
     gone: Optional[float] = None
     while True:
-        candidates, problem = _processes(watched, read(), sizes)
-        gone = None if len(candidates) == len(watched) else gone or time.monotonic()
+        candidates, problem = _processes(started, read(), sizes)
+        gone = None if len(candidates) == len(started) else gone or time.monotonic()
         if gone and time.monotonic() > gone + GRACE:
             raise GateFailure(problem or "a process is gone")
         problem = problem or _answers(checks, candidates, deadline) or _logged(ready, candidates)
@@ -59,12 +60,12 @@ def wait(
 
 
 def _processes(
-    watched: Sequence[Watched], live: List[Process], sizes: Dict[str, int]
+    started: Sequence[Started], live: List[Process], sizes: Dict[str, int]
 ) -> Tuple[List[Candidate], Optional[str]]:
-    """Those that are watched, and what they still wait for. Raises GateFailure for one that has failed."""
+    """Those that were started, and what is still missing. Raises GateFailure for one that has failed."""
     identities = {process.identity: process for process in live}
     candidates, problem = [], None
-    for one in watched:
+    for one in started:
         process = identities.get(one.identity)
         if process is None:
             problem = problem or "%s is not in PM2's list" % one.name
@@ -101,7 +102,7 @@ def _answers(checks: Sequence[_checks.Progress], candidates: Sequence[Candidate]
     return None
 
 
-def _logged(ready: _checks.Ready, candidates: Sequence[Candidate]) -> Optional[str]:
+def _logged(ready: Ready, candidates: Sequence[Candidate]) -> Optional[str]:
     if not ready.log:
         return None
     missing = _checks.matches(ready.log, [candidate.log() for candidate in candidates])

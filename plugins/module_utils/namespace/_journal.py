@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What a transaction was about to do, written before it does it, so that the next run can finish or undo it."""
+"""What a transaction is about to do. It is written first, so that the next run can finish or undo it."""
 
 from __future__ import annotations
 

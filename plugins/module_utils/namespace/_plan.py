@@ -4,13 +4,18 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What to do, per app: which instances stay, which are started, which processes go. Pure: nothing is sent."""
+"""What to do, per app: which instances stay, which are started, which processes go. Nothing is sent here."""
 
 from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple, Union
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_state import (
+    describe,
+    is_active,
+    is_between_lives,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._dump_app import DumpApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Difference, Process, differences, reasons
@@ -18,10 +23,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Di
 Action = Dict[str, Any]
 Defined = Union[App, LiveApp, DumpApp]
 
-BESIDE = "beside"  # candidates start while the old serve
-STOP_FIRST = "stop_first"  # the old make room, and are started again when the new fail
+BESIDE = "beside"  # candidates start while the old ones serve
+STOP_FIRST = "stop_first"  # the old are stopped before the new start, and started again if the new fail
 
-_RESTING = ("stopped", "errored")
 _COUNT_DIFFERS = "instances: %d running, %d defined"
 
 
@@ -43,19 +47,19 @@ class AppPlan(NamedTuple):
     differences: List[Difference]
 
     def affected(self) -> int:
-        """How many processes this would change: a replaced one counts once."""
+        """How many processes this would change. A replaced one counts once."""
         return max(len(self.start), len(self.retire)) + len(self.stop)
 
 
-class Room(NamedTuple):
+class StopThenStart(NamedTuple):
     """Processes that have to end, and the apps that are started when they have."""
 
-    processes: List[Process]
-    apps: List[AppPlan]
+    stop: List[Process]
+    start: List[AppPlan]
 
 
 class Plan(NamedTuple):
-    """``leaving`` are those of the processes to remove that end before a new app is started."""
+    """``leaving``: the processes to remove that end before a new app is started."""
 
     apps: List[AppPlan]
     leaving: Tuple[Process, ...] = ()
@@ -69,26 +73,16 @@ class Plan(NamedTuple):
         return sum(plan.affected() for plan in self.apps)
 
     @property
-    def rooms(self) -> List[Room]:
-        """Who makes room for whom: the old processes of an app for its new ones, and removed apps for new apps."""
+    def stop_then_start(self) -> List[StopThenStart]:
+        """Which processes end before which apps start: those of an app before its new ones, removed before new apps."""
         waiting = [app for app in self.apps if app.order == STOP_FIRST and app.start]
-        rooms = [Room([p for p in app.retire if is_active(p)], [app]) for app in waiting if not _is_new(app)]
+        steps = [StopThenStart([p for p in app.retire if is_active(p)], [app]) for app in waiting if not _is_new(app)]
         new = [app for app in waiting if _is_new(app)]
-        return [*rooms, Room(list(self.leaving), new)] if new else rooms
-
-
-def is_active(process: Process) -> bool:
-    """Running or about to run by itself (launching, waiting for a restart): it may hold ports."""
-    return process.status not in _RESTING or process.pid > 0
-
-
-def is_between_lives(process: Process) -> bool:
-    """It has crashed, and PM2 is restarting it: only then a stopped process still has its former pid (God.js:459)."""
-    return process.status == "stopped" and process.pid > 0
+        return [*steps, StopThenStart(list(self.leaving), new)] if new else steps
 
 
 def group(processes: Iterable[Process]) -> Dict[str, List[Process]]:
-    """By app name, each in the order of instance number and pm_id."""
+    """By app name, in the order of instance number and pm_id."""
     groups: Dict[str, List[Process]] = {}
     for process in sorted(processes, key=lambda p: (p.instance is None, p.instance or 0, p.pm_id)):
         groups.setdefault(process.name, []).append(process)
@@ -137,20 +131,13 @@ def _differences(app: Defined, process: Process) -> List[Difference]:
 
 
 def as_wanted(app: Defined, process: Process) -> bool:
-    """Running; or resting where the definition wants that: not started automatically, or waiting for its cron."""
+    """Whether it runs; or rests because the definition says so: it is not started automatically, or waits for cron."""
     if process.running:
         return True
     if process.status != "stopped":
         return False
     waits_for_cron = bool(app.config.get("cron_restart")) and app.config.get("autorestart") is False
     return waits_for_cron or not app.starts(process.instance or 0)
-
-
-def describe(process: Process) -> str:
-    """The status PM2 claims, and what is true where that differs."""
-    if process.status == "online" and not process.running:
-        return "online without a live process"
-    return process.status
 
 
 def _order(app: Defined, retire: List[Process], strategy: str) -> str:
@@ -167,7 +154,7 @@ def _order(app: Defined, retire: List[Process], strategy: str) -> str:
 def _actions(
     app: Defined, start: List[int], retire: List[Process], order: str, why: Dict[int, List[str]], live: int
 ) -> List[Action]:
-    """One action per process that changes: an old one that makes way for a new one is one action."""
+    """One action per process that changes. An old process and the new one in its place are one action."""
     actions = []
     waiting = list(retire)
     for slot in start:
@@ -184,12 +171,12 @@ def _actions(
 
 
 def action(verb: str, name: str, pm_id: Optional[int], instance: Optional[int], why: List[str]) -> Action:
-    """``pm_id`` is that of the process found, null for one that did not exist."""
+    """``pm_id``: of the process that was found, None if there was none."""
     return {"action": verb, "name": name, "pm_id": pm_id, "instance": instance, "reasons": why}
 
 
 def stop(live: Iterable[Process]) -> Plan:
-    """``stopped``: every process of these stays in PM2's list and does not run."""
+    """``stopped``: these processes stay in PM2's list and do not run."""
     plans = []
     for name, processes in group(live).items():
         active = [process for process in processes if process.status != "stopped" or is_between_lives(process)]
@@ -200,7 +187,7 @@ def stop(live: Iterable[Process]) -> Plan:
 
 
 def remove(live: Iterable[Process], reason: str) -> Plan:
-    """``absent`` and ``prune``: none of these is in PM2's list."""
+    """``absent`` and ``prune``: these processes are taken out of PM2's list."""
     plans = []
     for name, processes in group(live).items():
         actions = [action("delete", name, p.pm_id, p.instance, [reason]) for p in processes]
@@ -209,10 +196,10 @@ def remove(live: Iterable[Process], reason: str) -> Plan:
 
 
 def remove_undefined(plan: Plan, undefined: List[Process], strategy: str) -> Plan:
-    """``plan``, and none of the processes that are not defined.
+    """``plan``, and the removal of the processes that are not defined.
 
-    A new app may be one of them by another name, with its port: it is started when they have ended. Workers share their
-    ports, so they are not stopped for new workers.
+    A new app may be one of them under another name, on the same port, so it is started when they have ended. Cluster
+    workers share their ports, so they are not stopped for new workers.
     """
     new = [app for app in plan.apps if app.app is not None and app.start and _is_new(app)]
     has_workers = any(app.app is not None and app.app.exec_mode == "cluster_mode" for app in new)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _masks
+
 CONNECTION: Dict[str, Dict[str, Any]] = {
     "pm2_home": {"type": "path"},
     "pm2_executable": {"type": "path"},
@@ -39,5 +41,13 @@ READY: Dict[str, Any] = {
     },
 }
 """What new processes have to prove; parsed by _checks.parse. Times in seconds."""
+
+READY_MASK: _masks.Mask = _masks.keys(
+    "timeout min_uptime log",
+    {
+        "http": _masks.each(_masks.keys("status expect timeout validate_certs", {"url": _masks.address})),
+        "tcp": _masks.each(_masks.address),
+    },
+)
 
 STRATEGY: Dict[str, Any] = {"type": "str", "choices": ["auto", "replace", "restart"], "default": "auto"}

@@ -19,22 +19,29 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import
     check_namespace,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._context import Context
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _gate, _journal, _plan, _transaction
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import (
-    difference_text,
-    process_result,
-    summary,
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import (
+    _checks,
+    _gate,
+    _journal,
+    _lock,
+    _plan,
+    _recovery,
+    _transaction,
 )
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import Ready
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._failure import ChangeFailed
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_result import process_result
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import Namespace, ours
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import difference_text, summary
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump, _dump_app, _orphans
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import Daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._host_context import context_for
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
-LOCK_TIMEOUT = 120.0
 UP = ("started", "restarted", "reloaded")
 
 
@@ -54,37 +61,50 @@ class Options(NamedTuple):
     ready: Dict[str, Any]
     save: bool
     max_affected: Optional[int]
-    prune_where: Optional[Callable[[Process], bool]] = None
-    """Without ``prune``: which processes are removed where they are not defined."""
+
+
+class Additions(NamedTuple):
+    """What a caller in this collection, a release or a restore, adds to what the options say."""
+
     environment: Optional[Dict[str, Any]] = None
     """Variables that win over those of an ecosystem file (of a release: what the inventory says)."""
-    switch: Optional[_symlink.Switch] = None
-    """A link that is switched in the same transaction."""
-    heal: bool = False
-    """Whether processes that are as defined and fail a check are renewed."""
-    saved: Optional[List[_dump.Entry]] = None
+    entries: Optional[List[_dump.Entry]] = None
     """Entries of a dump, instead of apps or ecosystem."""
     check_apps: Optional[Callable[[Sequence[App]], None]] = None
-    """Raises NodeopsError for apps that the caller does not want, wherever they are defined."""
+    """Raises NodeopsError for apps that the caller refuses, from whatever definition they come."""
+    removes: Optional[Callable[[Process], bool]] = None
+    """Without ``prune``: whether a process that is not defined is removed."""
+    heal: bool = False
+    """Whether processes that are as defined and fail a check are renewed."""
+    switch: Optional[_symlink.Switch] = None
+    """A link that is switched in the same transaction."""
     revert: Optional[Callable[[], None]] = None
     """Puts back what the caller has changed for the new processes; called before old ones are started again."""
 
 
-class Manager:
-    """Brings one namespace to what the options say."""
+class Reconciler:
+    """Brings one namespace to what the options and additions say."""
 
-    def __init__(self, options: Options, check_mode: bool, redactor: Optional[Redactor] = None) -> None:
-        """``redactor``: what knows secrets that are in no definition, such as those of a file that the apps read."""
+    def __init__(
+        self,
+        options: Options,
+        check_mode: bool,
+        redactor: Optional[Redactor] = None,
+        additions: Optional[Additions] = None,
+    ) -> None:
+        """``redactor``: knows the secrets that are in no definition, such as those of a file that the apps read."""
         self._options = options
+        self._additions = additions or Additions()
         self._check_mode = check_mode
         self._redactor = redactor or Redactor()
         _checks.hide(options.ready, self._redactor)
         self.warnings: List[str] = []
+        self._warned_of_cron: Set[str] = set()
         self.is_settled = True
-        """In check mode: no process that is as defined has restarted so lately that it may be in a crash loop."""
+        """In check mode: no process that is as defined has restarted a moment ago, so none may be in a crash loop."""
 
     def run(self) -> Dict[str, Any]:
-        """The module's result. Raises NodeopsError, its text without secrets, when everything is as it was."""
+        """The module's result. Raises ChangeFailed, its text without secrets, when everything is as it was."""
         try:
             return self._run()
         except NodeopsError as error:
@@ -104,18 +124,17 @@ class Manager:
             return self._predict(daemon, apps, ready)
         if daemon is None:
             daemon, _started = _daemon.ensure(options.pm2_home, options.pm2_executable)
-        what = "Namespace %s was not changed" % options.namespace
-        with _files.lock(options.pm2_home, _files.namespace_lock(options.namespace), what, LOCK_TIMEOUT):
+        with _lock.held(options.pm2_home, options.namespace, "was not changed"):
             return self._bring(daemon, apps, ready)
 
-    def _bring(self, daemon: Daemon, apps: Sequence[_plan.Defined], ready: _checks.Ready) -> Dict[str, Any]:
+    def _bring(self, daemon: Daemon, apps: Sequence[_plan.Defined], ready: Ready) -> Dict[str, Any]:
         options = self._options
-        namespace = _transaction.Namespace(daemon, options.namespace, ready.ports())
-        recovery = _transaction.recover(namespace, options.pm2_home)
+        namespace = Namespace(daemon, options.namespace, ready.ports())
+        recovery = _recovery.recover(namespace, options.pm2_home)
         everything = daemon.read()
-        live = _transaction.ours(everything, options.namespace)
+        live = ours(everything, options.namespace)
         plan = self._make_plan(apps, live, everything)
-        if options.heal and not plan.actions and self._answers_badly(live, ready):
+        if self._additions.heal and not plan.actions and self._answers_badly(live, ready):
             plan = self._make_plan(apps, live, everything, again=True)
         orphans = self._find_orphans(plan, everything, daemon.pid)
         before = summary(live)
@@ -130,23 +149,23 @@ class Manager:
                 ready,
                 options.save,
                 self._redactor,
-                options.switch,
-                options.revert,
+                self._additions.switch,
+                self._additions.revert,
             )
             saved = transaction.run()
             with _transaction.after_commit():
                 live = namespace.read()
         else:
             live = self._settled(namespace, live, plan, ready)
-            if options.switch:
-                _symlink.apply(options.switch)
+            if self._additions.switch:
+                _symlink.apply(self._additions.switch)
             if options.save:
                 entries = _dump.entries_of(process.pm2_env for process in live)
                 saved = _dump.save(options.pm2_home, options.namespace, entries)
         return self._result(plan, orphans, live, before, saved or recovery.saved, recovery.outcome)
 
-    def _answers_badly(self, live: List[Process], ready: _checks.Ready) -> bool:
-        """Whether a check fails now; a warning tells which."""
+    def _answers_badly(self, live: List[Process], ready: Ready) -> bool:
+        """Whether a check fails now. A warning tells which."""
         pids = _checks.Pids(set(), set(), {process.pid for process in live if process.running})
         for check in ready.connections:
             problem = _checks.attempt(check, pids).problem
@@ -157,19 +176,19 @@ class Manager:
                 return True
         return False
 
-    def _predict(self, daemon: Optional[Daemon], apps: Sequence[_plan.Defined], ready: _checks.Ready) -> Dict[str, Any]:
+    def _predict(self, daemon: Optional[Daemon], apps: Sequence[_plan.Defined], ready: Ready) -> Dict[str, Any]:
         options = self._options
         everything = daemon.processes if daemon else []
         journal = _journal.read(options.pm2_home, options.namespace)
-        now = _transaction.ours(everything, options.namespace)
-        live = _transaction.after_recovery(now, journal)
+        now = ours(everything, options.namespace)
+        live = _recovery.after_recovery(now, journal)
         plan = self._make_plan(apps, live, everything)
-        if options.heal and not plan.actions and self._answers_badly(live, ready):
+        if self._additions.heal and not plan.actions and self._answers_badly(live, ready):
             plan = self._make_plan(apps, live, everything, again=True)
         self._check_affected(plan)
         self.is_settled = not any(_gate.is_young(process, ready.min_uptime) for process in _restarted(plan))
         orphans = self._find_orphans(plan, everything, daemon.pid if daemon else 0)
-        recovered = None if journal is None else _transaction.OUTCOME[journal.phase]
+        recovered = None if journal is None else _recovery.OUTCOME[journal.phase]
         saved = bool(journal and journal.finishes_saving) and self._would_save(live, _plan.Plan([]))
         saved = saved or (options.save and self._would_save(live, plan))
         return self._result(plan, orphans, now, summary(live), saved, recovered)
@@ -178,7 +197,7 @@ class Manager:
         return _dump.differs(self._options.pm2_home, self._options.namespace, _transaction.entries_after(live, plan))
 
     def _without_daemon(self) -> Dict[str, Any]:
-        """Nothing runs, and no daemon is started for that. What is absent must not come back at boot either."""
+        """Nothing runs, and no daemon is started for it. What is to be absent must not come back at boot either."""
         options, saved = self._options, False
         if options.state == "absent" and options.save and os.path.isdir(options.pm2_home):
             entries = _dump.of_namespace(_dump.read(options.pm2_home).entries, options.namespace)
@@ -192,10 +211,10 @@ class Manager:
     # -- what is wanted ------------------------------------------------------------------------------------------
 
     def _defined_apps(self, context: Context) -> Sequence[_plan.Defined]:
-        """The apps this call is about, validated; empty where the state works on what is live."""
+        """The apps this call is about, validated. Empty if the state works on what is live."""
         options = self._options
-        if options.saved is not None:
-            return _dump_app.build(options.saved, options.namespace, self._redactor)
+        if self._additions.entries is not None:
+            return _dump_app.build(self._additions.entries, options.namespace, self._redactor)
         definitions = self._definitions(context)
         if options.state in UP:
             if options.prune and options.names:
@@ -220,7 +239,7 @@ class Manager:
         options = self._options
         if options.ecosystem:
             definitions = _ecosystem.load(options.ecosystem, options.env_name, context)
-            definitions.override(options.environment or {})
+            definitions.override(self._additions.environment or {})
         elif options.apps is not None:
             definitions = _ecosystem.merge_env(options.apps, options.env_name)
         else:
@@ -242,8 +261,8 @@ class Manager:
             self.warnings.extend(app.warnings)
             self._redactor.add_environment({k: v for k, v in app.env.items() if context.base_env.get(k) != v})
             self._redactor.add_arguments(app.config.get("args") or [])
-        if self._options.check_apps:
-            self._options.check_apps(apps)
+        if self._additions.check_apps:
+            self._additions.check_apps(apps)
         names = self._options.names
         if not names:
             return apps
@@ -270,7 +289,7 @@ class Manager:
         if options.state in UP:
             again = again or options.state != "started"
             strategy = "restart" if options.state == "restarted" and options.strategy == "auto" else options.strategy
-            wanted: Sequence[_plan.Defined] = apps or self._clones(live)
+            wanted: Sequence[_plan.Defined] = apps or self._live_apps(live)
             self._check_watch(wanted, everything)
             plan = _plan.bring_up(wanted, live, strategy, again)
             names = {app.name for app in apps}
@@ -280,22 +299,22 @@ class Manager:
         return _plan.stop(chosen) if options.state == "stopped" else _plan.remove(chosen, "asked for")
 
     def _goes(self, process: Process) -> bool:
-        """Whether it is removed where it is not defined."""
-        return self._options.prune or bool(self._options.prune_where and self._options.prune_where(process))
+        """Whether a process that is not defined is removed."""
+        return self._options.prune or bool(self._additions.removes and self._additions.removes(process))
 
-    def _clones(self, live: List[Process]) -> List[LiveApp]:
+    def _live_apps(self, live: List[Process]) -> List[LiveApp]:
         groups = _plan.group(live)
         names = self._options.names
         missing = sorted(set(names or []) - set(groups))
         if missing:
             raise NodeopsError(
-                "names: there is no process %s in namespace %s (there: %s). Nothing was changed."
-                % (", ".join(missing), self._options.namespace, ", ".join(groups) or "none")
+                "names: namespace %s has no process %s (it has: %s). Nothing was changed."
+                % (self._options.namespace, ", ".join(missing), ", ".join(groups) or "none")
             )
         return [LiveApp(name, processes) for name, processes in groups.items() if not names or name in names]
 
     def _chosen(self, live: List[Process]) -> List[Process]:
-        """Of a namespace to stop or remove: what is defined here, or all of it; limited to ``names``."""
+        """What to stop or remove: the defined apps, or all of the namespace; limited to ``names``."""
         chosen = self._chosen_names()
         return [process for process in live if chosen is None or process.name in chosen]
 
@@ -350,10 +369,8 @@ class Manager:
                 {"actions": plan.actions},
             )
 
-    def _settled(
-        self, namespace: _transaction.Namespace, live: List[Process], plan: _plan.Plan, ready: _checks.Ready
-    ) -> List[Process]:
-        """A crash loop is not "running": who has restarted a moment ago must stay up for min_uptime first."""
+    def _settled(self, namespace: Namespace, live: List[Process], plan: _plan.Plan, ready: Ready) -> List[Process]:
+        """A crash loop is not "running": what has restarted a moment ago must first stay up for min_uptime."""
         young = _restarted(plan)
         return _gate.settle(young, ready.min_uptime, namespace.read) if young else live
 
@@ -388,30 +405,22 @@ class Manager:
         if (
             self._options.state == "stopped"
             and process.pm2_env.get("cron_restart")
-            and process.name not in str(self.warnings)
+            and process.name not in self._warned_of_cron
         ):
+            self._warned_of_cron.add(process.name)
             self.warnings.append(
                 "%s has a cron_restart: PM2 starts it again at that time although it is stopped (Worker.js:46). "
                 "Use state absent to keep it down." % process.name
             )
 
-    def _explained(self, error: NodeopsError) -> NodeopsError:
+    def _explained(self, error: NodeopsError) -> ChangeFailed:
         details = dict(error.details)
         if "rpc_error" in details:
             details["rpc_error"] = self._redactor.text(details["rpc_error"])
-        message = self._redactor.text(str(error)).rstrip(".") + "."
-        if details.get("rolled_back") is True:
-            message += " Everything is as before: what was started has been removed, what was stopped runs again."
-        elif "rollback_error" in details:
-            message += (
-                " Putting everything back did not succeed (%s). Run again: the next run finishes the undo."
-                % details["rollback_error"]
-            )
-        if details.get("error_log"):
-            message += " The end of its error log is in error_log."
-        return NodeopsError(message, details)
+        reason = self._redactor.text(str(error)).rstrip(".") + "."
+        return ChangeFailed(error, reason, details)
 
 
 def _restarted(plan: _plan.Plan) -> List[Process]:
-    """Of those that are as defined."""
+    """The processes that are as defined, and have restarted before."""
     return [process for app in plan.apps for process in app.keep if process.restart_time > 0 and process.running]

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The diff of a change: what is shown is never a value of an environment or an argument."""
+"""The diff of a change. It never shows a value of an environment or an argument."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import json
 from typing import Any, Dict, Iterable
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _plan
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_state import describe
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
 _SECRET_KEYS = ("args", "node_args", "io")
 
 
 def summary(live: Iterable[Process]) -> Dict[str, Any]:
-    """Per app what a reader of a diff wants to see first."""
+    """Per app, what a reader of a diff looks for first."""
     result: Dict[str, Any] = {}
     for name, processes in _plan.group(live).items():
-        result[name] = {"instances": len(processes), "status": sorted({_plan.describe(p) for p in processes})}
+        result[name] = {"instances": len(processes), "status": sorted({describe(p) for p in processes})}
     return result
 
 
 def difference_text(namespace: str, before: Dict[str, Any], plan: _plan.Plan) -> Dict[str, str]:
-    """Ansible's diff: ``before`` and ``after`` as text, equal when nothing changes."""
+    """Ansible's diff: ``before`` and ``after`` as text. They are equal if nothing changes."""
     old = {name: dict(value) for name, value in before.items()}
     new = {name: dict(value) for name, value in before.items()}
     for app in plan.apps:
@@ -52,22 +53,3 @@ def _apply_removal(new: Dict[str, Any], app: _plan.AppPlan) -> None:
 
 def _text(state: Dict[str, Any]) -> str:
     return json.dumps(state, indent=2, sort_keys=True, default=str) + "\n"
-
-
-def process_result(process: Process) -> Dict[str, Any]:
-    """What modules return of a live process; no environment."""
-    return {
-        "name": process.name,
-        "namespace": process.namespace,
-        "pm_id": process.pm_id,
-        "pid": process.pid or None,
-        "instance": process.instance,
-        "status": process.status,
-        "running": process.running,
-        "restarts": process.restart_time,
-        "exec_mode": process.exec_mode,
-        "script": process.script,
-        "cwd": process.cwd,
-        "out_log": process.out_log,
-        "error_log": process.err_log,
-    }

@@ -11,7 +11,11 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import Manager, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import (
+    Additions,
+    Options,
+    Reconciler,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump
 
 
@@ -29,18 +33,18 @@ def bring(
     revert: Optional[Callable[[], None]] = None,
     redactor: Optional[Redactor] = None,
 ) -> Dict[str, Any]:
-    """The result of pm2_process with ``entries`` (of this namespace) as what is wanted.
+    """The result of pm2_process with ``entries`` (of this namespace) in place of a definition.
 
-    A daemon is started where there is none. ``prune``: processes of the namespace without an entry go. ``again``: also
-    those are renewed that are as their entries say. ``revert`` puts back what was changed for the new processes; it is
-    called before old ones are started again. Raises NodeopsError when everything is as it was.
+    A daemon is started if none runs. ``prune``: processes of the namespace without an entry are removed. ``again``:
+    processes that are as their entries say are renewed too. ``revert`` puts back what was changed for the new
+    processes, and is called before old ones are started again. Raises ChangeFailed.
     """
     wanted: Optional[List[_dump.Entry]] = entries
     state = "reloaded" if again else "started"
     if not entries:
         wanted, state, prune = None, "absent", False
-    options = _options(pm2_home, pm2_executable, namespace, ready, revert)
-    return _run(options._replace(saved=wanted, state=state, prune=prune, save=save), check_mode, warn, redactor)
+    options = _options(pm2_home, pm2_executable, namespace, ready)._replace(state=state, prune=prune, save=save)
+    return _run(options, Additions(entries=wanted, revert=revert), check_mode, warn, redactor)
 
 
 def renew(
@@ -53,18 +57,12 @@ def renew(
     revert: Optional[Callable[[], None]] = None,
     redactor: Optional[Redactor] = None,
 ) -> Dict[str, Any]:
-    """Renew the processes of a namespace as they are, because a file has changed that they read at their start."""
-    options = _options(pm2_home, pm2_executable, namespace, ready, revert)
-    return _run(options._replace(state="reloaded"), check_mode, warn, redactor)
+    """Renew the processes of a namespace as they are: a file has changed that they read at their start."""
+    options = _options(pm2_home, pm2_executable, namespace, ready)._replace(state="reloaded")
+    return _run(options, Additions(revert=revert), check_mode, warn, redactor)
 
 
-def _options(
-    pm2_home: str,
-    pm2_executable: Optional[str],
-    namespace: str,
-    ready: Dict[str, Any],
-    revert: Optional[Callable[[], None]],
-) -> Options:
+def _options(pm2_home: str, pm2_executable: Optional[str], namespace: str, ready: Dict[str, Any]) -> Options:
     return Options(
         namespace=namespace,
         pm2_home=pm2_home,
@@ -79,15 +77,18 @@ def _options(
         ready=ready,
         save=True,
         max_affected=None,
-        revert=revert,
     )
 
 
 def _run(
-    options: Options, check_mode: bool, warn: Callable[[str], None], redactor: Optional[Redactor]
+    options: Options,
+    additions: Additions,
+    check_mode: bool,
+    warn: Callable[[str], None],
+    redactor: Optional[Redactor],
 ) -> Dict[str, Any]:
-    manager = Manager(options, check_mode, redactor)
-    result = manager.run()
-    for warning in manager.warnings:
+    reconciler = Reconciler(options, check_mode, redactor, additions)
+    result = reconciler.run()
+    for warning in reconciler.warnings:
         warn(warning)
     return result

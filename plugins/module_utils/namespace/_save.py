@@ -12,16 +12,15 @@ import json
 from typing import Any, Dict, Iterable, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _journal, _transaction
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import LOCK_TIMEOUT
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _journal, _lock, _recovery
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import Namespace, ours
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
 
 def save(given_home: Optional[str], namespace: str, check_mode: bool) -> Dict[str, Any]:
-    """The module's result. Raises NodeopsError, nothing written, without a daemon: its empty list would be saved."""
+    """The module's result. Raises NodeopsError without a daemon: its empty list would be saved."""
     pm2_home = given_home or _daemon.default_home()
     check_namespace(namespace)
     _daemon.check_home(pm2_home)
@@ -33,15 +32,14 @@ def save(given_home: Optional[str], namespace: str, check_mode: bool) -> Dict[st
     before = _dump.of_namespace(_dump.read(pm2_home).entries, namespace)
     if check_mode:
         journal = _journal.read(pm2_home, namespace)
-        outcome = _transaction.OUTCOME[journal.phase] if journal else None
-        wanted = _entries(_transaction.after_recovery(_transaction.ours(daemon.processes, namespace), journal))
+        outcome = _recovery.OUTCOME[journal.phase] if journal else None
+        wanted = _entries(_recovery.after_recovery(ours(daemon.processes, namespace), journal))
         written = _dump.differs(pm2_home, namespace, wanted)
     else:
-        # Not in the middle of a change: that would save processes which are still to prove themselves.
-        what = "Namespace %s was not saved" % namespace
-        with _files.lock(pm2_home, _files.namespace_lock(namespace), what, LOCK_TIMEOUT):
-            outcome, saved = _transaction.recover(_transaction.Namespace(daemon, namespace), pm2_home)
-            wanted = _entries(_transaction.ours(daemon.read(), namespace))
+        # In the middle of a change it would save processes that have not proven themselves yet.
+        with _lock.held(pm2_home, namespace, "was not saved"):
+            outcome, saved = _recovery.recover(Namespace(daemon, namespace), pm2_home)
+            wanted = _entries(ours(daemon.read(), namespace))
             written = _dump.save(pm2_home, namespace, wanted) or saved
     return {
         "changed": written or outcome is not None,

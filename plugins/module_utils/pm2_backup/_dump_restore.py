@@ -21,7 +21,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dot
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal, _resurrect, _transaction
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal, _resurrect
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import ours
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump, _resurrectable
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import Daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _env_files, _restore_note
@@ -194,7 +195,7 @@ class Restore:
         everything = daemon.read() if daemon else []
         dump = _dump.read(self._home).entries
         for namespace in self._namespaces:
-            live = _transaction.ours(everything, namespace)
+            live = ours(everything, namespace)
             entries = _dump.entries_of(process.pm2_env for process in live)
             runs = any(process.running for process in live)
             self._formers[namespace] = Former(entries, _dump.of_namespace(dump, namespace), runs, [])

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _masks
+
 SSL_MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 CONNECTION: Dict[str, Dict[str, Any]] = {
@@ -28,3 +30,6 @@ CONNECTION: Dict[str, Dict[str, Any]] = {
     "accept_vulnerable_client": {"type": "bool", "default": False},
 }
 """Who and where, as community.postgresql names it; see the documentation fragment ``postgresql``."""
+
+MASKS: _masks.Masks = {"login_password": _masks.values}
+"""What of these options may be shown."""

@@ -15,7 +15,7 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._journal import JournalFile
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Stopped
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._stopped import Stopped
 
 LOADING = "loading"  # a scratch database may exist, nothing live was touched: it is dropped
 SWAPPING = "swapping"  # processes may be stopped, databases fenced or swapped: the names decide

@@ -21,7 +21,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _health, _pause
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import LOG_TAIL_LINES, GateFailure
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Pause, Stopped
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Pause
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._stopped import Stopped
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _bus
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _databases, _journal, _names, _swap
@@ -186,7 +187,7 @@ class Exchange:
                 self._prove(watched, sizes, errors)
                 _points.reached("%s proven" % self._verb)
 
-    def _start(self) -> List[_pause.Watched]:
+    def _start(self) -> List[_pause.Started]:
         timeout, self._resurrect_timeout = self._resurrect_timeout, 0.0
         if timeout and not self._pause.await_resurrect(self._journal.processes, timeout):
             self._warn(
@@ -196,7 +197,7 @@ class Exchange:
             )
         return self._pause.start(self._journal.processes)
 
-    def _prove(self, watched: List[_pause.Watched], sizes: Dict[str, int], errors: _bus.Errors) -> None:
+    def _prove(self, watched: List[_pause.Started], sizes: Dict[str, int], errors: _bus.Errors) -> None:
         """Where a namespace is given and none of its processes ran, nobody is there to answer."""
         asks = self._ready.connections or self._ready.log
         if not watched and (self._journal.namespace is not None or not asks):

@@ -12,9 +12,9 @@ import contextlib
 import os
 from typing import NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal, _lock
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import _manifest, _trial
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call
@@ -70,12 +70,12 @@ def _recover(call: Call) -> None:
     daemon = _daemon.find_listening(home)
     if daemon is None:
         return
-    from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _reconcile, _transaction
+    from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _recovery
+    from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import Namespace
 
-    what = "Namespace %s was not changed" % namespace
-    with _files.lock(home, _files.namespace_lock(namespace), what, _reconcile.LOCK_TIMEOUT):
+    with _lock.held(home, namespace, "was not changed"):
         ports = _checks.parse(call.options.ready).ports()
-        outcome = _transaction.recover(_transaction.Namespace(daemon, namespace, ports), home).outcome
+        outcome = _recovery.recover(Namespace(daemon, namespace, ports), home).outcome
     call.recovered = outcome or call.recovered
 
 

@@ -15,9 +15,15 @@ from typing import Any, Dict, List, Optional
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import app_name
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals, _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _plan, _transaction
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _plan
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import GateFailure
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import Manager, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import ours
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import (
+    Additions,
+    Options,
+    Reconciler,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
@@ -132,16 +138,15 @@ def bring(
     call.redactor.add_environment(recipe["environment"])
     _checks.hide(recipe["ready"], call.redactor)
     if recipe["apps"] or recipe["ecosystem"]:
-        options = _engine_options(call, manifest, recipe, switch, heal)
-        if back:
-            options = options._replace(prune_where=lambda process: _runs_in_another(call, process, manifest.release))
-        manager = Manager(options, only_look or call.check_mode, call.redactor)
+        options = _engine_options(call, manifest, recipe)
+        additions = _additions(call, manifest, recipe, switch, heal, back)
+        reconciler = Reconciler(options, only_look or call.check_mode, call.redactor, additions)
         try:
-            result = manager.run()
+            result = reconciler.run()
             if only_look:
-                result["settled"] = manager.is_settled
+                result["settled"] = reconciler.is_settled
         finally:
-            call.warnings.extend(warning for warning in manager.warnings if warning not in call.warnings)
+            call.warnings.extend(warning for warning in reconciler.warnings if warning not in call.warnings)
     else:
         result = _bring_files(call, recipe, switch, back)
     result["recovered"] = result["recovered"] or call.recovered
@@ -158,11 +163,9 @@ def bring(
     return result
 
 
-def _engine_options(
-    call: Call, manifest: Manifest, recipe: Dict[str, Any], switch: _symlink.Switch, heal: bool
-) -> Options:
+def _engine_options(call: Call, manifest: Manifest, recipe: Dict[str, Any]) -> Options:
     directory = call.layout.release(manifest.release)
-    environment = recipe["environment"] if recipe["environment_processes"] else {}
+    environment = _environment(recipe)
     ecosystem = recipe["ecosystem"]
     if ecosystem:
         _placement.check_ecosystem(ecosystem)
@@ -180,11 +183,25 @@ def _engine_options(
         ready=recipe["ready"],
         save=True,
         max_affected=call.options.max_affected,
-        environment=environment,
-        switch=switch,
-        heal=heal,
-        check_apps=lambda apps: _placement.check_apps(call.layout, manifest.release, apps),
     )
+
+
+def _additions(
+    call: Call, manifest: Manifest, recipe: Dict[str, Any], switch: _symlink.Switch, heal: bool, back: bool
+) -> Additions:
+    return Additions(
+        environment=_environment(recipe),
+        check_apps=lambda apps: _placement.check_apps(call.layout, manifest.release, apps),
+        removes=(lambda process: _runs_in_another(call, process, manifest.release)) if back else None,
+        heal=heal,
+        switch=switch,
+    )
+
+
+def _environment(recipe: Dict[str, Any]) -> Dict[str, Any]:
+    """What the processes get of the variables of the inventory."""
+    environment: Dict[str, Any] = recipe["environment"] if recipe["environment_processes"] else {}
+    return environment
 
 
 # -- a release without processes -------------------------------------------------------------------------------------
@@ -194,7 +211,7 @@ def _bring_files(call: Call, recipe: Dict[str, Any], switch: _symlink.Switch, ba
     """A static site: switch, look whether the web server answers well, switch back where it does not."""
     ready = _checks.parse_of_files(recipe["ready"])
     removal = _removal(call, recipe, back)
-    result = Manager(removal, True, call.redactor).run() if removal else dict(_NOTHING)
+    result = Reconciler(removal, True, call.redactor).run() if removal else dict(_NOTHING)
     if not call.check_mode:
         _try_files(call, ready, switch)
         if removal:
@@ -204,7 +221,7 @@ def _bring_files(call: Call, recipe: Dict[str, Any], switch: _symlink.Switch, ba
 
 def _remove(call: Call, removal: Options) -> Dict[str, Any]:
     try:
-        return Manager(removal, False, call.redactor).run()
+        return Reconciler(removal, False, call.redactor).run()
     except NodeopsError as error:  # what it has put back are the processes, not the link
         details = {name: value for name, value in error.details.items() if name != "rolled_back"}
         raise NodeopsError(
@@ -225,7 +242,7 @@ _NOTHING: Dict[str, Any] = {
 }
 
 
-def _try_files(call: Call, ready: _checks.Ready, switch: _symlink.Switch) -> None:
+def _try_files(call: Call, ready: Ready, switch: _symlink.Switch) -> None:
     """Raises NodeopsError when ``current`` leads where it led before."""
     if switch.before != switch.after:
         _trial.begin(call.layout, switch)
@@ -254,7 +271,7 @@ def _left_over(call: Call, prune: bool) -> List[str]:
             raise
         call.warnings.append("Whether an earlier release has left processes cannot be told: %s" % error)
         return []
-    processes = _transaction.ours(daemon.processes, call.options.namespace) if daemon else []
+    processes = ours(daemon.processes, call.options.namespace) if daemon else []
     return sorted({process.name for process in processes if prune or _runs_in_another(call, process, "")})
 
 
@@ -296,7 +313,7 @@ def _removal(call: Call, recipe: Dict[str, Any], back: bool) -> Optional[Options
     )
 
 
-def _await_answers(ready: _checks.Ready) -> None:
+def _await_answers(ready: Ready) -> None:
     deadline = time.monotonic() + ready.timeout
     for check in ready.connections:
         while True:
@@ -396,7 +413,7 @@ def _foreseen(call: Call) -> Dict[str, Any]:
         _checks.parse_of_files(options.ready)
         _removal(call, _asked_for(call), back=False)
     daemon = _daemon.find_listening(options.pm2_home) if apps or options.ecosystem or options.prune else None
-    processes = _transaction.ours(daemon.processes, options.namespace) if daemon else []
+    processes = ours(daemon.processes, options.namespace) if daemon else []
     there: Dict[str, int] = {process.name: process.pm_id for process in processes}
     names = list(there) if options.ecosystem else [app_name(app) for app in apps]
     actions = []

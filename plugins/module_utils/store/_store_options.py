@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _masks
+
 PLACE: Dict[str, Any] = {
     "dest": {"type": "path", "required": True},
     "key_file": {"type": "path", "no_log": False},
@@ -34,3 +36,6 @@ RETENTION: Dict[str, Any] = {
 
 STORE: Dict[str, Any] = {**PLACE, **ENCRYPTION, **RETENTION}
 """All of them: for modules that make backups."""
+
+MASKS: _masks.Masks = {"age_recipients": _masks.plain}
+"""What of these options may be shown: recipients are public keys."""

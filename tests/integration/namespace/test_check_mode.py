@@ -168,7 +168,7 @@ def test_unreadable_dump(site: Site) -> None:
         assert predicted(site, [_sleeper("job", env={"A": "1"})])["saved"]
 
 
-POINTS = ["journal_written", "candidate_sent", "beside_up", "room_made", "gate_passed", "committed", "saved"]
+POINTS = ["journal_written", "candidate_sent", "beside_up", "old_stopped", "gate_passed", "committed", "saved"]
 
 
 @pytest.mark.parametrize(

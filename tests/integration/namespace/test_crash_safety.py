@@ -53,7 +53,7 @@ RESTART = (
         *OPENED,
         "before send stopProcessId",
         "after send stopProcessId",
-        "room_made",
+        "old_stopped",
         "before send prepare",
         "candidate_sent",
         "stop_first_started",
@@ -64,7 +64,7 @@ RESTART = (
 )
 BOTH: Points = (
     [],
-    ["beside_started", "beside_up", "room_made", "candidate_sent 3", "stop_first_started"],
+    ["beside_started", "beside_up", "old_stopped", "candidate_sent 3", "stop_first_started"],
     ["retired"],
     [],
 )
@@ -291,7 +291,7 @@ def test_a_stop_and_start_killed_at_random_times_converges(world):
 
 # -- another call comes next -------------------------------------------------------------------------------------------
 
-MOMENTS = [("room_made", "1", "undone"), ("stop_first_started", "1", "undone"), ("committed", "2", "finished")]
+MOMENTS = [("old_stopped", "1", "undone"), ("stop_first_started", "1", "undone"), ("committed", "2", "finished")]
 
 
 @newest("pm2")
@@ -318,14 +318,14 @@ def test_another_call_after_a_killed_one_recovers_first(world, moments):
 
 
 @newest("pm2")
-@pytest.mark.parametrize("points", tiers.sample(["room_made"], None))
+@pytest.mark.parametrize("points", tiers.sample(["old_stopped"], None))
 def test_check_mode_after_a_killed_run_tells_what_the_next_run_does(world, points):
     """The prediction is the same as what is then done, action by action, and touches nothing."""
     old, new = both(world)("1")[0], both(world)("2")[0]
     stopped, restarted = world.params(state="stopped"), world.params(state="restarted")
     nexts = {
         "beside_started": (old, stopped),
-        "room_made": (new, old, restarted),
+        "old_stopped": (new, old, restarted),
         "stop_first_started": (new, stopped),
         "committed": (new, old, stopped),
         "saved": (new, restarted),
@@ -382,11 +382,11 @@ def test_a_recovery_that_is_killed_too_is_finished_by_the_run_after_it(world, pa
         converge(world, params, wanted, recovered)
 
 
-DAEMON_DIES = ["beside_started", "room_made", "gate_passed", "committed"]
+DAEMON_DIES = ["beside_started", "old_stopped", "gate_passed", "committed"]
 
 
 @newest("pm2")
-@pytest.mark.parametrize("points", tiers.sample(["room_made"], DAEMON_DIES))
+@pytest.mark.parametrize("points", tiers.sample(["old_stopped"], DAEMON_DIES))
 def test_a_daemon_killed_in_the_middle_of_a_change_is_a_clear_failure_and_the_next_run_converges(
     pm2, runner, tmp_path, points
 ):

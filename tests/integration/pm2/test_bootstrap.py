@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Type
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _transaction
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _processes
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _axon, _daemon
 from support import modules, processes
 from support.apps import worker_app
@@ -577,10 +577,10 @@ def test_what_takes_long_to_stop_is_waited_for_before_it_starts_again(pm2_7, mon
     (tmp_path / "slow.js").write_text("setInterval(() => {}, 1000);\nprocess.on('SIGINT', () => {});\n")
     app = {"name": "slow", "script": "slow.js", "cwd": str(tmp_path), "kill_timeout": 4000}
     bring(options(pm2_7, apps=[app], ready={"min_uptime": 1}))
-    monkeypatch.setattr(_transaction, "RESTART_TIMEOUT", 1.0)
+    monkeypatch.setattr(_processes, "RESTART_TIMEOUT", 1.0)
     daemon = _daemon.find(pm2_7.home)
     assert daemon
-    namespace = _transaction.Namespace(daemon, "left")
+    namespace = _processes.Namespace(daemon, "left")
     (process,) = namespace.read()
     daemon.client.send("stopProcessId", process.pm_id)
     until(lambda: namespace.read()[0].status == "stopping")

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, List
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _transaction
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _processes
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _env_files, _pm2_recover
 from integration.pm2_backup.test_dump_backup import SLEEPER, Place, damage
 from support import modules, observe, processes
@@ -405,7 +405,7 @@ def test_what_failed_after_the_processes_were_brought_takes_nothing_back(place, 
         raise NodeopsError("The daemon went away")
 
     with monkeypatch.context() as context:
-        context.setattr(_transaction.Namespace, "unwatch", fail)
+        context.setattr(_processes.Namespace, "unwatch", fail)
         result = place.refused("The daemon went away. The change was made", **options)
     assert (result["committed"], result["changed"]) == (True, True)
     assert "blue" in left.env_file.read_text()

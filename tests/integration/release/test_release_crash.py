@@ -27,7 +27,7 @@ PUBLISH = [
     "after rename prod.journal 1",
     "beside_started",
     "beside_up",
-    "room_made",
+    "old_stopped",
     "gate_passed",
     "after rename prod.journal 2",
     "committed",

@@ -15,7 +15,7 @@ from typing import Any, Dict, List, Tuple
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _transaction
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _processes
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from support import modules
 from support.load import Load
@@ -475,7 +475,7 @@ def test_a_static_site_needs_no_daemon(app: Application) -> None:
 
 def test_a_static_site_has_no_log_to_wait_for(app: Application) -> None:
     refused = other_version(app, apps=[], ready={"log": ["listening"]})
-    assert "a release without processes writes none" in refused["msg"]
+    assert "a release without processes writes no log" in refused["msg"]
     assert app.current() is None
 
 
@@ -671,7 +671,7 @@ def test_a_root_that_belongs_to_another_environment_is_refused(app: Application)
 def test_what_failed_after_the_commit_is_told_as_made(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     first = app.deployed()["release"]
     with monkeypatch.context() as context:
-        context.setattr(_transaction.Namespace, "unwatch", _fail)
+        context.setattr(_processes.Namespace, "unwatch", _fail)
         failed = other_version(app)
     second = failed["release"]
     assert failed["failed"]
@@ -682,7 +682,7 @@ def test_what_failed_after_the_commit_is_told_as_made(app: Application, monkeypa
     assert (again["recovered"], again["changed"]) == ("finished", True)
     app.check_agreement(second, "2")
     with monkeypatch.context() as context:
-        context.setattr(_transaction.Namespace, "unwatch", _fail)
+        context.setattr(_processes.Namespace, "unwatch", _fail)
         failed = app.roll_back()
     assert (failed["committed"], failed["current"], failed["former"]) == (True, first, second)
     assert app.manifest(second)["status"] == "rolled back"

@@ -16,19 +16,20 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _sock_diag
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _handover
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import HttpCheck, Ready, TcpCheck
 
 READY: Dict[str, Any] = {"timeout": 30.0, "min_uptime": 2.0}
 NOBODY = _checks.Pids(set(), set(), set())
 
 
-def parse(**ready: Any) -> _checks.Ready:
+def parse(**ready: Any) -> Ready:
     return _checks.parse({**READY, **ready})
 
 
 def test_what_is_not_given_has_its_default() -> None:
-    assert parse(http=None, tcp=None, log=None) == _checks.Ready(30.0, 2.0, [], [])
+    assert parse(http=None, tcp=None, log=None) == Ready(30.0, 2.0, [], [])
     (check,) = parse(http=[{"url": "http://h/", "headers": None, "status": None, "expect": None}]).connections
-    assert check == _checks.HttpCheck("http://h/", (200,), None, {}, 5.0, True)
+    assert check == HttpCheck("http://h/", (200,), None, {}, 5.0, True)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_what_is_not_given_has_its_default() -> None:
     ],
 )
 def test_ports(text: object, host: str, port: int) -> None:
-    assert parse(tcp=[text]).connections == [_checks.TcpCheck(host, port)]
+    assert parse(tcp=[text]).connections == [TcpCheck(host, port)]
 
 
 @pytest.mark.parametrize("text", ["", "0", "65536", "-1", "http", "db:", "db:http", "80.5", None])
@@ -163,7 +164,7 @@ def test_one_that_is_to_go_is_not_asked(port: int) -> None:
 def test_nobody_there() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        check = _checks.TcpCheck("127.0.0.1", unused.getsockname()[1])
+        check = TcpCheck("127.0.0.1", unused.getsockname()[1])
         assert _checks.attempt(check, NOBODY) == ("cannot be reached (Connection refused)", None)
 
 
@@ -260,7 +261,7 @@ def run(
         return _checks.Answer(*(left.pop(0) if len(left) > 1 else left[0]))
 
     monkeypatch.setattr(_checks, "attempt", attempt)
-    progress = _checks.Progress(_checks.TcpCheck("h", 1))
+    progress = _checks.Progress(TcpCheck("h", 1))
     return progress, progress.round(pids, lambda _pid: set(pids.candidates), time.monotonic() + 5)
 
 
@@ -301,13 +302,13 @@ def test_a_stranger_has_to_answer_often_enough_to_have_met_every_worker(monkeypa
 def test_a_round_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: List[float] = []
 
-    def attempt(check: _checks.TcpCheck, _pids: object) -> _checks.Answer:
+    def attempt(check: TcpCheck, _pids: object) -> _checks.Answer:
         asked.append(check.timeout)
         time.sleep(0.05)
         return _checks.Answer(GOOD, 1)
 
     monkeypatch.setattr(_checks, "attempt", attempt)
-    progress = _checks.Progress(_checks.TcpCheck("h", 1))
+    progress = _checks.Progress(TcpCheck("h", 1))
     assert progress.round(PIDS, lambda _pid: set(NEW), time.monotonic() + 0.12) is False
     assert 1 <= len(asked) <= 3
     assert max(asked) <= 0.12, "a request may take longer than what is left"

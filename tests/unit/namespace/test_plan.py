@@ -216,22 +216,22 @@ def test_a_new_app_waits_for_those_that_are_removed(
     kept, other = app_of(base, name="kept"), live(app_of(base, name="old", **old), 0, pm_id=9)
     up = _plan.bring_up([kept, app_of(base, name="new", **new)], [live(kept, 0)], strategy, False)
     plan = _plan.remove_undefined(up, [other], strategy)
-    rooms = [([p.name for p in room.processes], [app.name for app in room.apps]) for room in plan.rooms]
-    assert rooms == ([(ending, ["new"])] if ending else [])
+    steps = [([p.name for p in step.stop], [app.name for app in step.start]) for step in plan.stop_then_start]
+    assert steps == ([(ending, ["new"])] if ending else [])
     assert [action["action"] for action in plan.actions] == ["start"] * new.get("instances", 1) + ["delete"]
 
 
 def test_a_renamed_cluster_app_is_not_stopped_for_a_new_worker(base: Path) -> None:
     old = [live(app_of(base, name="old", **CLUSTER), 0), live(app_of(base, name="job"), 0, pm_id=9)]
     up = _plan.bring_up([app_of(base, name="api", **CLUSTER), app_of(base, name="worker")], [], "auto", False)
-    (room,) = _plan.remove_undefined(up, old, "auto").rooms
-    assert [process.name for process in room.processes] == ["job"]
+    (step,) = _plan.remove_undefined(up, old, "auto").stop_then_start
+    assert [process.name for process in step.stop] == ["job"]
 
 
 def test_nobody_waits_for_what_does_not_run(base: Path) -> None:
     old = live(app_of(base, name="old"), 0, pid=0, status="stopped")
     up = _plan.bring_up([app_of(base, name="new")], [], "auto", False)
-    assert _plan.remove_undefined(up, [old], "auto").rooms == []
+    assert _plan.remove_undefined(up, [old], "auto").stop_then_start == []
 
 
 def test_no_reason_shows_a_value(base: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Dict
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Pause, Stopped
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Pause
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._stopped import Stopped
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _databases,
     _journal,
