@@ -503,9 +503,10 @@ from typing import Any, Dict
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._dispatch import STATES, run
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call import ModuleCall
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._option_masks import MASKS
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._states import STATES, run
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._options import ReleaseOptions
 
 SOURCE: Dict[str, Any] = {
     "type": {"type": "str", "choices": ["directory", "archive", "git"], "required": True},
@@ -582,8 +583,8 @@ def main() -> None:
             ("state", "published", ["release"]),
         ],
     )
-    options = Options(**dict(module.params, pm2_home=module.params["pm2_home"] or _daemon.default_home()))
-    call = Call(options, module.check_mode)
+    options = ReleaseOptions(**dict(module.params, pm2_home=module.params["pm2_home"] or _daemon.default_home()))
+    call = ModuleCall(options, module.check_mode)
 
     _module.run(module, lambda: run(call), call.warnings)
 

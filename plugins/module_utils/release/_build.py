@@ -18,8 +18,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands,
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import _history, _manifest, _retention
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call, Options
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call import ModuleCall
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._options import ReleaseOptions
 
 
 def file_reader(directory: str) -> Callable[[str], Optional[str]]:
@@ -35,7 +36,7 @@ def file_reader(directory: str) -> Callable[[str], Optional[str]]:
     return read
 
 
-def check_commands(options: Options) -> None:
+def check_commands(options: ReleaseOptions) -> None:
     """Raises NodeopsError for one that is none."""
     for commands, what in _commands_of(options):
         for command in commands:
@@ -45,7 +46,7 @@ def check_commands(options: Options) -> None:
                 raise NodeopsError("%s: %s Nothing was changed." % (what, error)) from None
 
 
-def _commands_of(options: Options) -> Iterator[Tuple[Sequence[_commands.Command], str]]:
+def _commands_of(options: ReleaseOptions) -> Iterator[Tuple[Sequence[_commands.Command], str]]:
     """All that is run in a release before it is live, and where it stands."""
     for item in options.dependencies:
         yield ([item["runtime"]] if item.get("runtime") else []), "dependencies"
@@ -55,7 +56,9 @@ def _commands_of(options: Options) -> Iterator[Tuple[Sequence[_commands.Command]
 
 
 def check_forbidden(
-    call: Call, read: Optional[Callable[[str], Optional[str]]], packages: Optional[Callable[[], Iterable[str]]] = None
+    call: ModuleCall,
+    read: Optional[Callable[[str], Optional[str]]],
+    packages: Optional[Callable[[], Iterable[str]]] = None,
 ) -> None:
     """Raises NodeopsError when a command of the options is one that the inventory forbids. Else as _forbidden.check."""
     options = call.options
@@ -68,7 +71,7 @@ def check_forbidden(
         _forbidden.check(commands, options.forbidden, package_json, what, read, packages)
 
 
-def check_forbidden_in(call: Call, directory: str) -> None:
+def check_forbidden_in(call: ModuleCall, directory: str) -> None:
     """The same for a release that is there. Right before a command runs: an earlier one may have written scripts."""
 
     @functools.lru_cache(maxsize=None)
@@ -80,7 +83,7 @@ def check_forbidden_in(call: Call, directory: str) -> None:
     check_forbidden(call, functools.lru_cache(maxsize=None)(file_reader(directory)), packages)
 
 
-def build(call: Call) -> Dict[str, Any]:
+def build(call: ModuleCall) -> Dict[str, Any]:
     """State built: dependencies taken or installed, then the build commands. A failure removes the release."""
     options = call.options
     if call.check_mode:
@@ -93,7 +96,7 @@ def build(call: Call) -> Dict[str, Any]:
             return _build(call, manifest)
 
 
-def _build(call: Call, manifest: Manifest) -> Dict[str, Any]:
+def _build(call: ModuleCall, manifest: Manifest) -> Dict[str, Any]:
     from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _dependencies
 
     options, directory = call.options, call.layout.release(manifest.release)
@@ -118,7 +121,7 @@ def _built(manifest: Manifest, taken: List[Dict[str, Any]], changed: bool) -> Di
     return {"changed": changed, "release": manifest.release, "dependencies": taken}
 
 
-def _earlier(call: Call, path: str) -> Sequence[Tuple[str, Dict[str, Any]]]:
+def _earlier(call: ModuleCall, path: str) -> Sequence[Tuple[str, Dict[str, Any]]]:
     """Good releases, the last published first, with what their manifest says of this path."""
     found = []
     for manifest in _manifest.every(call.layout):
@@ -129,7 +132,7 @@ def _earlier(call: Call, path: str) -> Sequence[Tuple[str, Dict[str, Any]]]:
     return found
 
 
-def command_environment(call: Call, extra: Dict[str, Any]) -> Dict[str, str]:
+def command_environment(call: ModuleCall, extra: Dict[str, Any]) -> Dict[str, str]:
     """What build and migration commands get: the daemon's node first (a native module has to fit it), then pm2's."""
     path = list(call.options.path)
     daemon = _daemon.find(call.options.pm2_home) if os.path.isdir(call.options.pm2_home) else None
@@ -141,7 +144,7 @@ def command_environment(call: Call, extra: Dict[str, Any]) -> Dict[str, str]:
     return _commands.base_environment(path, {name: _dotenv.text_of(value) for name, value in extra.items()})
 
 
-def migrate(call: Call) -> Dict[str, Any]:
+def migrate(call: ModuleCall) -> Dict[str, Any]:
     """State migrated: the commands, in the release. Not ended when the run is cancelled: half a migration is worse."""
     options = call.options
     if call.check_mode:
@@ -161,7 +164,7 @@ def migrate(call: Call) -> Dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _removed_on_failure(call: Call, manifest: Manifest) -> Iterator[None]:
+def _removed_on_failure(call: ModuleCall, manifest: Manifest) -> Iterator[None]:
     """A release that could not be made is removed, unless it is live."""
     try:
         yield

@@ -15,6 +15,7 @@ from typing import Any, Dict
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._options import ReleaseOptions
 
 
 def path_of(layout: Layout, release: str) -> str:
@@ -52,3 +53,22 @@ def differs(layout: Layout, release: str, definition: Dict[str, Any]) -> bool:
         return bool(read(layout, release) != json.loads(json.dumps(definition)))
     except NodeopsError:
         return True
+
+
+def requested(options: ReleaseOptions) -> Dict[str, Any]:
+    """What the options say the release consists of."""
+    return {
+        "apps": options.apps,
+        "ecosystem": options.ecosystem,
+        "env_name": options.env_name,
+        "environment": options.environment,
+        "environment_processes": options.environment_processes,
+        "prune": options.prune,
+        "strategy": options.strategy,
+        "ready": options.ready,
+    }
+
+
+def has_processes(definition: Dict[str, Any]) -> bool:
+    """Whether the release has processes. One without is a static site."""
+    return bool(definition["apps"] or definition["ecosystem"])

@@ -16,8 +16,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 MANIFEST = ".nodeops-release.json"
-UNFINISHED = ".preparing-"
-LEAVING = ".removing-"
+PREPARING = ".preparing-"
+REMOVING = ".removing-"
 ID = "[A-Za-z0-9][A-Za-z0-9._+-]{0,119}"
 
 
@@ -67,6 +67,11 @@ class Layout(NamedTuple):
             return os.path.basename(real)
         path = os.path.normpath(path)  # a release may itself be a link to another disk
         return os.path.basename(path) if os.path.dirname(path) == os.path.normpath(self.releases) else ""
+
+    def release_at(self, real_path: str) -> str:
+        """The id of the release that a path without links is or lies in, "" for none."""
+        top = os.path.realpath(self.releases) + os.sep
+        return real_path[len(top) :].split(os.sep)[0] if real_path.startswith(top) else ""
 
     def make(self) -> None:
         """Create what is missing. Raises NodeopsError."""

@@ -16,9 +16,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal, _lock
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
-from ansible_collections.nodeops.pm2.plugins.module_utils.release import _manifest, _trial
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import _link_journal, _manifest
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call import ModuleCall
 
 
 class Live(NamedTuple):
@@ -29,7 +29,7 @@ class Live(NamedTuple):
     manifest: Optional[Manifest]
 
 
-def find(call: Call) -> Live:
+def find(call: ModuleCall) -> Live:
     """What is live; under the application's lock, but for check mode, which says what would be.
 
     Raises NodeopsError also where that is the release of another application or namespace.
@@ -50,7 +50,7 @@ def find(call: Call) -> Live:
     return Live(link, release, manifest)
 
 
-def recovered(call: Call) -> Live:
+def recovered(call: ModuleCall) -> Live:
     """As ``find``; raises NodeopsError also where a killed run cannot be finished or undone because no daemon runs."""
     live = find(call)
     if _journal.read(call.options.pm2_home, call.options.namespace) is not None:
@@ -62,7 +62,7 @@ def recovered(call: Call) -> Live:
     return live
 
 
-def _recover(call: Call) -> None:
+def _recover(call: ModuleCall) -> None:
     """Finish or undo what a killed run has left in the namespace. Without a daemon that is done when there is one."""
     home, namespace = call.options.pm2_home, call.options.namespace
     if _journal.read(home, namespace) is None:
@@ -79,9 +79,9 @@ def _recover(call: Call) -> None:
     call.recovered = outcome or call.recovered
 
 
-def _link_after_recovery(call: Call) -> Optional[str]:
+def _link_after_recovery(call: ModuleCall) -> Optional[str]:
     link = _symlink.target(call.layout.current)
-    on_trial = _trial.pending(call.layout)
+    on_trial = _link_journal.pending(call.layout)
     if on_trial is not None:
         return on_trial.before
     journal = _journal.read(call.options.pm2_home, call.options.namespace)

@@ -13,6 +13,7 @@ from typing import Any, Dict, Iterator, Sequence, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
 
 
@@ -76,6 +77,13 @@ def _is_in_another_release(layout: Layout, release: str, path: str) -> bool:
     places = [os.path.realpath(path), os.path.realpath(os.path.dirname(path))]  # a program may be a link to elsewhere
     top, own = os.path.realpath(layout.releases), os.path.realpath(layout.release(release))
     return any(is_below(place, top) and place != top and not is_below(place, own) for place in places)
+
+
+def runs_in_another_release(layout: Layout, process: Process, release: str) -> bool:
+    """Whether a process runs in a release of the application, other than ``release``."""
+    places = [process.pm2_env.get(key) for key in ("pm_cwd", "pm_exec_path")]
+    found = {layout.release_at(os.path.realpath(place)) for place in places if isinstance(place, str)}
+    return bool(found - {"", release})
 
 
 def is_below(path: str, top: str) -> bool:

@@ -29,12 +29,12 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
     _retention,
     _shared,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call import ModuleCall
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch
 
 
-def prepare(call: Call) -> Dict[str, Any]:
+def prepare(call: ModuleCall) -> Dict[str, Any]:
     """State prepared. Raises NodeopsError when nothing is left of what was begun."""
     preparation = _Preparation(call)
     preparation.check()
@@ -43,7 +43,7 @@ def prepare(call: Call) -> Dict[str, Any]:
 
 
 class _Preparation:
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: ModuleCall) -> None:
         self._call = call
         self._options = call.options
         self._layout = call.layout
@@ -160,7 +160,7 @@ class _Preparation:
 
     def _make(self, look: Any, manifest: Manifest, environment_text: str) -> None:
         """All of it beside, then by one rename: what is there is whole."""
-        unfinished = self._layout.release(_layout.UNFINISHED + manifest.release)
+        unfinished = self._layout.release(_layout.PREPARING + manifest.release)
         try:
             with _files.readable_by_all():
                 self._fill(unfinished, look, manifest, environment_text)

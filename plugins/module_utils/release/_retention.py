@@ -51,7 +51,7 @@ def referenced(layout: Layout, pm2_home: str) -> Set[str]:
     current = _symlink.target(layout.current)
     if current is not None:
         found.add(layout.release_named_by(current))
-        found.add(release_of(layout, os.path.realpath(layout.current)))
+        found.add(layout.release_at(os.path.realpath(layout.current)))
     daemon = _daemon.find(pm2_home)
     if daemon is not None:
         found.update(_mentioned(item.get("pm2_env") for item in daemon.read()))
@@ -70,29 +70,23 @@ def _mentioned(things: Iterable[Any]) -> Set[str]:
     return found | {name.rstrip("._+-") for name in found}  # of a text that goes on behind it
 
 
-def release_of(layout: Layout, real_path: str) -> str:
-    """The id of the release that it is or lies in, "" for none."""
-    top = os.path.realpath(layout.releases) + os.sep
-    return real_path[len(top) :].split(os.sep)[0] if real_path.startswith(top) else ""
-
-
 def _in_use(layout: Layout) -> Set[str]:
     """Where some process of this host works, whoever started it."""
     found = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError):
-                found.add(release_of(layout, os.readlink("/proc/%s/cwd" % entry)))
+                found.add(layout.release_at(os.readlink("/proc/%s/cwd" % entry)))
     return found
 
 
 def remove(layout: Layout, release: str) -> None:
     """Remove a release and what belongs to it. Raises NodeopsError."""
-    leaving = layout.release(_layout.LEAVING + release)
+    removing = layout.release(_layout.REMOVING + release)
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.rename(layout.release(release), leaving)  # from here nobody takes it for a release
-        _remove_tree(leaving)
+            os.rename(layout.release(release), removing)  # from here nobody takes it for a release
+        _remove_tree(removing)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_definitions.path_of(layout, release))
     except OSError as error:
@@ -124,7 +118,7 @@ def remove_leftovers(layout: Layout) -> None:
     """What killed runs have left unfinished. The lock is ours, so nobody works on it."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(layout.releases):
-            if name.startswith((_layout.UNFINISHED, _layout.LEAVING)):
+            if name.startswith((_layout.PREPARING, _layout.REMOVING)):
                 with contextlib.suppress(OSError):
                     _remove_tree(layout.release(name))
         for name in os.listdir(layout.definitions):

@@ -13,15 +13,15 @@ from typing import Any, Dict, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
+    _activation,
     _definitions,
     _history,
     _live,
     _manifest,
-    _publish,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._live import Live
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call import ModuleCall
 
 
 def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wanted: Optional[str]) -> Manifest:
@@ -61,7 +61,7 @@ def _listed(manifests: List[Manifest], current: str) -> str:
     )
 
 
-def roll_back(call: Call) -> Dict[str, Any]:
+def roll_back(call: ModuleCall) -> Dict[str, Any]:
     """State rolled_back. Raises NodeopsError when everything is as it was."""
     with call.locked("rollback", first=True):
         live = _live.find(call)
@@ -75,7 +75,7 @@ def roll_back(call: Call) -> Dict[str, Any]:
         goes_on = live.release in [manifest.release for manifest in _manifest.lineage(ours, chosen.release)]
         left = None if goes_on else live.manifest
         try:
-            result = _publish.bring(call, live, chosen, _definitions.read(call.layout, chosen.release), back=True)
+            result = _activation.activate(call, live, chosen, _definitions.read(call.layout, chosen.release), back=True)
         except NodeopsError as error:
             if error.details.get("committed"):
                 _mark(call, chosen, left)
@@ -89,7 +89,7 @@ def roll_back(call: Call) -> Dict[str, Any]:
     return result
 
 
-def _check_left(call: Call, live: Live) -> None:
+def _check_left(call: ModuleCall, live: Live) -> None:
     """Raises NodeopsError where another release is live than the one that is to be left."""
     left = call.options.from_release
     if left is not None and live.release != left:
@@ -99,11 +99,11 @@ def _check_left(call: Call, live: Live) -> None:
         )
 
 
-def _mark(call: Call, chosen: Manifest, left: Optional[Manifest]) -> None:
+def _mark(call: ModuleCall, chosen: Manifest, left: Optional[Manifest]) -> None:
     """``left``: the release that was gone back from; None where ``chosen`` came after it."""
     if left is not None and left.release != chosen.release:
         reason = "rolled back by %s at %s" % (call.by, _history.now())
-        _publish.mark(call, left._replace(status=_manifest.ROLLED_BACK, reason=reason))
+        call.write_manifest(left._replace(status=_manifest.ROLLED_BACK, reason=reason))
     if not chosen.good:
         published = chosen.published or chosen.created
-        _publish.mark(call, chosen._replace(status=_manifest.GOOD, published=published, reason=None))
+        call.write_manifest(chosen._replace(status=_manifest.GOOD, published=published, reason=None))

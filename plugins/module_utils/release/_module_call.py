@@ -13,66 +13,31 @@ import hashlib
 import hmac
 import json
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _files, _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils.release import _history, _layout, _lease, _manifest, _trial
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
+    _history,
+    _layout,
+    _lease,
+    _link_journal,
+    _manifest,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
-
-
-class Options(NamedTuple):
-    """The options of pm2_release, as the module got them; times in seconds."""
-
-    state: str
-    root: str
-    app: str
-    namespace: str
-    pm2_home: str
-    pm2_executable: Optional[str]
-    run: str
-    owner: Dict[str, Any]
-    release: Optional[str]
-    from_release: Optional[str]
-    version: Optional[str]
-    force: bool
-    lock_timeout: float
-    source: Optional[Dict[str, Any]]
-    shared: List[Any]
-    environment: Dict[str, Any]
-    environment_file: Optional[str]
-    environment_processes: bool
-    contract: Dict[str, Any]
-    dependencies: List[Dict[str, Any]]
-    build: List[Any]
-    build_environment: Dict[str, Any]
-    path: List[str]
-    timeout: float
-    migrate: List[Any]
-    forbidden: List[str]
-    apps: List[Dict[str, Any]]
-    ecosystem: Optional[str]
-    env_name: Optional[str]
-    prune: bool
-    strategy: str
-    max_affected: Optional[int]
-    ready: Dict[str, Any]
-    keep: int
-    go_on: bool
-    stage: Optional[str]
-    reason: Optional[str]
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._options import ReleaseOptions
 
 
 def _given(variables: Dict[str, Any]) -> Dict[str, Any]:
     return {name: value for name, value in variables.items() if value is not None}
 
 
-class Call:
+class ModuleCall:
     """What every state works with."""
 
-    def __init__(self, options: Options, check_mode: bool) -> None:
+    def __init__(self, options: ReleaseOptions, check_mode: bool) -> None:
         # A variable without a value is one that is not given: to no file, no process and no contract.
         options = options._replace(
             environment=_given(options.environment), build_environment=_given(options.build_environment)
@@ -151,7 +116,7 @@ class Call:
         try:
             with self.lease.working(may_be_ended):
                 try:
-                    if _trial.undo(self.layout):
+                    if _link_journal.undo(self.layout):
                         self.recovered = "undone"
                     yield
                 except NodeopsError as error:
@@ -229,6 +194,13 @@ class Call:
                         "%s could not be written: %s. Nothing was changed." % (path, _files.why(error))
                     ) from error
             return key
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write what became of a release. A manifest that cannot be written is a warning: the outcome stands."""
+        try:
+            _manifest.write(self.layout.release(manifest.release), manifest)
+        except NodeopsError as error:
+            self.warnings.append(str(error))
 
     # -- what is told --------------------------------------------------------------------------------------------
 
