@@ -108,7 +108,9 @@ def run(call: ModuleCall) -> Dict[str, Any]:
         details = dict(error.details, release=error.details.get("release", call.options.release))
         details["current"] = _current(call)
         details.setdefault("former", details["current"] if call.former is None else call.former or None)
-        raise NodeopsError(call.redactor.text(str(error)), details) from error
+        failure = NodeopsError(call.redactor.text(str(error)), details)
+        failure.settle(*error.outcome)
+        raise failure from error
 
 
 def _current(call: ModuleCall) -> Any:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 from typing import Any, Dict
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import COMMITTED, NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._failure import ChangeFailed
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import GateFailure
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
     _activation,
@@ -44,7 +45,7 @@ def publish(call: ModuleCall) -> Dict[str, Any]:
                 _definitions.write(call.layout, manifest.release, definition)
             result = _activation.activate(call, live, manifest, definition, heal=is_live)
         except NodeopsError as error:
-            if error.details.get("committed"):
+            if error.outcome.kind == COMMITTED:
                 _keep_definition(call, manifest, definition)
                 _mark_good(call, manifest)
             elif not is_live and not call.check_mode:
@@ -100,7 +101,7 @@ def _mark_good(call: ModuleCall, manifest: Manifest) -> None:
 
 def _note_failure(call: ModuleCall, manifest: Manifest, error: NodeopsError) -> None:
     """A release that has not proven itself is bad; one that was not even tried goes, and a next run makes it anew."""
-    if isinstance(error.__cause__, GateFailure):
+    if isinstance(error, GateFailure) or (isinstance(error, ChangeFailed) and error.is_unproven):
         call.write_manifest(manifest._replace(status=_manifest.BAD, reason=call.redactor.text(str(error))))
         return
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import COMMITTED, NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
     _activation,
     _definitions,
@@ -77,7 +77,7 @@ def roll_back(call: ModuleCall) -> Dict[str, Any]:
         try:
             result = _activation.activate(call, live, chosen, _definitions.read(call.layout, chosen.release), back=True)
         except NodeopsError as error:
-            if error.details.get("committed"):
+            if error.outcome.kind == COMMITTED:
                 _mark(call, chosen, left)
             raise
         if not call.check_mode:

@@ -13,9 +13,10 @@ import time
 from typing import Any, Dict, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals, _symlink
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import COMMITTED, UNDONE, NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import Ready
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._failure import ChangeFailed
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import GateFailure
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import ours
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._reconcile import Options, Reconciler
@@ -63,17 +64,21 @@ def activate(call: ModuleCall, definition: Dict[str, Any], switch: _symlink.Swit
 def _remove_processes(call: ModuleCall, removal: Options) -> Dict[str, Any]:
     try:
         return Reconciler(removal, False, call.redactor).run()
-    except NodeopsError as error:  # what it has put back are the processes, not the link
-        details = {name: value for name, value in error.details.items() if name != "rolled_back"}
-        raise NodeopsError(
+    except ChangeFailed as error:  # it has put back the processes, but not the link
+        reason = error.reason.rstrip(".")
+        if error.outcome.reason:
+            reason += " (nor could all of them be put back: %s)" % error.outcome.reason.rstrip(".")
+        failure = NodeopsError(
             "current is switched, and the processes that were there before could not be removed: %s. Run again."
-            % str(error.__cause__ or error).rstrip("."),
-            dict(details, committed=True),
-        ) from error
+            % reason,
+            dict(error.details),
+        )
+        failure.settle(COMMITTED)
+        raise failure from error
 
 
 def _switch_and_check(call: ModuleCall, ready: Ready, switch: _symlink.Switch) -> None:
-    """Raises NodeopsError when ``current`` leads where it led before."""
+    """Raises GateFailure, or what else has failed, when ``current`` leads where it led before."""
     if switch.before != switch.after:
         _link_journal.begin(call.layout, switch)
     try:
@@ -85,9 +90,9 @@ def _switch_and_check(call: ModuleCall, ready: Ready, switch: _symlink.Switch) -
         _symlink.revert(switch)
         _link_journal.end(call.layout)
         if isinstance(error, GateFailure):
-            raise NodeopsError(
-                "%s. current leads where it led before." % call.redactor.text(str(error)), {"rolled_back": True}
-            ) from error
+            failure = GateFailure("%s. current leads where it led before." % call.redactor.text(str(error)))
+            failure.settle(UNDONE)
+            raise failure from error
         raise
 
 

@@ -239,7 +239,7 @@ def _text_in_git(source: Source, look: Look, private: str, path: str) -> Optiona
         except GitFailed as error:
             raise NodeopsError(
                 "%s cannot be read from %s, which may be damaged (git said: %s). Nothing was deployed. Remove it and "
-                "run again." % (path, os.path.join(private, _git.MIRROR), error.said)
+                "run again." % (path, os.path.join(private, _git.MIRROR), error.stderr)
             ) from error
     return None if content is None else content.decode("utf-8", "replace")
 
@@ -343,7 +343,7 @@ def _in_words(what: str, path: str) -> Iterator[None]:
     except OSError as error:
         raise trouble(error, what, path) from error
     except GitFailed as error:
-        raise NodeopsError("%s: git failed: %s. Nothing was deployed." % (what, error.said)) from error
+        raise NodeopsError("%s: git failed: %s. Nothing was deployed." % (what, error.stderr)) from error
 
 
 __all__ = ["Look", "Source", "fetch", "look", "read_file", "source_of"]

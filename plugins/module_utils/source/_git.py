@@ -18,7 +18,13 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.source._git_command import Git, GitFailed, fields, plain
+from ansible_collections.nodeops.pm2.plugins.module_utils.source._git_command import (
+    Git,
+    GitFailed,
+    RefNotFound,
+    fields,
+    plain,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import MAX_TEXT, disk_full, free
 
 MIRROR = "mirror.git"
@@ -220,8 +226,8 @@ class Mirror:
         fetch = ["fetch", "--quiet", "--prune", "--force", "--no-tags", plain(self.address)]
         try:
             self.git.remote(self.address, [*fetch, *refspecs], repository)
-        except GitFailed as error:
-            if len(refspecs) == len(_REFSPECS) or "find remote ref" not in error.said:
+        except RefNotFound:
+            if len(refspecs) == len(_REFSPECS):
                 raise
             # The one name asked for is not there, and git fetched nothing. What is there is needed to say so.
             self.git.remote(self.address, [*fetch, *_REFSPECS], repository)

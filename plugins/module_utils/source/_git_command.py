@@ -100,15 +100,20 @@ _CAUSES: Tuple[Tuple[Sequence[str], str], ...] = (
 )
 """What git says, as patterns, and what it means."""
 _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
-_TOLD = 5  # lines of what git said
+_NO_REF = "find remote ref"
+_SHOWN_LINES = 5  # lines of git's standard error
 
 
 class GitFailed(Exception):
-    """git failed at something that may be the fault of our own copy of the repository. ``said``: redacted."""
+    """git failed at something that may be the fault of our own copy of the repository. ``stderr``: redacted."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said)
-        self.said = said
+    def __init__(self, stderr: str) -> None:
+        super().__init__(stderr)
+        self.stderr = stderr
+
+
+class RefNotFound(GitFailed):
+    """The repository does not have the one name that was asked for. Git has fetched nothing then."""
 
 
 class Access(NamedTuple):
@@ -154,18 +159,18 @@ class Git:
             "GIT_DIR": repository,
             **(extra or {}),
         }
-        code, output, said = self._run(["-c", "core.autocrlf=false", *arguments], environment, LOCAL_TIMEOUT)
+        code, output, stderr = self._run(["-c", "core.autocrlf=false", *arguments], environment, LOCAL_TIMEOUT)
         if code is None:
             raise NodeopsError("git %s took longer than %g s and was ended." % (arguments[0], LOCAL_TIMEOUT))
         if code != 0:
-            self._check_space(said, environment.get("GIT_WORK_TREE") or repository)
-            raise GitFailed(self._shown(said) or "exit code %d" % code)
+            self._check_space(stderr, environment.get("GIT_WORK_TREE") or repository)
+            raise GitFailed(self._last_lines(stderr) or "exit code %d" % code)
         return output
 
     def remote(self, address: str, arguments: Sequence[str], repository: Optional[str] = None) -> bytes:
         """Run git with a repository elsewhere: the address is to be in ``arguments`` as ``plain(address)``.
 
-        Raises NodeopsError for what is the other side's or the network's fault, otherwise GitFailed.
+        Raises NodeopsError for what is the other side's or the network's fault, RefNotFound, otherwise GitFailed.
         """
         environment = {**self._environment, "GIT_SSH_COMMAND": self._ssh, "GIT_SSH_VARIANT": "ssh"}
         if not self._own_key() and "SSH_AUTH_SOCK" in os.environ:
@@ -182,38 +187,39 @@ class Git:
             environment["NODEOPS_GIT_USERNAME"] = credentials.username
             environment["NODEOPS_GIT_PASSWORD"] = credentials.password
         options = [word for setting in settings for word in ("-c", setting)]
-        code, output, said = self._run([*options, *arguments], environment, self._access.timeout)
+        code, output, stderr = self._run([*options, *arguments], environment, self._access.timeout)
         if code is None:
             raise self._unreadable(
-                address, "it did not finish within %g s (timeout)." % self._access.timeout, self._shown(said)
+                address, "it did not finish within %g s (timeout)." % self._access.timeout, self._last_lines(stderr)
             )
         if code != 0:
-            self._check_space(said, self.place.private)
-            self._explain(address, said, code)
+            self._check_space(stderr, self.place.private)
+            self._explain(address, stderr, code)
         return output
 
-    def _explain(self, address: str, said: str, code: int) -> NoReturn:
-        told = self._shown(said)
+    def _explain(self, address: str, stderr: str, code: int) -> NoReturn:
+        told = self._last_lines(stderr)
         for patterns, cause in _CAUSES:
-            if re.search("|".join(patterns), said):
+            if re.search("|".join(patterns), stderr):
                 raise self._unreadable(address, cause, told)
-        raise GitFailed(told or "exit code %d" % code)
+        kind = RefNotFound if _NO_REF in stderr else GitFailed
+        raise kind(told or "exit code %d" % code)
 
     @staticmethod
     def _unreadable(address: str, cause: str, told: str) -> NodeopsError:
-        said = " git said: %s" % told if told else ""
+        quote = " git said: %s" % told if told else ""
         return NodeopsError(
-            "The repository %s cannot be read: %s Nothing was deployed.%s" % (shown(address), cause, said)
+            "The repository %s cannot be read: %s Nothing was deployed.%s" % (shown(address), cause, quote)
         )
 
     @staticmethod
-    def _check_space(said: str, path: str) -> None:
-        if _NO_SPACE.search(said):
+    def _check_space(stderr: str, path: str) -> None:
+        if _NO_SPACE.search(stderr):
             raise disk_full(path)
 
-    def _shown(self, said: str) -> str:
-        lines = [line.strip() for line in self._redactor.text(said).splitlines() if line.strip()]
-        return " | ".join(lines[-_TOLD:])
+    def _last_lines(self, stderr: str) -> str:
+        lines = [line.strip() for line in self._redactor.text(stderr).splitlines() if line.strip()]
+        return " | ".join(lines[-_SHOWN_LINES:])
 
     def _credentials_for(self, address: str) -> Optional[Credentials]:
         """Its own, or those of the source if it has the same origin (submodules)."""
@@ -278,17 +284,17 @@ class Git:
                     preexec_fn=_prepare_child,
                 )
             try:
-                output, said = process.communicate(timeout=timeout)
+                output, stderr = process.communicate(timeout=timeout)
                 code = process.returncode
             except subprocess.TimeoutExpired:
                 _process_group.kill(process.pid)
-                output, said = process.communicate()
+                output, stderr = process.communicate()
         finally:
             if process is not None:
                 _process_group.kill(process.pid)
                 process.wait()
                 _process_group.await_end(process.pid)
-        return code, output, said.decode("utf-8", "replace")
+        return code, output, stderr.decode("utf-8", "replace")
 
 
 def program(path: str) -> str:
