@@ -30,7 +30,7 @@ _OPTIONS = re.compile("NODE_ENV|NODE_OPTIONS|CC|CXX|CFLAGS|CXXFLAGS|LDFLAGS|(?:n
 SECRET = re.compile("token|auth|password|passwd|secret|key|cert", re.I)
 
 Earlier = Sequence[Tuple[str, Mapping[str, Any]]]
-"""Directories of earlier good releases, the best first, each with what ``provide`` returned for it."""
+"""Directories of earlier good releases, the best first, each with what ``ensure`` returned for it."""
 
 
 class Item(NamedTuple):
@@ -84,7 +84,7 @@ def key(item: Item, release: str, environment: Mapping[str, str], redactor: Reda
         "version": _VERSION,
         "path": item.path,
         "files": _hashes(item, release),
-        "further": _packages.further(release, item.files),
+        "further": _packages.referred(release, item.files),
         "runtime": _runtime(item, release, environment, redactor),
         "commands": [_commands.arguments(command) for command in item.commands],
         "options": {
@@ -135,7 +135,7 @@ def _libc() -> str:
         return "not glibc"
 
 
-def provide(
+def ensure(
     item: Mapping[str, Any],
     release: str,
     earlier: Earlier,
@@ -157,7 +157,7 @@ def provide(
     _check_place(checked.path, target)
     found = key(checked, release, environment, redactor, more)
     notes: List[str] = []
-    taken = _take(checked, release, found, earlier, item.get("copy") is True, notes)
+    taken = _copy_from_earlier(checked, release, found, earlier, item.get("copy") is True, notes)
     if taken is None:
         _commands.run(checked.commands, release, environment, timeout, redactor, "installing " + checked.path)
         _check_made(checked, target, redactor)
@@ -209,7 +209,7 @@ def _rules(path: str) -> _tree.Rules:
     return _tree.Rules(is_skipped=lambda name: name in caches, is_volatile=is_volatile)
 
 
-def _take(
+def _copy_from_earlier(
     item: Item, release: str, wanted: str, earlier: Earlier, is_trusted: bool, notes: List[str]
 ) -> Optional[Tuple[str, Optional[_tree.State]]]:
     """Copy from the first fit release; which, and the copy's state. None when it has to be installed."""
@@ -224,7 +224,7 @@ def _take(
     for path, known in fit:
         try:
             return path, _copy(item, path, known, release)
-        except _tree.Unusable as unusable:
+        except _tree.NotReusable as unusable:
             notes.append("that of %s was not taken: %s" % (path, unusable))
         except OSError as error:
             place = " (%s)" % os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
@@ -235,12 +235,12 @@ def _take(
 def _copy(item: Item, earlier: str, known: Mapping[str, Any], release: str) -> _tree.State:
     source, target = os.path.join(earlier, item.path), os.path.join(release, item.path)
     if os.path.islink(source) or not os.path.isdir(source):
-        raise _tree.Unusable("it is no directory any more")
+        raise _tree.NotReusable("it is no directory any more")
     _packages.check_python(source, earlier, release)
 
     def accept(state: _tree.State) -> None:
         if state.as_dict() != known.get("state"):
-            raise _tree.Unusable("it was changed since it was made")
+            raise _tree.NotReusable("it was changed since it was made")
 
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    return _tree.copy(source, target, _rules(item.path), _tree.Moved(earlier, release), accept)
+    return _tree.copy(source, target, _rules(item.path), _tree.PathRewrite(earlier, release), accept)

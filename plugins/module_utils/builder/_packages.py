@@ -45,7 +45,7 @@ def normalised(name: str, data: bytes) -> bytes:
     return json.dumps(document, sort_keys=True).encode()
 
 
-def further(release: str, files: Sequence[str]) -> Dict[str, str]:
+def referred(release: str, files: Sequence[str]) -> Dict[str, str]:
     """Hashes of what the listed files refer to in the release: local packages, further requirements files."""
     found: Dict[str, str] = {}
     for name in files:
@@ -140,7 +140,7 @@ def _prisma_schemas(release: str, name: str) -> List[str]:
 
 
 def check_python(environment: str, old_release: str, new_release: str) -> None:
-    """Raises _tree.Unusable when a virtual environment holds a package of its release that is another in the new."""
+    """Raises _tree.NotReusable when a virtual environment holds a package of its release that is another in the new."""
     pattern = os.path.join(
         glob.escape(environment), "lib*", "python*", "site-packages", "*.dist-info", "direct_url.json"
     )
@@ -152,7 +152,7 @@ def check_python(environment: str, old_release: str, new_release: str) -> None:
             url = urlsplit(document["url"])
             is_editable = bool((document.get("dir_info") or {}).get("editable"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise _tree.Unusable("where %s came from cannot be read" % package) from None
+            raise _tree.NotReusable("where %s came from cannot be read" % package) from None
         if url.scheme == "file":
             _check_python_source(package, unquote(url.path), is_editable, old_release, new_release)
 
@@ -160,14 +160,14 @@ def check_python(environment: str, old_release: str, new_release: str) -> None:
 def _check_python_source(package: str, source: str, is_editable: bool, old_release: str, new_release: str) -> None:
     inside = os.path.relpath(os.path.realpath(source), os.path.realpath(old_release))
     if inside == ".." or inside.startswith("../"):
-        raise _tree.Unusable("%s was installed from %s, which may have changed" % (package, source))
+        raise _tree.NotReusable("%s was installed from %s, which may have changed" % (package, source))
     old, new = os.path.join(old_release, inside), os.path.join(new_release, inside)
     if is_editable:
         are_same = all(_content(old, name) == _content(new, name) for name in _PROJECT_FILES)
     else:
         are_same = inside != "." and _content(old) is not None and _content(old) == _content(new)
     if not are_same:
-        raise _tree.Unusable("%s was installed from the release itself, and may be another in this one" % package)
+        raise _tree.NotReusable("%s was installed from the release itself, and may be another in this one" % package)
 
 
 def _content(*path: str) -> Optional[str]:

@@ -30,7 +30,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_REFLINK = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM)
 
 
-class Unusable(Exception):
+class NotReusable(Exception):
     """The tree cannot serve somewhere else. The text says why."""
 
 
@@ -50,7 +50,7 @@ def reached(point: str) -> None:
     """A named point of a copy. Does nothing; the crash tests replace it."""
 
 
-class Moved:
+class PathRewrite:
     """The paths that a tree may name and that are others in its copy: those of the release it belongs to."""
 
     def __init__(self, old: str, new: str) -> None:
@@ -105,18 +105,18 @@ def copy(
     source: str,
     target: str,
     rules: Rules,
-    moved: Optional[Moved] = None,
+    rewrite: Optional[PathRewrite] = None,
     accept: Callable[[State], None] = lambda _state: None,
 ) -> State:
     """Copy the directory ``source``, whole, to ``target``, which it replaces; modes, links and times are kept.
 
     Files are shared by reflink where the file system can, never by hard links. Text and links that name the old place
     are rewritten. ``accept`` is called with the state of the source as it was copied; what it raises ends the copy.
-    Returns the state of the copy. Raises Unusable, OSError, and NodeopsError when the disk is full; then nothing is
+    Returns the state of the copy. Raises NotReusable, OSError, and NodeopsError when the disk is full; then nothing is
     left.
     """
     with _beside(source, target) as temporary:
-        copying = _Copying(moved, rules)
+        copying = _Copying(rewrite, rules)
         copying.directory(os.fsencode(source), os.fsencode(temporary), b"")
         accept(copying.before.state())
     return copying.after.state()
@@ -125,7 +125,7 @@ def copy(
 def copy_any(source: str, target: str) -> None:
     """Copy a file or a directory, whole, to ``target``, which it replaces.
 
-    Raises OSError, Unusable and NodeopsError.
+    Raises OSError, NotReusable and NodeopsError.
     """
     if os.path.isdir(source):
         copy(source, target, Rules())
@@ -210,8 +210,8 @@ class _Listing:
 
 
 class _Copying:
-    def __init__(self, moved: Optional[Moved], rules: Rules) -> None:
-        self._moved = moved
+    def __init__(self, rewrite: Optional[PathRewrite], rules: Rules) -> None:
+        self._rewrite = rewrite
         self._rules = rules
         self._can_reflink = True
         self._is_root = os.geteuid() == 0
@@ -244,13 +244,13 @@ class _Copying:
         elif stat.S_ISREG(status.st_mode):
             copied = self._file(entry.path, target, os.fsdecode(name), status)
         else:
-            raise Unusable("%s is no file, directory or link" % os.fsdecode(entry.path))
+            raise NotReusable("%s is no file, directory or link" % os.fsdecode(entry.path))
         if not self._rules.is_volatile(os.fsdecode(name)):
             self.before.add(name, status, before)
             self.after.add(name, copied, after)
 
     def _link(self, text: bytes, target: bytes, status: os.stat_result) -> bytes:
-        text = self._moved.text(text) if self._moved else text
+        text = self._rewrite.text(text) if self._rewrite else text
         os.symlink(text, target)
         if self._is_root:
             os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
@@ -279,9 +279,9 @@ class _Copying:
     def _fill(self, reader: int, writer: int, name: str) -> bool:
         """Returns whether the copy is another than the original."""
         first = os.read(reader, _CHUNK)
-        if self._moved is not None and self._is_to_rewrite(self._moved, reader, first, name):
+        if self._rewrite is not None and self._is_to_rewrite(self._rewrite, reader, first, name):
             os.lseek(reader, 0, os.SEEK_SET)
-            _write(writer, self._moved.text(b"".join(_chunks(reader))))
+            _write(writer, self._rewrite.text(b"".join(_chunks(reader))))
             return True
         if not self._reflink(reader, writer):
             _write(writer, first)
@@ -291,15 +291,15 @@ class _Copying:
                     _write(writer, chunk)
         return False
 
-    def _is_to_rewrite(self, moved: Moved, reader: int, first: bytes, name: str) -> bool:
-        """Whether it is text that names the old place. Raises Unusable where it is not text."""
-        is_named, is_binary, overlap = moved.found(first), b"\0" in first, first[-_LONGEST_PATH:]
+    def _is_to_rewrite(self, rewrite: PathRewrite, reader: int, first: bytes, name: str) -> bool:
+        """Whether it is text that names the old place. Raises NotReusable where it is not text."""
+        is_named, is_binary, overlap = rewrite.found(first), b"\0" in first, first[-_LONGEST_PATH:]
         for chunk in _chunks(reader) if len(first) == _CHUNK else ():
-            is_named = is_named or moved.found(overlap + chunk)
+            is_named = is_named or rewrite.found(overlap + chunk)
             is_binary = is_binary or b"\0" in chunk
             overlap = chunk[-_LONGEST_PATH:]
         if is_named and is_binary and not self._rules.is_volatile(name):
-            raise Unusable("%s is a binary file that names the directory it was made in" % name)
+            raise NotReusable("%s is a binary file that names the directory it was made in" % name)
         return is_named and not is_binary
 
     def _reflink(self, reader: int, writer: int) -> bool:

@@ -28,11 +28,11 @@ def abandon(call: ModuleCall) -> Dict[str, Any]:
         call.lease.release()  # the state that failed has removed it and told it already
         return {"changed": False, "removed": removed}
     with call.locked("abandon", first=True):  # a call may have been killed before it had the lock
-        live = _live.recovered(call)
+        live = _live.find_recovered(call)
         if options.release:
             prepared = [call.prepared()]
         else:
-            prepared = [m for m in _manifest.every(call.layout) if m.run == options.run and call.is_ours(m)]
+            prepared = [m for m in _manifest.read_all(call.layout) if m.run == options.run and call.is_ours(m)]
         for manifest in prepared:
             if _retention.discard(call.layout, manifest, options.pm2_home):
                 removed.append(manifest.release)

@@ -31,12 +31,12 @@ def activate(
     manifest: Manifest,
     definition: Dict[str, Any],
     heal: bool = False,
-    only_look: bool = False,
+    dry_run: bool = False,
     back: bool = False,
 ) -> Dict[str, Any]:
     """Bring the processes and ``current`` to a release. ``heal``: processes that answer badly are renewed.
 
-    ``only_look``: tell what that would change. ``back``: to one that was live before, and without the processes that
+    ``dry_run``: tell what that would change. ``back``: to one that was live before, and without the processes that
     only later releases had: they run in those.
     """
     switch = _symlink.Switch(call.layout.current, live.link, call.layout.link_text(manifest.release))
@@ -46,10 +46,10 @@ def activate(
     if _definitions.has_processes(definition):
         options = _reconcile_options(call, manifest, definition)
         additions = _additions(call, manifest, definition, switch, heal, back)
-        reconciler = Reconciler(options, only_look or call.check_mode, call.redactor, additions)
+        reconciler = Reconciler(options, dry_run or call.check_mode, call.redactor, additions)
         try:
             result = reconciler.run()
-            if only_look:
+            if dry_run:
                 result["settled"] = reconciler.is_settled
         finally:
             call.warnings.extend(warning for warning in reconciler.warnings if warning not in call.warnings)

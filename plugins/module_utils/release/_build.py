@@ -108,7 +108,7 @@ def _build(call: ModuleCall, manifest: Manifest) -> Dict[str, Any]:
     taken: List[Dict[str, Any]] = []
     for item in options.dependencies:
         earlier = _earlier(call, item["path"])
-        taken.append(_dependencies.provide(item, directory, earlier, environment, options.timeout, call.redactor, more))
+        taken.append(_dependencies.ensure(item, directory, earlier, environment, options.timeout, call.redactor, more))
     if options.dependencies:
         check_forbidden_in(call, directory)
     commands = _commands.run(options.build, directory, environment, options.timeout, call.redactor, "build")
@@ -124,7 +124,7 @@ def _built(manifest: Manifest, taken: List[Dict[str, Any]], changed: bool) -> Di
 def _earlier(call: ModuleCall, path: str) -> Sequence[Tuple[str, Dict[str, Any]]]:
     """Good releases, the last published first, with what their manifest says of this path."""
     found = []
-    for manifest in _manifest.every(call.layout):
+    for manifest in _manifest.read_all(call.layout):
         if manifest.good:
             for item in manifest.dependencies:
                 if item.get("path") == path:

@@ -31,7 +31,7 @@ SIZE = 16384  # bytes of the lock file that are read
 LONGEST_VERSION = 200  # characters; package.json may say whatever it likes
 PATIENCE = 25  # looks at a lock file that cannot be read, before the lock is given up
 RELEASE_TIMEOUT = 5.0
-NOBODY = [0, 0]  # an anchor that is no process
+NO_PROCESS = [0, 0]  # an anchor that is no process
 DISOWN_TIMEOUT = 30.0  # what a task may take to put everything back
 
 
@@ -105,13 +105,13 @@ class Lease:
         with contextlib.suppress(OSError):
             handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                said = None if _lock(handle) else _read(handle)
-                return _owner(said) if said else None
+                content = None if _lock(handle) else _read(handle)
+                return _owner(content) if content else None
             finally:
                 os.close(handle)
         return None
 
-    def tell_version(self, version: str) -> None:
+    def note_version(self, version: str) -> None:
         """Let the lock say which version the run brings, once that is known."""
         self._owner = self._owner._replace(version=version[:LONGEST_VERSION])
         self._note(version=self._owner.version)
@@ -121,12 +121,12 @@ class Lease:
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                said = _read(handle)
-                if said.get("run") != self._owner.run:
+                content = _read(handle)
+                if content.get("run") != self._owner.run:
                     return
                 # Also for a holder whose number could not be noted, because its task was killed just then.
-                _write(handle, dict(said, anchor=NOBODY, operation=None))
-                _end_holder(said)
+                _write(handle, dict(content, anchor=NO_PROCESS, operation=None))
+                _end_holder(content)
                 deadline = time.monotonic() + RELEASE_TIMEOUT
                 while not _lock(handle) and time.monotonic() < deadline:
                     time.sleep(0.005)
@@ -149,9 +149,9 @@ class Lease:
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                said = _read(handle)
-                if said.get("run") == run:
-                    _write(handle, dict(said, anchor=NOBODY))
+                content = _read(handle)
+                if content.get("run") == run:
+                    _write(handle, dict(content, anchor=NO_PROCESS))
                     return True
             finally:
                 os.close(handle)
@@ -168,9 +168,9 @@ class Lease:
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                said = _read(handle)
-                if said.get("run") == self._owner.run:
-                    _write(handle, dict(said, **fields))
+                content = _read(handle)
+                if content.get("run") == self._owner.run:
+                    _write(handle, dict(content, **fields))
             finally:
                 os.close(handle)
 
@@ -182,22 +182,22 @@ class Lease:
                 "The lock %s cannot be made: %s. Nothing was changed." % (self._path, error.strerror)
             ) from error
         try:
-            said = _read(handle)
-            ours = said.get("run") == self._owner.run
+            content = _read(handle)
+            ours = content.get("run") == self._owner.run
             if not _lock(handle):
                 if ours:
-                    _write(handle, dict(said, **self._life()))
+                    _write(handle, dict(content, **self._life()))
                 return ours
             if ours_only and not ours:
                 return False
-            said = dict(self._owner._asdict(), **self._life())
+            content = dict(self._owner._asdict(), **self._life())
             try:
-                _write(handle, said)
+                _write(handle, content)
             except OSError as error:
                 raise NodeopsError(
                     "The lock %s cannot be written: %s. Nothing was changed." % (self._path, error.strerror)
                 ) from error
-            _write(handle, dict(said, holder=list(_fork_holder(handle))))
+            _write(handle, dict(content, holder=list(_fork_holder(handle))))
             return True
         finally:
             os.close(handle)
@@ -208,10 +208,10 @@ class Lease:
     def _refuse(self) -> NoReturn:
         handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            said = _read(handle)
+            content = _read(handle)
         finally:
             os.close(handle)
-        owner = _owner(said)
+        owner = _owner(content)
         raise NodeopsError(
             "%s in namespace %s is locked: %s. Nothing was changed. Wait for it to end, or give lock_timeout (of the "
             "roles: deploy_lock_timeout) to wait here. The lock frees itself when that run ends, however it ends."
@@ -230,15 +230,15 @@ def _lock(handle: int) -> bool:
 
 def _read(handle: int) -> Dict[str, Any]:
     try:
-        said = json.loads(os.pread(handle, SIZE, 0).decode("utf-8"))
+        content = json.loads(os.pread(handle, SIZE, 0).decode("utf-8"))
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _owner(said: Dict[str, Any]) -> Owner:
-    fields = {name: said.get(name, "") for name in Owner._fields}
-    fields.update(pid=int(said.get("pid") or 0), start=int(said.get("start") or 0))
+def _owner(content: Dict[str, Any]) -> Owner:
+    fields = {name: content.get(name, "") for name in Owner._fields}
+    fields.update(pid=int(content.get("pid") or 0), start=int(content.get("start") or 0))
     return Owner(**fields)
 
 
@@ -247,8 +247,8 @@ def _write(handle: int, content: Dict[str, Any]) -> None:
     os.pwrite(handle, data.ljust(SIZE)[:SIZE], 0)  # one size: a reader never sees the end of an older text
 
 
-def _end_holder(said: Dict[str, Any]) -> None:
-    pid, start = said.get("holder") or (0, 0)
+def _end_holder(content: Dict[str, Any]) -> None:
+    pid, start = content.get("holder") or (0, 0)
     if pid and _process_id.Seen(pid, start).alive():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
@@ -289,9 +289,9 @@ def _hold(handle: int, outside: int) -> NoReturn:
                     os.close(int(name))
         unreadable = 0
         while unreadable < PATIENCE:
-            said = _read(handle)  # {} while it is being written
-            unreadable = 0 if said else unreadable + 1
-            if said and not _still_wanted(said):
+            content = _read(handle)  # {} while it is being written
+            unreadable = 0 if content else unreadable + 1
+            if content and not _still_wanted(content):
                 break
             time.sleep(TICK)
         _end_operation(handle)
@@ -299,21 +299,21 @@ def _hold(handle: int, outside: int) -> NoReturn:
         os._exit(0)
 
 
-def _still_wanted(said: Dict[str, Any]) -> bool:
-    anchor = said.get("anchor")
+def _still_wanted(content: Dict[str, Any]) -> bool:
+    anchor = content.get("anchor")
     if anchor:
         return _process_id.Seen(*anchor).alive()
-    return time.time() < float(said.get("until") or 0)
+    return time.time() < float(content.get("until") or 0)
 
 
 def _end_operation(handle: int) -> None:
     """Nobody takes the result of the task that still works for this run. The lock is kept until that has ended."""
-    said = _read(handle)
+    content = _read(handle)
     for _look in range(PATIENCE):
-        if not said:  # while it is being written
+        if not content:  # while it is being written
             time.sleep(TICK / PATIENCE)
-            said = _read(handle)
-    pid, start, may_be_ended = said.get("operation") or (0, 0, False)
+            content = _read(handle)
+    pid, start, may_be_ended = content.get("operation") or (0, 0, False)
     operation = _process_id.Seen(pid, start)
     if pid and operation.alive() and may_be_ended:
         os.kill(pid, signal.SIGTERM)

@@ -50,7 +50,7 @@ def find(call: ModuleCall) -> Live:
     return Live(link, release, manifest)
 
 
-def recovered(call: ModuleCall) -> Live:
+def find_recovered(call: ModuleCall) -> Live:
     """As ``find``; raises NodeopsError also where a killed run cannot be finished or undone because no daemon runs."""
     live = find(call)
     if _journal.read(call.options.pm2_home, call.options.namespace) is not None:

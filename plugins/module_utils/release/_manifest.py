@@ -70,7 +70,7 @@ def write(directory: str, manifest: Manifest) -> None:
         raise NodeopsError("%s could not be written: %s." % (path, _files.why(error))) from error
 
 
-def every(layout: Layout) -> List[Manifest]:
+def read_all(layout: Layout) -> List[Manifest]:
     """Those of all releases, the last published first; those never published by their making."""
     found = []
     try:
@@ -84,8 +84,8 @@ def every(layout: Layout) -> List[Manifest]:
     return sorted(found, key=lambda manifest: (manifest.published or "", manifest.created), reverse=True)
 
 
-def lineage(manifests: List[Manifest], release: str) -> List[Manifest]:
-    """What was live before ``release``, the last first; ``manifests`` as ``every`` gives them.
+def predecessors(manifests: List[Manifest], release: str) -> List[Manifest]:
+    """What was live before ``release``, the last first; ``manifests`` as ``read_all`` gives them.
 
     It is what each release names as its former one, so neither a clock that was set back nor a release that was left by
     a rollback is in the way. Behind one that was removed it goes on with the last that was published before.

@@ -89,10 +89,10 @@ class ModuleCall:
         address = (self.options.source or {}).get("address")
         return "from %s" % _address.shown(str(address)) if address else ""
 
-    def tell_version(self, manifest: Manifest) -> None:
+    def note_version(self, manifest: Manifest) -> None:
         """To who asks for the lock."""
         if not self.check_mode:
-            self.lease.tell_version(manifest.version)
+            self.lease.note_version(manifest.version)
 
     # -- the lock ------------------------------------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ class ModuleCall:
             )
         self._subject = manifest
         self.check_is_ours(manifest)
-        self.tell_version(manifest)
+        self.note_version(manifest)
         return manifest
 
     def fingerprint(self, facts: Any) -> str:

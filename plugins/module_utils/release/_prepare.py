@@ -93,12 +93,12 @@ class _Preparation:
         environment_text = self._render_environment()
         if not call.check_mode:
             _retention.remove_leftovers(self._layout)
-        look = _fetch.look(self._source, self._layout.private, call.check_mode, call.redactor)
-        fingerprint = call.fingerprint(self._facts(look.revision, environment_text))
+        inspection = _fetch.inspect(self._source, self._layout.private, call.check_mode, call.redactor)
+        fingerprint = call.fingerprint(self._facts(inspection.revision, environment_text))
         found = _live.find(call)
         former, live = found.release, found.manifest
         if live and live.good and live.fingerprint == fingerprint and not options.force:
-            call.tell_version(live)
+            call.note_version(live)
             self._check_contract(_build.file_reader(self._layout.release(former)), is_here=True)
             result = self._result(live, former, needed=False, changed=call.recovered is not None)
             return dict(result, in_order=self._is_in_order(found, live))
@@ -106,23 +106,23 @@ class _Preparation:
         def read(path: str) -> Optional[str]:
             if self._texts is not None:
                 return self._texts.get(path)
-            return _fetch.read_file(self._source, look, self._layout.private, path) if look.known else None
+            return _fetch.read_file(self._source, inspection, self._layout.private, path) if inspection.known else None
 
-        self._check_contract(read, is_here=look.known or self._texts is not None)
+        self._check_contract(read, is_here=inspection.known or self._texts is not None)
         _build.check_forbidden(call, read, self._packages)
-        release = options.release or "%s-%s" % (options.run.partition("-")[0], look.revision[:8])
+        release = options.release or "%s-%s" % (options.run.partition("-")[0], inspection.revision[:8])
         _layout.check_id(release)
         if os.path.lexists(self._layout.release(release)):
             raise NodeopsError(
                 "%s exists already. Nothing was changed. Choose another release." % self._layout.release(release)
             )
-        manifest = self._manifest(release, look.revision, fingerprint, read("package.json"), former)
-        call.tell_version(manifest)
+        manifest = self._manifest(release, inspection.revision, fingerprint, read("package.json"), former)
+        call.note_version(manifest)
         if call.check_mode:
             return self._result(manifest, former, needed=True, changed=True)
         if self._source.location == "controller" and self._source.archive is None:
             return dict(self._result(manifest, former, needed=True, changed=False), upload=True)
-        self._make(look, manifest, environment_text)
+        self._make(inspection, manifest, environment_text)
         manifest = _manifest.read(self._layout.release(release)) or manifest
         return self._result(manifest, former, needed=True, changed=True)
 
@@ -158,12 +158,12 @@ class _Preparation:
             "build": [options.build, options.build_environment, options.path],
         }
 
-    def _make(self, look: Any, manifest: Manifest, environment_text: str) -> None:
+    def _make(self, inspection: _fetch.Inspection, manifest: Manifest, environment_text: str) -> None:
         """All of it beside, then by one rename: what is there is whole."""
         unfinished = self._layout.release(_layout.PREPARING + manifest.release)
         try:
             with _files.readable_by_all():
-                self._fill(unfinished, look, manifest, environment_text)
+                self._fill(unfinished, inspection, manifest, environment_text)
             os.rename(unfinished, self._layout.release(manifest.release))
             _files.sync_directory(self._layout.releases)
         except OSError as error:
@@ -174,14 +174,14 @@ class _Preparation:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def _fill(self, unfinished: str, look: Any, manifest: Manifest, environment_text: str) -> None:
+    def _fill(self, unfinished: str, inspection: _fetch.Inspection, manifest: Manifest, environment_text: str) -> None:
         os.mkdir(unfinished)
-        _fetch.fetch(self._source, look, self._layout.private, unfinished, self._call.redactor)
+        _fetch.fetch(self._source, inspection, self._layout.private, unfinished, self._call.redactor)
         read = _build.file_reader(unfinished)
         self._check_contract(read, is_here=True)
         _build.check_forbidden_in(self._call, unfinished)
         manifest = manifest._replace(version=self._version(manifest.revision, read("package.json")))
-        self._call.tell_version(manifest)
+        self._call.note_version(manifest)
         _shared.link(self._layout.shared, unfinished, self._options.shared)
         if self._options.environment_file:
             self._write_environment_file(unfinished, environment_text)

@@ -45,6 +45,6 @@ def remove_old(call: ModuleCall) -> List[str]:
 
 def removable(call: ModuleCall) -> List[str]:
     """The ids that may go. Raises NodeopsError when it cannot be told what is in use."""
-    manifests = _manifest.every(call.layout)
+    manifests = _manifest.read_all(call.layout)
     referenced = _retention.referenced(call.layout, call.options.pm2_home)
     return _retention.removable(manifests, call.current(), referenced, call.options.keep, call.options.run)

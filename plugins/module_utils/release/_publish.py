@@ -66,7 +66,7 @@ def is_in_order(call: ModuleCall, live: Live, manifest: Manifest) -> bool:
         from ansible_collections.nodeops.pm2.plugins.module_utils.release import _static_site
 
         return _static_site.is_in_order(call, manifest, definition)
-    result = _activation.activate(call, live, manifest, definition, heal=True, only_look=True)
+    result = _activation.activate(call, live, manifest, definition, heal=True, dry_run=True)
     if result["changed"] or not result["settled"]:
         return False  # what has restarted just now may be in a crash loop: that takes longer to tell
     if not call.check_mode:

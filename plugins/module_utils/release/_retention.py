@@ -32,7 +32,7 @@ def removable(manifests: List[Manifest], live: str, referenced: Set[str], keep: 
     good one besides the live one, the last made that failed (to look at), what ``referenced`` names, and what this
     ``run`` has prepared.
     """
-    before = _manifest.lineage(manifests, live)
+    before = _manifest.predecessors(manifests, live)
     ranked = before + [manifest for manifest in manifests if manifest not in before and manifest.release != live]
     good = [manifest.release for manifest in ranked if manifest.good]
     kept = {live, *good[: max(keep - 1, 1)], *referenced}

@@ -42,7 +42,7 @@ def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wa
                 % (wanted, _listed(manifests, current))
             )
         return found[0]
-    for manifest in manifests if live is None else _manifest.lineage(manifests, live.release):
+    for manifest in manifests if live is None else _manifest.predecessors(manifests, live.release):
         if manifest.good and manifest.release != current:
             return manifest
     raise NodeopsError(
@@ -66,13 +66,13 @@ def roll_back(call: ModuleCall) -> Dict[str, Any]:
     with call.locked("rollback", first=True):
         live = _live.find(call)
         _check_left(call, live)
-        ours = [manifest for manifest in _manifest.every(call.layout) if call.is_ours(manifest)]
+        ours = [manifest for manifest in _manifest.read_all(call.layout) if call.is_ours(manifest)]
         chosen = choose(ours, live.manifest, live.release, call.options.release)
-        call.tell_version(chosen)
+        call.note_version(chosen)
         directory = call.layout.release(chosen.release)
         if not os.path.isdir(directory):
             raise NodeopsError("%s is not there any more. Nothing was changed." % directory)
-        goes_on = live.release in [manifest.release for manifest in _manifest.lineage(ours, chosen.release)]
+        goes_on = live.release in [manifest.release for manifest in _manifest.predecessors(ours, chosen.release)]
         left = None if goes_on else live.manifest
         try:
             result = _activation.activate(call, live, chosen, _definitions.read(call.layout, chosen.release), back=True)

@@ -98,8 +98,8 @@ class _Link:
 
     def check(self) -> None:
         """Nothing is changed. Raises NodeopsError."""
-        self._check_way(self._root, self._kept, "the shared directory")
-        self._check_way(self._release, self._place, "the release")
+        self._check_parents(self._root, self._kept, "the shared directory")
+        self._check_parents(self._release, self._place, "the release")
         kept, shipped = _type_of(self._kept, follow=True), self._shipped()
         if kept is None and os.path.islink(self._kept):
             raise self._refusal("%s is a link to %s, which does not exist" % (self._kept, os.readlink(self._kept)))
@@ -147,7 +147,7 @@ class _Link:
         """What the release has there itself. A link is none: it leads to what another deploy tool had."""
         return None if os.path.islink(self._place) else _type_of(self._place, follow=False)
 
-    def _check_way(self, root: str, path: str, what: str) -> None:
+    def _check_parents(self, root: str, path: str, what: str) -> None:
         parent = os.path.dirname(path)
         while len(parent) > len(root):
             if os.path.lexists(parent) and not os.path.isdir(parent):

@@ -20,9 +20,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directo
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._git_command import Access, Git, GitFailed
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import (
     MAX_TEXT,
-    Workplace,
-    trouble,
-    workplace,
+    Workspace,
+    explained,
+    workspace,
 )
 
 DIRECTORY, ARCHIVE, GIT = "directory", "archive", "git"
@@ -67,7 +67,7 @@ class Source(NamedTuple):
         return "Source(%s)" % ", ".join("%s=%r" % item for item in {**self._asdict(), **secret}.items())
 
 
-class Look(NamedTuple):
+class Inspection(NamedTuple):
     """What a source is now."""
 
     revision: str
@@ -150,7 +150,7 @@ def _check_directory(source: Source) -> None:
         raise _refused("is a directory of the controller and was not named there (revision)")
 
 
-def look(source: Source, private: str, check_mode: bool, redactor: Redactor) -> Look:
+def inspect(source: Source, private: str, check_mode: bool, redactor: Redactor) -> Inspection:
     """Name what the source is now; for git, bring it into the mirror in ``private``.
 
     In check mode nothing is written and ``private`` need not exist. A commit that cannot be known without fetching (an
@@ -158,42 +158,42 @@ def look(source: Source, private: str, check_mode: bool, redactor: Redactor) -> 
     Raises NodeopsError; nothing of the release was changed.
     """
     _address.hide(source.address, redactor)
-    with _in_words("The source %s cannot be looked at" % _address.shown(source.address), private):
+    with _explaining("The source %s cannot be looked at" % _address.shown(source.address), private):
         if source.type == GIT:
-            with workplace(private, check_mode) as place:
-                return _look_at_git(source, place, check_mode, redactor)
+            with workspace(private, check_mode) as place:
+                return _inspect_git(source, place, check_mode, redactor)
         if not check_mode:
-            with workplace(private, check_mode):
+            with workspace(private, check_mode):
                 pass  # tidied
         if source.type == ARCHIVE:
-            return _look_at_archive(source)
-        return _look_at_directory(source, private)
+            return _inspect_archive(source)
+        return _inspect_directory(source, private)
 
 
-def _look_at_git(source: Source, place: Workplace, check_mode: bool, redactor: Redactor) -> Look:
+def _inspect_git(source: Source, place: Workspace, check_mode: bool, redactor: Redactor) -> Inspection:
     git = _git_of(source, place, redactor)
     if check_mode:
-        return Look(*_git.predicted(git, source.version))
-    return Look(_git.bring(git, source.version), True)
+        return Inspection(*_git.resolve_remotely(git, source.version))
+    return Inspection(_git.ensure(git, source.version), True)
 
 
-def _look_at_archive(source: Source) -> Look:
+def _inspect_archive(source: Source) -> Inspection:
     path = _archive_path(source)
     if path is None:
-        return Look(_required(source.sha256), False)
+        return Inspection(_required(source.sha256), False)
     from ansible_collections.nodeops.pm2.plugins.module_utils.source import _archive
 
     with _archive.opened(path, source.sha256, _address.shown(source.address)):
-        return Look(_required(source.sha256), True)
+        return Inspection(_required(source.sha256), True)
 
 
-def _look_at_directory(source: Source, private: str) -> Look:
+def _inspect_directory(source: Source, private: str) -> Inspection:
     if source.location == CONTROLLER:
-        return Look(_required(source.revision), source.archive is not None)
+        return Inspection(_required(source.revision), source.archive is not None)
     if not os.path.isdir(source.address):
         raise _refused("directory %s does not exist on this host or is not a directory" % source.address)
     _check_not_inside(source, private)
-    return Look(_directory.read(source.address, source.exclude).revision, True)
+    return Inspection(_directory.read(source.address, source.exclude).revision, True)
 
 
 def _check_not_inside(source: Source, private: str) -> None:
@@ -208,20 +208,20 @@ def _check_not_inside(source: Source, private: str) -> None:
         )
 
 
-def read_file(source: Source, look: Look, private: str, path: str) -> Optional[str]:
-    """The text of one file of the source as ``look`` saw it, before it is fetched; at most 1 MiB.
+def read_file(source: Source, inspection: Inspection, private: str, path: str) -> Optional[str]:
+    """The text of one file of the source as ``inspect`` saw it, before it is fetched; at most 1 MiB.
 
     ``path`` is relative to the top of the release. None when the source has no such file, and when it is not here
-    (``look.known`` is False). Raises NodeopsError.
+    (``inspection.known`` is False). Raises NodeopsError.
     """
     parts = path.split("/")
     if path.startswith("/") or ".." in parts:
         raise NodeopsError("%r is no path of a file in the source." % path)
     path = os.path.normpath(path)
     shown = _address.shown(source.address)
-    with _in_words("%s in the source %s cannot be read" % (path, shown), private):
+    with _explaining("%s in the source %s cannot be read" % (path, shown), private):
         if source.type == GIT:
-            return _text_in_git(source, look, private, path)
+            return _text_in_git(source, inspection, private, path)
         archive = _archive_path(source)
         if archive is not None:
             from ansible_collections.nodeops.pm2.plugins.module_utils.source import _archive
@@ -231,11 +231,11 @@ def read_file(source: Source, look: Look, private: str, path: str) -> Optional[s
         return _text_in_directory(source, path) if (source.type, source.location) == (DIRECTORY, HOST) else None
 
 
-def _text_in_git(source: Source, look: Look, private: str, path: str) -> Optional[str]:
-    with workplace(private, True) as place:
+def _text_in_git(source: Source, inspection: Inspection, private: str, path: str) -> Optional[str]:
+    with workspace(private, True) as place:
         git = _git_of(source._replace(key=None, key_file=None), place, Redactor())
         try:
-            content = _git.read_file(git, look.revision, path)
+            content = _git.read_file(git, inspection.revision, path)
         except GitFailed as error:
             raise NodeopsError(
                 "%s cannot be read from %s, which may be damaged (git said: %s). Nothing was deployed. Remove it and "
@@ -257,27 +257,27 @@ def _text_in_directory(source: Source, path: str) -> Optional[str]:
         return stream.read()
 
 
-def fetch(source: Source, look: Look, private: str, dest: str, redactor: Redactor) -> None:
-    """Fill the empty directory ``dest`` with the source, which has to be what ``look`` saw.
+def fetch(source: Source, inspection: Inspection, private: str, dest: str, redactor: Redactor) -> None:
+    """Fill the empty directory ``dest`` with the source, which has to be what ``inspect`` saw.
 
     Files are 0755 or 0644, owned by the user of this process. Raises NodeopsError; what ``dest`` then holds is for the
     caller to remove, nothing outside it was changed.
     """
     _address.hide(source.address, redactor)
     shown = _address.shown(source.address)
-    with _in_words("The source %s cannot be fetched" % shown, dest):
+    with _explaining("The source %s cannot be fetched" % shown, dest):
         if os.listdir(dest):
             raise NodeopsError("The directory %s for the source is not empty. Nothing was fetched." % dest)
         if source.type == GIT:
-            with workplace(private, False) as place:
-                _git.export(_git_of(source, place, redactor), look.revision, dest, source.submodules)
+            with workspace(private, False) as place:
+                _git.export(_git_of(source, place, redactor), inspection.revision, dest, source.submodules)
         elif source.type == ARCHIVE:
             _fetch_archive(source, private, dest, shown)
         elif source.location == HOST:
             _check_not_inside(source, private)
-            _directory.copy(source.address, source.exclude, dest, look.revision)
+            _directory.copy(source.address, source.exclude, dest, inspection.revision)
         else:
-            _fetch_packed(source, look, dest, shown)
+            _fetch_packed(source, inspection, dest, shown)
 
 
 def _fetch_archive(source: Source, private: str, dest: str, shown: str) -> None:
@@ -287,7 +287,7 @@ def _fetch_archive(source: Source, private: str, dest: str, shown: str) -> None:
     if _address.is_url(source.address):
         from ansible_collections.nodeops.pm2.plugins.module_utils.source._download import download
 
-        with workplace(private, False) as place:
+        with workspace(private, False) as place:
             path = os.path.join(place.directory, "archive")
             _archive.expect(sha256, download(source.address, path, source.timeout), shown)
             with _archive.opened(path, None, shown) as stream:
@@ -297,16 +297,16 @@ def _fetch_archive(source: Source, private: str, dest: str, shown: str) -> None:
         _archive.unpack(stream, dest, shown, source.strip)
 
 
-def _fetch_packed(source: Source, look: Look, dest: str, shown: str) -> None:
+def _fetch_packed(source: Source, inspection: Inspection, dest: str, shown: str) -> None:
     """A directory of the controller: packed there by ``_directory.pack``, and named by its content."""
     from ansible_collections.nodeops.pm2.plugins.module_utils.source import _archive
 
     with _archive.opened(_uploaded(source), None, shown) as stream:
         found = _directory.revision_of(_archive.unpack(stream, dest, shown, own=True))
-    if found != look.revision:
+    if found != inspection.revision:
         raise NodeopsError(
             "What was uploaded from %s is revision %s, not %s. Nothing was deployed. Run again when nothing writes to "
-            "the source." % (shown, found[:12], look.revision[:12])
+            "the source." % (shown, found[:12], inspection.revision[:12])
         )
 
 
@@ -330,20 +330,20 @@ def _required(value: Optional[str]) -> str:
     return value
 
 
-def _git_of(source: Source, place: Workplace, redactor: Redactor) -> Git:
+def _git_of(source: Source, place: Workspace, redactor: Redactor) -> Git:
     access = Access(source.address, source.key_file, source.key, source.known_hosts, source.timeout)
     return Git(place, access, redactor)
 
 
 @contextlib.contextmanager
-def _in_words(what: str, path: str) -> Iterator[None]:
+def _explaining(what: str, path: str) -> Iterator[None]:
     """``what`` could not be done; ``path`` is on the disk that may be full."""
     try:
         yield
     except OSError as error:
-        raise trouble(error, what, path) from error
+        raise explained(error, what, path) from error
     except GitFailed as error:
         raise NodeopsError("%s: git failed: %s. Nothing was deployed." % (what, error.stderr)) from error
 
 
-__all__ = ["Look", "Source", "fetch", "look", "read_file", "source_of"]
+__all__ = ["Inspection", "Source", "fetch", "inspect", "read_file", "source_of"]

@@ -104,7 +104,7 @@ def _not_found(version: str, names: Names, address: str) -> NodeopsError:
     )
 
 
-def predicted(git: Git, version: str) -> Tuple[str, bool]:
+def resolve_remotely(git: Git, version: str) -> Tuple[str, bool]:
     """What a version means, asked without writing anything; and whether the content is on this host.
 
     A commit that no name leads to and that is not here is returned as it was given.
@@ -170,7 +170,7 @@ class Mirror:
                 continue
         return found
 
-    def bring(self, version: str) -> str:
+    def ensure(self, version: str) -> str:
         """Have here what ``version`` means now, and return the commit. Raises NodeopsError, GitFailed."""
         if self.is_usable():
             if _is_commit_id(version) and self.has(version):
@@ -179,7 +179,7 @@ class Mirror:
                 _remove_unfinished(self.path)
                 self._fetch(self.path, version)
                 return self._commit(version)
-        self.make_anew(version)
+        self.recreate(version)
         return self._commit(version)
 
     def _commit(self, version: str) -> str:
@@ -191,7 +191,7 @@ class Mirror:
             raise GitFailed("the commit %s is incomplete" % commit)
         return commit
 
-    def make_anew(self, version: str) -> None:
+    def recreate(self, version: str) -> None:
         """Fetch everything into a new mirror that takes the place of this one. Raises NodeopsError, GitFailed."""
         fresh = os.path.join(self.git.place.directory, "mirror")
         shutil.rmtree(fresh, ignore_errors=True)
@@ -333,9 +333,9 @@ class Mirror:
         return {section["path"].rstrip("/"): section for section in sections.values() if "path" in section}
 
 
-def bring(git: Git, version: str) -> str:
+def ensure(git: Git, version: str) -> str:
     """Have what ``version`` means in the mirror of the source, and return the commit."""
-    return Mirror(git, os.path.join(git.place.private, MIRROR), git.address).bring(version)
+    return Mirror(git, os.path.join(git.place.private, MIRROR), git.address).ensure(version)
 
 
 def read_file(git: Git, commit: str, path: str) -> Optional[bytes]:
@@ -356,13 +356,13 @@ def export(git: Git, commit: str, dest: str, submodules: bool) -> None:
 
 
 def _export(mirror: Mirror, commit: str, dest: str, submodules: bool, used: Set[str]) -> None:
-    mirror.bring(commit)
+    mirror.ensure(commit)
     try:
         gitlinks = mirror.export(commit, dest)
     except GitFailed:
         _empty(dest)
-        mirror.make_anew(commit)
-        mirror.bring(commit)
+        mirror.recreate(commit)
+        mirror.ensure(commit)
         gitlinks = mirror.export(commit, dest)
     if not submodules or not gitlinks:
         return

@@ -30,7 +30,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._address import (
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import Workplace, disk_full
+from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import Workspace, disk_full
 
 LOCAL_TIMEOUT = 1800.0
 """Seconds that something without network, like writing a large release, may take at most."""
@@ -129,7 +129,7 @@ class Access(NamedTuple):
 class Git:
     """Runs git for one source. Its files (key, known hosts) lie in the workplace and go with it."""
 
-    def __init__(self, place: Workplace, access: Access, redactor: Redactor) -> None:
+    def __init__(self, place: Workspace, access: Access, redactor: Redactor) -> None:
         """Raises NodeopsError when git is missing or the key cannot be read, OSError when no file can be written."""
         self.place = place
         self.address = access.address

@@ -28,7 +28,7 @@ _LOCK = "source.lock"
 _SURVIVOR_WAIT = 20.0  # seconds
 
 
-class Workplace(NamedTuple):
+class Workspace(NamedTuple):
     """Where to write while a source is looked at or fetched."""
 
     private: str
@@ -41,7 +41,7 @@ class Workplace(NamedTuple):
 
 
 @contextlib.contextmanager
-def workplace(private: str, check_mode: bool) -> Iterator[Workplace]:
+def workspace(private: str, check_mode: bool) -> Iterator[Workspace]:
     """A place to work in, gone at the end. What killed runs left in ``private`` is removed first.
 
     In check mode it lies with the system's temporary files and nothing is written to ``private``. Programs that a
@@ -49,14 +49,14 @@ def workplace(private: str, check_mode: bool) -> Iterator[Workplace]:
     """
     if check_mode:
         with _temporary(None) as directory:
-            yield Workplace(private, directory, None)
+            yield Workspace(private, directory, None)
         return
     handle = os.open(os.path.join(private, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _wait_for(handle, private)
         sweep(private)
         with _temporary(private) as directory:
-            yield Workplace(private, directory, handle)
+            yield Workspace(private, directory, handle)
     finally:
         os.close(handle)
 
@@ -137,7 +137,7 @@ def disk_full(path: str) -> NodeopsError:
     )
 
 
-def trouble(error: OSError, what: str, path: str) -> NodeopsError:
+def explained(error: OSError, what: str, path: str) -> NodeopsError:
     """An OSError in words. ``what`` could not be done, ``path`` says on which disk."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(path)

@@ -263,7 +263,7 @@ class Releases:
         return release
 
     def provide(self, release: Path, **changes: Any) -> Dict[str, Any]:
-        found = _dependencies.provide(
+        found = _dependencies.ensure(
             {**self.item, **changes},
             str(release),
             self.recorded,
@@ -542,7 +542,7 @@ def test_npm_missing_says_where_it_was_looked_for(npm: Releases, app: NodeApp, t
     tools.mkdir()
     (tools / "node").symlink_to(NODE)
     with pytest.raises(NodeopsError) as raised:
-        _dependencies.provide(ITEM, str(release), [], {"PATH": str(tools)}, 60.0, Redactor())
+        _dependencies.ensure(ITEM, str(release), [], {"PATH": str(tools)}, 60.0, Redactor())
     assert str(raised.value) == (
         "Installing node_modules failed: npm ci --omit=dev: npm was not found on the PATH %s. Install it there, or "
         "give its directory in deploy_path." % tools
