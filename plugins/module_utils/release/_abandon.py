@@ -18,28 +18,28 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call i
 def abandon(call: ModuleCall) -> Dict[str, Any]:
     """State abandoned: something between two calls of this run has failed, or one of them was killed.
 
-    Finish or undo what that has left, tell it, remove what was prepared and is not live, unlock.
+    Finish or undo what was left half done, remove what was prepared and is not live, write the history, unlock.
     """
     options = call.options
     removed: List[str] = []
     if call.check_mode:
         return {"changed": False, "removed": removed}
     if options.release and not os.path.isdir(call.layout.release(options.release)):
-        call.lease.release()  # the state that failed has removed it and told it already
+        call.lease.release()  # the state that failed has removed it and written the history already
         return {"changed": False, "removed": removed}
-    with call.locked("abandon", first=True):  # a call may have been killed before it had the lock
+    with call.locked("abandon", first=True):  # a call may have been killed before it got the lock
         live = _live.find_recovered(call)
         if options.release:
             prepared = [call.prepared()]
         else:
             prepared = [m for m in _manifest.read_all(call.layout) if m.run == options.run and call.is_ours(m)]
-        for manifest in prepared:
-            if _retention.discard(call.layout, manifest, options.pm2_home):
-                removed.append(manifest.release)
+        for each in prepared:
+            if _retention.discard(call.layout, each, options.pm2_home):
+                removed.append(each.release)
         reason = call.redactor.text(options.reason or "")
-        told = prepared[0] if prepared else None
-        is_live = told is not None and told.release == live.release  # the killed call had decided so
-        call.record("deployed" if is_live else "failed", told, stage=options.stage, reason=reason)
+        manifest = prepared[0] if prepared else None
+        is_live = manifest is not None and manifest.release == live.release  # the killed call was past its commit
+        call.record("deployed" if is_live else "failed", manifest, stage=options.stage, reason=reason)
     call.lease.release()
     changed = bool(removed) or call.recovered is not None
     return {"changed": changed, "removed": removed, "recovered": call.recovered, "current": live.release or None}

@@ -34,10 +34,10 @@ def activate(
     dry_run: bool = False,
     back: bool = False,
 ) -> Dict[str, Any]:
-    """Bring the processes and ``current`` to a release. ``heal``: processes that answer badly are renewed.
+    """Bring the processes and ``current`` to a release. Returns the result of the module.
 
-    ``dry_run``: tell what that would change. ``back``: to one that was live before, and without the processes that
-    only later releases had: they run in those.
+    ``heal``: replace processes that run as defined but answer badly. ``dry_run``: only tell what would change.
+    ``back``: the release was live before; processes that only later releases had are removed, as they run in those.
     """
     switch = _symlink.Switch(call.layout.current, live.link, call.layout.link_text(manifest.release))
     switches = switch.before != switch.after

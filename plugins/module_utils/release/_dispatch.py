@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call import ModuleCall
 
-# Python compiles every file anew in each task, so a state imports what it works with, and no more.
+# Each task sends and compiles every file anew, so a state imports only what it needs.
 
 
 def prepare(call: ModuleCall) -> Dict[str, Any]:
@@ -33,7 +33,7 @@ def _is_next_publish(call: ModuleCall, prepared: Dict[str, Any]) -> bool:
 
 
 def _go_on(call: ModuleCall, prepared: Dict[str, Any]) -> Dict[str, Any]:
-    """State published in the same call: nothing lies between, and a task costs half a second."""
+    """Publish in the same call, as no stage lies between: another task would cost half a second."""
     following = ModuleCall(call.options._replace(state="published", release=prepared["release"]), call.check_mode)
     following.redactor, following.warnings, following.recovered = call.redactor, call.warnings, call.recovered
     try:
@@ -102,7 +102,9 @@ def run(call: ModuleCall) -> Dict[str, Any]:
     """The module's result. Raises NodeopsError, its text without secrets."""
     try:
         if not os.path.isabs(call.options.root):
-            raise NodeopsError("root %r is no absolute path. Nothing was changed. Give one." % call.options.root)
+            raise NodeopsError(
+                "root %r is not an absolute path. Nothing was changed. Give an absolute path." % call.options.root
+            )
         return STATES[call.options.state](call)
     except NodeopsError as error:
         details = dict(error.details, release=error.details.get("release", call.options.release))

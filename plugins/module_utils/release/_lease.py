@@ -4,12 +4,13 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The lock of a deploy: held over several module calls, by a process of its own, which ends with who drives the run.
+"""The lock of a deploy. It lasts over several module calls: a process of its own holds it.
 
 A lock file with a flock cannot go stale, but a module lives for one task only. So the first task leaves a small process
-behind that keeps the flock. It ends when it is told to, and when the run's *anchor* does: the ansible-playbook on this
-host, or the SSH session it came by (where neither can be told: LIFETIME after the last task). A run that goes on after
-that, because its session was closed between two tasks, takes the lock again, unless somebody else had it meanwhile.
+behind that holds the flock. That process ends when it is told to, and when the run's *anchor* ends: the
+ansible-playbook on this host, or the SSH session that it uses (if neither can be found: LIFETIME after the last task).
+A run may continue after that, because its session was closed between two tasks. Then it takes the lock again, unless
+another run had it meanwhile.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
 LIFETIME = 3600.0  # seconds
 TICK = 0.2  # seconds between two looks at the anchor
 SIZE = 16384  # bytes of the lock file that are read
-LONGEST_VERSION = 200  # characters; package.json may say whatever it likes
-PATIENCE = 25  # looks at a lock file that cannot be read, before the lock is given up
-RELEASE_TIMEOUT = 5.0
-NO_PROCESS = [0, 0]  # an anchor that is no process
-DISOWN_TIMEOUT = 30.0  # what a task may take to put everything back
+LONGEST_VERSION = 200  # characters; a version of package.json may have any length
+PATIENCE = 25  # attempts to read an unreadable lock file, before the lock is given up
+RELEASE_TIMEOUT = 5.0  # seconds
+NO_PROCESS = [0, 0]  # an anchor that never exists
+DISOWN_TIMEOUT = 30.0  # seconds that a task may take to put everything back
 
 
 class Owner(NamedTuple):
-    """Who has the lock. ``run`` names the run; the rest is for people."""
+    """The run that has the lock. ``run`` is its id; the rest is for people."""
 
     run: str
     user: str
@@ -52,16 +53,16 @@ class Owner(NamedTuple):
     start: int = 0
     place: str = ""
     goal: str = ""
-    """What is known before the version is: "from /srv/shop"."""
+    """Shown while the version is not known: "from /srv/shop"."""
 
     def text(self) -> str:
         goal = ("to " if self.action == "rollback" else "of ") + self.version if self.version else self.goal
         what = ("%s %s" % (self.action, goal)).strip()
-        where = "%s, pid %d" % (self.host, self.pid) if self.pid else self.host
+        place = "%s, pid %d" % (self.host, self.pid) if self.pid else self.host
         return "a %s by %s (%s) since %s, run %s%s" % (
             what,
             self.user,
-            where,
+            place,
             self.since,
             self.run,
             ", " + self.link if self.link else "",
@@ -77,10 +78,11 @@ class Lease:
         self._anchor = _process_id.anchor(owner.pid or None, owner.start or None, owner.place)
 
     def acquire(self, timeout: float, ended: str = "") -> None:
-        """Take it, waiting up to ``timeout`` seconds. Raises NodeopsError naming the owner when another run has it.
+        """Take the lock, waiting up to ``timeout`` seconds. Raises NodeopsError that names the owner if another run has
+        it.
 
-        ``ended``: the run that is known to have ended, although its SSH session may live on (ControlPersist): its task
-        is ended and its lock freed.
+        ``ended``: a run that is known to have ended, although its SSH session may live on (ControlPersist). Its task is
+        ended and its lock freed.
         """
         deadline = time.monotonic() + timeout
         if ended and self._disown(ended):
@@ -92,16 +94,16 @@ class Lease:
             time.sleep(0.1)
 
     def ensure(self) -> None:
-        """Go on with it: it is ours, or was ours last and is free.
+        """Continue with the lock: this run has it, or had it last and it is free.
 
-        Raises NodeopsError when another run had it since.
+        Raises NodeopsError if another run has had it since.
         """
         self._check_driven()
         if not self._try(ours_only=True):
             self._refuse()
 
     def holder(self) -> Optional[Owner]:
-        """Who holds it, for check mode; None when nobody does."""
+        """The run that holds the lock, or None. For check mode, which does not take it."""
         with contextlib.suppress(OSError):
             handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -112,19 +114,19 @@ class Lease:
         return None
 
     def note_version(self, version: str) -> None:
-        """Let the lock say which version the run brings, once that is known."""
+        """Write the version that the run deploys into the lock, once it is known."""
         self._owner = self._owner._replace(version=version[:LONGEST_VERSION])
         self._note(version=self._owner.version)
 
     def release(self) -> None:
-        """Let it go, when it is ours. Does nothing when it is not."""
+        """Free the lock if this run has it; else do nothing."""
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 content = _read(handle)
                 if content.get("run") != self._owner.run:
                     return
-                # Also for a holder whose number could not be noted, because its task was killed just then.
+                # Also ends a holder whose pid is not in the file, because its task was killed before it wrote that.
                 _write(handle, dict(content, anchor=NO_PROCESS, operation=None))
                 _end_holder(content)
                 deadline = time.monotonic() + RELEASE_TIMEOUT
@@ -135,17 +137,17 @@ class Lease:
 
     @contextlib.contextmanager
     def working(self, may_be_ended: bool) -> Iterator[None]:
-        """A task's work. ``may_be_ended``: when nobody drives the run any more it is told to put everything back."""
+        """Note a task as working. ``may_be_ended``: the holder sends it SIGTERM once the run's anchor has ended."""
         seen = _process_id.look(os.getpid())
         self._note(operation=[*seen, may_be_ended] if seen else None)
         try:
-            self._check_driven()  # now that it is noted: a holder that ended before did not know of it
+            self._check_driven()  # once it is noted: a holder that ended before did not know of it
             yield
         finally:
             self._note(operation=None)
 
     def _disown(self, run: str) -> bool:
-        """Tell the holder of ``run`` that nobody drives it; whether it was that run's lock."""
+        """Let the holder of ``run`` know that its anchor has ended. Returns whether that run had the lock."""
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
@@ -160,7 +162,7 @@ class Lease:
     def _check_driven(self) -> None:
         if self._anchor is not None and not self._anchor.alive():
             raise NodeopsError(
-                "The ansible-playbook or SSH session of run %s has ended, so this task was not begun. Nothing was "
+                "The ansible-playbook or SSH session of run %s has ended, so this task was not started. Nothing was "
                 "changed. Run again." % self._owner.run
             )
 
@@ -179,7 +181,7 @@ class Lease:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise NodeopsError(
-                "The lock %s cannot be made: %s. Nothing was changed." % (self._path, error.strerror)
+                "The lock %s cannot be created: %s. Nothing was changed." % (self._path, error.strerror)
             ) from error
         try:
             content = _read(handle)
@@ -213,8 +215,8 @@ class Lease:
             os.close(handle)
         owner = _owner(content)
         raise NodeopsError(
-            "%s in namespace %s is locked: %s. Nothing was changed. Wait for it to end, or give lock_timeout (of the "
-            "roles: deploy_lock_timeout) to wait here. The lock frees itself when that run ends, however it ends."
+            "%s in namespace %s is locked: %s. Nothing was changed. Wait until that run ends, or set lock_timeout (in "
+            "the roles: deploy_lock_timeout) to wait here. The lock frees itself when that run ends, however it ends."
             % (self._owner.app, self._owner.namespace, owner.text()),
             {"locked_by": owner._asdict()},
         )
@@ -244,7 +246,8 @@ def _owner(content: Dict[str, Any]) -> Owner:
 
 def _write(handle: int, content: Dict[str, Any]) -> None:
     data = json.dumps(content).encode("utf-8")
-    os.pwrite(handle, data.ljust(SIZE)[:SIZE], 0)  # one size: a reader never sees the end of an older text
+    # Always the same size: a reader never sees the end of an older content.
+    os.pwrite(handle, data.ljust(SIZE)[:SIZE], 0)
 
 
 def _end_holder(content: Dict[str, Any]) -> None:
@@ -255,7 +258,7 @@ def _end_holder(content: Dict[str, Any]) -> None:
 
 
 def _fork_holder(handle: int) -> _process_id.Seen:
-    """A process of its own session that keeps ``handle``, and so the flock, until the run has ended."""
+    """Start a process in its own session that keeps ``handle`` open, and so the flock, until the run has ended."""
     inside, outside = os.pipe()
     child = os.fork()
     if child == 0:
@@ -267,12 +270,12 @@ def _fork_holder(handle: int) -> _process_id.Seen:
     with os.fdopen(inside, "rb") as stream:
         seen = _process_id.look(int(stream.read() or b"0"))
     if seen is None:
-        raise NodeopsError("The process that keeps the lock could not be started. Nothing was changed. Run again.")
+        raise NodeopsError("The process that holds the lock could not be started. Nothing was changed. Run again.")
     return seen
 
 
 def _hold(handle: int, outside: int) -> NoReturn:
-    """Keep the lock. Nothing else of the module's process stays open: who waits for its output must not wait for us."""
+    """Hold the lock. All other files of the module's process are closed: Ansible waits until its output is closed."""
     try:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -289,7 +292,7 @@ def _hold(handle: int, outside: int) -> NoReturn:
                     os.close(int(name))
         unreadable = 0
         while unreadable < PATIENCE:
-            content = _read(handle)  # {} while it is being written
+            content = _read(handle)  # {} while another process writes it
             unreadable = 0 if content else unreadable + 1
             if content and not _still_wanted(content):
                 break
@@ -307,10 +310,10 @@ def _still_wanted(content: Dict[str, Any]) -> bool:
 
 
 def _end_operation(handle: int) -> None:
-    """Nobody takes the result of the task that still works for this run. The lock is kept until that has ended."""
+    """End the task that still works for this run: its result has no reader. Hold the lock until the task has ended."""
     content = _read(handle)
     for _look in range(PATIENCE):
-        if not content:  # while it is being written
+        if not content:  # another process is writing it
             time.sleep(TICK / PATIENCE)
             content = _read(handle)
     pid, start, may_be_ended = content.get("operation") or (0, 0, False)

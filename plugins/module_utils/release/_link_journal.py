@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""A release of files on trial: ``current`` leads to it before it has proven itself. A killed run leaves that noted."""
+"""The journal of a switch of ``current`` to a static site that has not proven itself yet. It survives a killed run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _path(layout: Layout) -> str:
 
 
 def begin(layout: Layout, switch: _symlink.Switch) -> None:
-    """Note it, durably, before the link is switched. Raises NodeopsError."""
+    """Write the switch down, durably, before it is made. Raises NodeopsError."""
     try:
         _files.write_atomically(_path(layout), json.dumps([switch.before, switch.after]).encode())
     except OSError as error:
@@ -33,14 +33,14 @@ def begin(layout: Layout, switch: _symlink.Switch) -> None:
 
 
 def end(layout: Layout) -> None:
-    """It has proven itself, or the link is as it was."""
+    """Remove the journal: the site has proven itself, or the link is as it was."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(_path(layout))
         _files.sync_directory(layout.private)
 
 
 def pending(layout: Layout) -> Optional[_symlink.Switch]:
-    """The switch that a killed run has left on trial, or None. Raises NodeopsError."""
+    """The switch that a killed run has left unproven, or None. Raises NodeopsError."""
     try:
         with open(_path(layout), encoding="utf-8") as stream:
             before, after = json.load(stream)
@@ -48,15 +48,15 @@ def pending(layout: Layout) -> Optional[_symlink.Switch]:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise NodeopsError(
-            "The note %s of an interrupted run cannot be read (%s). Nothing was changed. See that %s leads to the "
-            "right release, then remove the note." % (_path(layout), error, layout.current)
+            "The journal %s of an interrupted run cannot be read (%s). Nothing was changed. Make sure that %s leads to "
+            "the right release, then remove the journal." % (_path(layout), error, layout.current)
         ) from error
     switch = _symlink.Switch(layout.current, before, after)
-    return switch if _symlink.target(layout.current) == after else None  # else somebody has let it lead elsewhere
+    return switch if _symlink.target(layout.current) == after else None  # else it was changed since
 
 
 def undo(layout: Layout) -> bool:
-    """Put back what a killed run has left on trial; whether there was something. Raises NodeopsError."""
+    """Undo a switch that a killed run has left unproven. Returns whether there was one. Raises NodeopsError."""
     switch = pending(layout)
     if switch is not None:
         _symlink.revert(switch)

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Which release is live: the one place that says so, after what a killed run has left was finished or undone."""
+"""Which release is live. Only this file decides it, after it has finished or undone what a killed run has left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call i
 
 
 class Live(NamedTuple):
-    """``link`` is the text of ``current``, None where there is none; ``release`` the id it leads to, "" for none."""
+    """``link``: the text of ``current``, or None. ``release``: the id that it leads to, or ""."""
 
     link: Optional[str]
     release: str
@@ -30,9 +30,9 @@ class Live(NamedTuple):
 
 
 def find(call: ModuleCall) -> Live:
-    """What is live; under the application's lock, but for check mode, which says what would be.
+    """What is live. The application's lock is held, except in check mode, which tells what would be live.
 
-    Raises NodeopsError also where that is the release of another application or namespace.
+    Raises NodeopsError also if the live release belongs to another application or namespace.
     """
     if not call.check_mode:
         _recover(call)
@@ -42,7 +42,7 @@ def find(call: ModuleCall) -> Live:
     manifest = _manifest.read(call.layout.release(release)) if release else None
     if manifest is not None:
         call.check_is_ours(manifest)
-        if manifest.unfinished:  # the run that made it live was killed before it could say so
+        if manifest.unfinished:  # the run that made it live was killed before it could write that
             manifest = manifest._replace(status=_manifest.GOOD, published=manifest.published or manifest.created)
             if not call.check_mode:
                 with contextlib.suppress(NodeopsError):
@@ -51,19 +51,19 @@ def find(call: ModuleCall) -> Live:
 
 
 def find_recovered(call: ModuleCall) -> Live:
-    """As ``find``; raises NodeopsError also where a killed run cannot be finished or undone because no daemon runs."""
+    """As ``find``, but raises NodeopsError if a killed run cannot be finished or undone because no daemon runs."""
     live = find(call)
     if _journal.read(call.options.pm2_home, call.options.namespace) is not None:
         raise NodeopsError(
-            "A run of namespace %s was killed half-way, and no PM2 daemon runs in %s to finish or undo it: nothing may "
-            "serve now. Run again: the next deploy or rollback starts PM2, and does that first."
+            "A run in namespace %s was killed half-way, and no PM2 daemon runs in %s to finish or undo it. Perhaps "
+            "nothing serves now. Run again: the next deploy or rollback starts PM2, and does that first."
             % (call.options.namespace, call.options.pm2_home)
         )
     return live
 
 
 def _recover(call: ModuleCall) -> None:
-    """Finish or undo what a killed run has left in the namespace. Without a daemon that is done when there is one."""
+    """Finish or undo what a killed run has left in the namespace. Without a daemon a later call does it."""
     home, namespace = call.options.pm2_home, call.options.namespace
     if _journal.read(home, namespace) is None:
         return
@@ -81,9 +81,9 @@ def _recover(call: ModuleCall) -> None:
 
 def _link_after_recovery(call: ModuleCall) -> Optional[str]:
     link = _symlink.target(call.layout.current)
-    on_trial = _link_journal.pending(call.layout)
-    if on_trial is not None:
-        return on_trial.before
+    unproven = _link_journal.pending(call.layout)
+    if unproven is not None:
+        return unproven.before
     journal = _journal.read(call.options.pm2_home, call.options.namespace)
     if journal is not None and journal.phase == _journal.COMMITTED and journal.switch:
         switch = _symlink.Switch(**journal.switch)

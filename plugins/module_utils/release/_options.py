@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The options of pm2_release, typed."""
+"""The options of pm2_release."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 
 class ReleaseOptions(NamedTuple):
-    """The options of pm2_release, as the module got them; times in seconds."""
+    """The options as the module got them; times in seconds."""
 
     state: str
     root: str

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Check mode of state published for a release that does not exist yet."""
+"""Check mode of state published, for a release that does not exist yet."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call i
 
 
 def predict(call: ModuleCall) -> Dict[str, Any]:
-    """A release that does not exist yet: its processes can only be told by their names, and of an ecosystem file not
-    even these: the processes that are there are taken to be replaced.
+    """What would change, told by the names of the processes. An ecosystem file is not here yet, so its names are not
+    known either: then the result says that the processes of the namespace would be replaced.
     """
     options = call.options
     live = _live.find(call)

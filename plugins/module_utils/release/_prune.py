@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""State pruned: remove the releases that may go."""
+"""State pruned: remove the releases that need not be kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def prune(call: ModuleCall) -> Dict[str, Any]:
 
 
 def remove_old(call: ModuleCall) -> List[str]:
-    """Remove the releases that may go. Raises nothing: what could not be removed is a warning."""
+    """Remove the releases that need not be kept. Returns their ids. What cannot be removed is a warning."""
     try:
         chosen = removable(call)
     except NodeopsError as error:
@@ -44,7 +44,7 @@ def remove_old(call: ModuleCall) -> List[str]:
 
 
 def removable(call: ModuleCall) -> List[str]:
-    """The ids that may go. Raises NodeopsError when it cannot be told what is in use."""
+    """The ids that need not be kept. Raises NodeopsError if it cannot be told what is in use."""
     manifests = _manifest.read_all(call.layout)
     referenced = _retention.referenced(call.layout, call.options.pm2_home)
     return _retention.removable(manifests, call.current(), referenced, call.options.keep, call.options.run)

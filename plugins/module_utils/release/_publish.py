@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""State published: make a release live, or put everything back; then remove what may go."""
+"""State published: make a release live, or put everything back. Then remove releases beyond ``keep``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call i
 
 
 def publish(call: ModuleCall) -> Dict[str, Any]:
-    """State published. Raises NodeopsError when everything is as it was."""
+    """State published. Raises NodeopsError, with everything as it was unless the outcome says COMMITTED."""
     options = call.options
     if call.check_mode and not os.path.isdir(call.layout.release(options.release or "")):
         from ansible_collections.nodeops.pm2.plugins.module_utils.release import _prediction
@@ -60,7 +60,7 @@ def publish(call: ModuleCall) -> Dict[str, Any]:
 
 
 def is_in_order(call: ModuleCall, live: Live, manifest: Manifest) -> bool:
-    """Whether ``published`` on the live release would find nothing to do. Raises NodeopsError where it would."""
+    """Whether state published would find nothing to do for the live release. Raises NodeopsError as that would."""
     definition = _definitions.requested(call.options)
     if not _definitions.has_processes(definition):
         from ansible_collections.nodeops.pm2.plugins.module_utils.release import _static_site
@@ -68,14 +68,14 @@ def is_in_order(call: ModuleCall, live: Live, manifest: Manifest) -> bool:
         return _static_site.is_in_order(call, manifest, definition)
     result = _activation.activate(call, live, manifest, definition, heal=True, dry_run=True)
     if result["changed"] or not result["settled"]:
-        return False  # what has restarted just now may be in a crash loop: that takes longer to tell
+        return False  # a process that restarted just now may be in a crash loop: that takes longer to find out
     if not call.check_mode:
         _keep_definition(call, manifest, definition)
     return True
 
 
 def _keep_definition(call: ModuleCall, manifest: Manifest, definition: Dict[str, Any]) -> None:
-    """What the release consists of now; of one that was live before only after it has proven itself."""
+    """Write what the release consists of now. For one that was live already only after it has proven itself."""
     try:
         if _definitions.differs(call.layout, manifest.release, definition):
             _definitions.write(call.layout, manifest.release, definition)
@@ -84,7 +84,7 @@ def _keep_definition(call: ModuleCall, manifest: Manifest, definition: Dict[str,
 
 
 def _settle(call: ModuleCall, manifest: Manifest, live: Live, result: Dict[str, Any]) -> None:
-    """The release is live. What cannot be written of that is a warning: it changes nothing about it."""
+    """Record that the release is live, and remove old ones. What fails here is a warning: the release stays live."""
     was_live = live.release == manifest.release
     if not was_live or manifest.unfinished:
         _mark_good(call, manifest)
@@ -100,7 +100,7 @@ def _mark_good(call: ModuleCall, manifest: Manifest) -> None:
 
 
 def _note_failure(call: ModuleCall, manifest: Manifest, error: NodeopsError) -> None:
-    """A release that has not proven itself is bad; one that was not even tried goes, and a next run makes it anew."""
+    """Mark a release bad if it has not proven itself. If it was not even tried, remove it: it is made anew."""
     if isinstance(error, GateFailure) or (isinstance(error, ChangeFailed) and error.is_unproven):
         call.write_manifest(manifest._replace(status=_manifest.BAD, reason=call.redactor.text(str(error))))
         return

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Which releases may go, and their removal: never one that anything refers to, nor the last good one."""
+"""Which releases need not be kept, and their removal. What anything refers to is kept, and so is the last good one."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _IN_A_PATH = re.compile("/releases/(%s)" % _layout.ID)
 
 
 def removable(manifests: List[Manifest], live: str, referenced: Set[str], keep: int, run: str) -> List[str]:
-    """The ids that may go; ``manifests`` with the last published first.
+    """The ids that need not be kept; ``manifests`` with the last published first.
 
-    Kept are the ``keep`` last good ones (the live one counts; before others those that were live before it), the last
-    good one besides the live one, the last made that failed (to look at), what ``referenced`` names, and what this
-    ``run`` has prepared.
+    These are kept: the ``keep`` last good releases, the live one included (predecessors of the live one come first),
+    the last good one besides the live one, the last made of those that failed (to look at), those in ``referenced``,
+    and what this ``run`` has prepared.
     """
     before = _manifest.predecessors(manifests, live)
     ranked = before + [manifest for manifest in manifests if manifest not in before and manifest.release != live]
@@ -43,9 +43,9 @@ def removable(manifests: List[Manifest], live: str, referenced: Set[str], keep: 
 
 
 def referenced(layout: Layout, pm2_home: str) -> Set[str]:
-    """Ids that ``current``, a process of any namespace, any process's working directory, or the dump mentions.
+    """The ids that ``current``, PM2's processes of any namespace, the dump or the working directory of a process name.
 
-    Raises NodeopsError when the daemon or the dump cannot be asked.
+    Raises NodeopsError if the daemon or the dump cannot be read.
     """
     found: Set[str] = set()
     current = _symlink.target(layout.current)
@@ -67,11 +67,11 @@ def referenced(layout: Layout, pm2_home: str) -> Set[str]:
 
 def _mentioned(things: Iterable[Any]) -> Set[str]:
     found = set(_IN_A_PATH.findall(json.dumps(list(things))))
-    return found | {name.rstrip("._+-") for name in found}  # of a text that goes on behind it
+    return found | {name.rstrip("._+-") for name in found}  # an id may be followed by punctuation
 
 
 def _in_use(layout: Layout) -> Set[str]:
-    """Where some process of this host works, whoever started it."""
+    """The releases that are the working directory of any process on this host."""
     found = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -81,11 +81,11 @@ def _in_use(layout: Layout) -> Set[str]:
 
 
 def remove(layout: Layout, release: str) -> None:
-    """Remove a release and what belongs to it. Raises NodeopsError."""
+    """Remove a release and its definition. Raises NodeopsError."""
     removing = layout.release(_layout.REMOVING + release)
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.rename(layout.release(release), removing)  # from here nobody takes it for a release
+            os.rename(layout.release(release), removing)  # from here on it is not a release any more
         _remove_tree(removing)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_definitions.path_of(layout, release))
@@ -94,9 +94,10 @@ def remove(layout: Layout, release: str) -> None:
 
 
 def discard(layout: Layout, manifest: Manifest, pm2_home: str) -> bool:
-    """Remove a release that was never finished, unless something refers to it or that cannot be told; whether it went.
+    """Remove a release that was never finished. Returns whether it was removed.
 
-    A task that was killed while it published has left processes in it: the next run removes those, and then it.
+    It stays if something refers to it, or if that cannot be told: a task that was killed while it published has left
+    processes in it. The next run removes these, and then the release.
     """
     if not manifest.unfinished:
         return False
@@ -115,7 +116,7 @@ def _remove_tree(path: str) -> None:
 
 
 def remove_leftovers(layout: Layout) -> None:
-    """What killed runs have left unfinished. The lock is ours, so nobody works on it."""
+    """Remove what killed runs have left unfinished. We hold the lock, so no other run works on it."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(layout.releases):
             if name.startswith((_layout.PREPARING, _layout.REMOVING)):

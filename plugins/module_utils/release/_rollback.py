@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Go back to an earlier release: which one, and the same transaction and gate as for a new one."""
+"""State rolled_back: choose an earlier release, and activate it with the same transaction and gate as a new one."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call i
 def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wanted: Optional[str]) -> Manifest:
     """The release to go back to; ``manifests`` with the last published first.
 
-    Without ``wanted`` the last good one that was live before the live one: so a second rollback goes further back and
-    never forward again. ``wanted`` is an id, of a release of whatever status, or the version of a good one. Raises
-    NodeopsError when there is none.
+    ``wanted`` is the id of a release of any status, or the version of a good one. Without ``wanted`` it is the last
+    good release that was live before the live one, so a second rollback goes further back and never forward again.
+    Raises NodeopsError if there is none.
     """
     if wanted is not None:
         by_id = [manifest for manifest in manifests if manifest.release == wanted]
@@ -37,8 +37,8 @@ def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wa
         found = by_id or [manifest for manifest in good if manifest.release != current] or good
         if not found:
             raise NodeopsError(
-                "There is no release %r to go back to: none has this id, and no good one this version. Nothing was "
-                "changed. There are: %s. One that is not good can be asked for by its id."
+                "There is no release %r to go back to: no release has this id, and no good one has this version. "
+                "Nothing was changed. There are: %s. For one that is not good, give its id."
                 % (wanted, _listed(manifests, current))
             )
         return found[0]
@@ -46,8 +46,8 @@ def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wa
         if manifest.good and manifest.release != current:
             return manifest
     raise NodeopsError(
-        "There is no earlier good release to go back to. Nothing was changed. There are: %s. One of them can be asked "
-        "for by its id." % _listed(manifests, current)
+        "There is no earlier good release to go back to. Nothing was changed. There are: %s. To go to one of them, "
+        "give its id." % _listed(manifests, current)
     )
 
 
@@ -62,7 +62,7 @@ def _listed(manifests: List[Manifest], current: str) -> str:
 
 
 def roll_back(call: ModuleCall) -> Dict[str, Any]:
-    """State rolled_back. Raises NodeopsError when everything is as it was."""
+    """State rolled_back. Raises NodeopsError, with everything as it was unless the outcome says COMMITTED."""
     with call.locked("rollback", first=True):
         live = _live.find(call)
         _check_left(call, live)
@@ -71,9 +71,9 @@ def roll_back(call: ModuleCall) -> Dict[str, Any]:
         call.note_version(chosen)
         directory = call.layout.release(chosen.release)
         if not os.path.isdir(directory):
-            raise NodeopsError("%s is not there any more. Nothing was changed." % directory)
-        goes_on = live.release in [manifest.release for manifest in _manifest.predecessors(ours, chosen.release)]
-        left = None if goes_on else live.manifest
+            raise NodeopsError("%s does not exist any more. Nothing was changed." % directory)
+        is_forward = live.release in [manifest.release for manifest in _manifest.predecessors(ours, chosen.release)]
+        left = None if is_forward else live.manifest
         try:
             result = _activation.activate(call, live, chosen, _definitions.read(call.layout, chosen.release), back=True)
         except NodeopsError as error:
@@ -90,17 +90,17 @@ def roll_back(call: ModuleCall) -> Dict[str, Any]:
 
 
 def _check_left(call: ModuleCall, live: Live) -> None:
-    """Raises NodeopsError where another release is live than the one that is to be left."""
+    """Raises NodeopsError if the live release is not the one that is to be left."""
     left = call.options.from_release
     if left is not None and live.release != left:
         raise NodeopsError(
-            "%s is live, not %s, which was to be left: another run has changed it meanwhile. Nothing was changed."
+            "%s is live, not %s, which was to be left: another run has changed that meanwhile. Nothing was changed."
             % (live.release or "No release", left)
         )
 
 
 def _mark(call: ModuleCall, chosen: Manifest, left: Optional[Manifest]) -> None:
-    """``left``: the release that was gone back from; None where ``chosen`` came after it."""
+    """``left``: the release that the rollback leaves; None if ``chosen`` came after it."""
     if left is not None and left.release != chosen.release:
         reason = "rolled back by %s at %s" % (call.by, _history.now())
         call.write_manifest(left._replace(status=_manifest.ROLLED_BACK, reason=reason))

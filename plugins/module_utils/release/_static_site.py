@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""A release without processes: switch ``current``, look whether the web server answers well, or switch back."""
+"""A release without processes: switch ``current``, check the web server's answers, switch back if a check fails."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NOTHING: Dict[str, Any] = {
 
 
 def is_in_order(call: ModuleCall, manifest: Manifest, definition: Dict[str, Any]) -> bool:
-    """A release that had processes has them still, although this call does not name them."""
+    """Whether nothing is left to do: no processes of the release are left, and all checks pass."""
     try:
         former = _definitions.read(call.layout, manifest.release)
     except NodeopsError:
@@ -50,7 +50,7 @@ def is_in_order(call: ModuleCall, manifest: Manifest, definition: Dict[str, Any]
 
 
 def activate(call: ModuleCall, definition: Dict[str, Any], switch: _symlink.Switch, back: bool) -> Dict[str, Any]:
-    """A static site: switch, look whether the web server answers well, switch back where it does not."""
+    """Switch ``current``, and remove the processes that an earlier release has left. ``back``: as for _activation."""
     ready = _checks.parse_of_files(definition["ready"])
     removal = removal_of_processes(call, definition, back)
     result = Reconciler(removal, True, call.redactor).run() if removal else dict(_NOTHING)
@@ -78,7 +78,7 @@ def _remove_processes(call: ModuleCall, removal: Options) -> Dict[str, Any]:
 
 
 def _switch_and_check(call: ModuleCall, ready: Ready, switch: _symlink.Switch) -> None:
-    """Raises GateFailure, or what else has failed, when ``current`` leads where it led before."""
+    """Switch ``current`` and run the checks. If anything is raised, ``current`` is as it was before."""
     if switch.before != switch.after:
         _link_journal.begin(call.layout, switch)
     try:
@@ -90,14 +90,14 @@ def _switch_and_check(call: ModuleCall, ready: Ready, switch: _symlink.Switch) -
         _symlink.revert(switch)
         _link_journal.end(call.layout)
         if isinstance(error, GateFailure):
-            failure = GateFailure("%s. current leads where it led before." % call.redactor.text(str(error)))
+            failure = GateFailure("%s. current is as it was before." % call.redactor.text(str(error)))
             failure.settle(UNDONE)
             raise failure from error
         raise
 
 
 def _left_processes(call: ModuleCall, prune: bool) -> List[str]:
-    """The processes that a release without any would leave: of the namespace, or those of it that run in releases."""
+    """Names of processes that an earlier release has left: all of the namespace (``prune``), or those in releases."""
     home = call.options.pm2_home
     try:
         daemon = _daemon.find_unless_deaf(home) if os.path.isdir(home) else None
@@ -112,9 +112,10 @@ def _left_processes(call: ModuleCall, prune: bool) -> List[str]:
 
 
 def removal_of_processes(call: ModuleCall, definition: Dict[str, Any], back: bool) -> Optional[Options]:
-    """How the processes go that another release has left; None for none. Raises NodeopsError where they may not.
+    """How to remove the processes that an earlier release has left; None if there are none.
 
-    The way ``back`` to a release that had none is theirs to go; nobody could say so in what that was published with.
+    They may be removed with ``prune``, or on the way ``back`` to a release that had none: its definition was written
+    before they existed, so it could not ask for that. Else raises NodeopsError.
     """
     left = _left_processes(call, definition["prune"])
     if not left:
