@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The source of a release: what it is now, single files of it, and its content brought into a directory."""
+"""The source of a release: find its revision, read single files of it, fetch it into a directory."""
 
 from __future__ import annotations
 
@@ -37,30 +37,32 @@ class Source(NamedTuple):
     type: str
     """directory, archive or git."""
     location: str
-    """controller or host; host for git and for a URL, which the host itself asks."""
+    """controller or host; host for git and for a URL, which the host itself fetches."""
     address: str
-    """A path, a URL or a repository; it may hold a password: show ``_address.shown(address)``."""
+    """A path, a URL or a repository. It may hold a password, so messages use ``_address.shown(address)``."""
     version: str = "HEAD"
     """git: a branch, a tag or a commit."""
     sha256: Optional[str] = None
-    """archive: what it must have."""
+    """archive: the SHA-256 that it must have."""
     strip: int = 0
-    """archive: how many leading directories are left out."""
+    """archive: how many leading directories of its names are left off."""
     exclude: Sequence[str] = ()
-    """directory: what is left out, see ``_directory.excluded``."""
+    """directory: patterns of what is left out, see ``_directory.excluded``."""
     key_file: Optional[str] = None
     """git over ssh: a file on the host."""
     key: Optional[str] = None
     """git over ssh: the key itself."""
     known_hosts: Optional[str] = None
-    """git over ssh: text of a known_hosts file; None: a new host's key is taken and kept, a changed one refused."""
+    """git over ssh: text of a known_hosts file. None: the key of a new host is accepted and kept, a changed one
+    refused.
+    """
     submodules: bool = True
     timeout: float = _DEFAULT_TIMEOUT
-    """Seconds: of one exchange with a repository; without a byte in a download."""
+    """Seconds for one exchange with a repository, or without a byte in a download."""
     revision: Optional[str] = None
-    """directory of the controller: what the controller named its content."""
+    """directory of the controller: the revision that the controller has computed."""
     archive: Optional[str] = None
-    """controller: the uploaded file on the host; None when it was not uploaded (yet)."""
+    """controller: the uploaded file on the host; None if it was not uploaded (yet)."""
 
     def __repr__(self) -> str:
         secret = {"address": _address.shown(self.address), "key": self.key and MASK}
@@ -68,16 +70,16 @@ class Source(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """What a source is now."""
+    """What a source holds now."""
 
     revision: str
     """git: the commit; archive: its SHA-256; directory: the hash of its content."""
     known: bool
-    """Whether ``read_file`` can tell. False: the content is not on this host yet."""
+    """Whether ``read_file`` works. False: the content is not on this host yet."""
 
 
 def source_of(options: Dict[str, Any]) -> Source:
-    """Check the module's option ``source``. Raises NodeopsError; nothing was changed."""
+    """The module's option ``source``, checked. Raises NodeopsError. Nothing is changed."""
     given = {name: value for name, value in options.items() if value not in (None, "", [])}
     kind, location, address = given.get("type"), given.get("location", CONTROLLER), given.get("address")
     if kind not in (DIRECTORY, ARCHIVE, GIT):
@@ -131,15 +133,15 @@ def _check_git(source: Source) -> None:
 
 def _check_archive(source: Source) -> None:
     if source.sha256 is None:
-        raise _refused("is an archive without sha256: name the content that you mean (sha256sum <file>)")
+        raise _refused("is an archive without sha256: give the SHA-256 of the file (sha256sum <file>)")
     if not _SHA256.match(source.sha256):
-        raise _refused("has the sha256 %r, which is not one: 64 hexadecimal digits" % source.sha256)
+        raise _refused("has the sha256 %r, which is not 64 hexadecimal digits" % source.sha256)
     if source.strip < 0:
         raise _refused("has strip %d, less than 0" % source.strip)
     if _address.is_url(source.address):
         _address.check_url(source.address)
     elif _address.scheme_of(source.address):
-        raise _refused("is an archive at %s: only http, https and paths are known" % _address.shown(source.address))
+        raise _refused("is an archive at %s: it can be a path or an http or https URL" % _address.shown(source.address))
     else:
         _address.check_path(source.address, "The archive")
 
@@ -147,24 +149,24 @@ def _check_archive(source: Source) -> None:
 def _check_directory(source: Source) -> None:
     _address.check_path(source.address, "The source directory")
     if source.location == CONTROLLER and not (source.revision and _SHA256.match(source.revision)):
-        raise _refused("is a directory of the controller and was not named there (revision)")
+        raise _refused("is a directory of the controller without the revision that the controller computes")
 
 
 def inspect(source: Source, private: str, check_mode: bool, redactor: Redactor) -> Inspection:
-    """Name what the source is now; for git, bring it into the mirror in ``private``.
+    """Find the revision of the source. For git, fetch it into the mirror in ``private``.
 
-    In check mode nothing is written and ``private`` need not exist. A commit that cannot be known without fetching (an
-    abbreviated one that is no tip) is then returned as it was given. What killed runs left in ``private`` is removed.
-    Raises NodeopsError; nothing of the release was changed.
+    In check mode nothing is written, and ``private`` need not exist. A commit that cannot be resolved without fetching
+    (an abbreviated one that is not a tip) is then returned as it was given. What killed runs have left in ``private``
+    is removed. Raises NodeopsError. The release is not changed.
     """
     _address.hide(source.address, redactor)
-    with _explaining("The source %s cannot be looked at" % _address.shown(source.address), private):
+    with _explaining("The source %s cannot be read" % _address.shown(source.address), private):
         if source.type == GIT:
             with workspace(private, check_mode) as place:
                 return _inspect_git(source, place, check_mode, redactor)
         if not check_mode:
             with workspace(private, check_mode):
-                pass  # tidied
+                pass  # this removes what killed runs have left
         if source.type == ARCHIVE:
             return _inspect_archive(source)
         return _inspect_directory(source, private)
@@ -197,26 +199,28 @@ def _inspect_directory(source: Source, private: str) -> Inspection:
 
 
 def _check_not_inside(source: Source, private: str) -> None:
-    """A directory that holds the releases themselves would be copied into itself."""
+    """Raises NodeopsError for a directory that holds the releases: it would be copied into itself."""
     root, inner = os.path.realpath(source.address), os.path.realpath(os.path.dirname(private))
     if inner != root and not inner.startswith(root.rstrip("/") + "/"):
         return
     parts = [] if inner == root else os.path.relpath(inner, root).split("/")
     if not any(_directory.excluded("/".join(parts[: length + 1]), source.exclude) for length in range(len(parts))):
         raise _refused(
-            "directory %s holds the directory of the releases (%s). Exclude that, or move it" % (source.address, inner)
+            "directory %s holds the directory of the releases (%s). Exclude or move that" % (source.address, inner)
         )
 
 
 def read_file(source: Source, inspection: Inspection, private: str, path: str) -> Optional[str]:
-    """The text of one file of the source as ``inspect`` saw it, before it is fetched; at most 1 MiB.
+    """The text of one file of the source, before it is fetched; at most 1 MiB.
 
-    ``path`` is relative to the top of the release. None when the source has no such file, and when it is not here
+    ``path`` is relative to the release. None if the source has no such file, or is not on this host
     (``inspection.known`` is False). Raises NodeopsError.
     """
     parts = path.split("/")
     if path.startswith("/") or ".." in parts:
-        raise NodeopsError("%r is no path of a file in the source." % path)
+        raise NodeopsError(
+            "%r is not a path in the source, so it was not read. Give a relative path without '..'." % path
+        )
     path = os.path.normpath(path)
     shown = _address.shown(source.address)
     with _explaining("%s in the source %s cannot be read" % (path, shown), private):
@@ -252,16 +256,16 @@ def _text_in_directory(source: Source, path: str) -> Optional[str]:
     if not os.path.isfile(full):
         return None
     if os.path.getsize(full) > MAX_TEXT:
-        raise NodeopsError("%s is larger than %d bytes." % (full, MAX_TEXT))
+        raise NodeopsError("%s is larger than %d bytes, so it was not read. Nothing was deployed." % (full, MAX_TEXT))
     with open(full, encoding="utf-8", errors="replace") as stream:
         return stream.read()
 
 
 def fetch(source: Source, inspection: Inspection, private: str, dest: str, redactor: Redactor) -> None:
-    """Fill the empty directory ``dest`` with the source, which has to be what ``inspect`` saw.
+    """Fill the empty directory ``dest`` with the source, which must still have the revision of ``inspection``.
 
-    Files are 0755 or 0644, owned by the user of this process. Raises NodeopsError; what ``dest`` then holds is for the
-    caller to remove, nothing outside it was changed.
+    Files are 0755 or 0644, owned by the user of this process. Raises NodeopsError. Then the caller has to remove what
+    is in ``dest``; nothing outside of it was changed.
     """
     _address.hide(source.address, redactor)
     shown = _address.shown(source.address)
@@ -298,7 +302,7 @@ def _fetch_archive(source: Source, private: str, dest: str, shown: str) -> None:
 
 
 def _fetch_packed(source: Source, inspection: Inspection, dest: str, shown: str) -> None:
-    """A directory of the controller: packed there by ``_directory.pack``, and named by its content."""
+    """Unpack a directory of the controller, which ``_directory.pack`` packed there."""
     from ansible_collections.nodeops.pm2.plugins.module_utils.source import _archive
 
     with _archive.opened(_uploaded(source), None, shown) as stream:
@@ -313,12 +317,14 @@ def _fetch_packed(source: Source, inspection: Inspection, dest: str, shown: str)
 def _uploaded(source: Source) -> str:
     path = _archive_path(source)
     if path is None:
-        raise NodeopsError("The source %s was not uploaded to this host." % _address.shown(source.address))
+        raise NodeopsError(
+            "The source %s was not uploaded to this host. Nothing was deployed." % _address.shown(source.address)
+        )
     return path
 
 
 def _archive_path(source: Source) -> Optional[str]:
-    """The file on this host to unpack; None when there is none (yet)."""
+    """The file on this host to unpack; None if there is none (yet)."""
     if source.location == CONTROLLER:
         return source.archive
     return None if source.type != ARCHIVE or _address.is_url(source.address) else source.address
@@ -337,7 +343,9 @@ def _git_of(source: Source, place: Workspace, redactor: Redactor) -> Git:
 
 @contextlib.contextmanager
 def _explaining(what: str, path: str) -> Iterator[None]:
-    """``what`` could not be done; ``path`` is on the disk that may be full."""
+    """Turn errors of the system and of git into errors for users. ``what`` failed; ``path`` is on the disk that may be
+    full.
+    """
     try:
         yield
     except OSError as error:

@@ -135,7 +135,7 @@ def test_a_version_that_is_not_there_names_near_ones(origin: Repository, host: H
     for name in ("v1.0.0", "v1.0.1", "other", "another", "more"):
         origin.git("tag", name)
     for version in ("v1.0.2", "refs/heads/v1.0.0", "refs/pull/1/head", "f" * 40, "f" * 9):
-        with pytest.raises(NodeopsError, match=f"'{version}' is no branch, tag or commit of {origin.path}.*It has"):
+        with pytest.raises(NodeopsError, match=f"'{version}' is not a branch, tag or commit of {origin.path}.*It has"):
             host.look(git(origin.path, version=version))
     with pytest.raises(NodeopsError, match=r"It has (v1\.0\.1, v1\.0\.0|v1\.0\.0, v1\.0\.1) and 4 more"):
         host.look(git(origin.path, version="v1.0.2"), check_mode=True)
@@ -149,7 +149,7 @@ def test_an_empty_repository_and_a_head_without_branch(origin: Repository, host:
     origin.commit(f="1")
     origin.git("symbolic-ref", "HEAD", "refs/heads/gone")
     for check_mode in (True, False):
-        with pytest.raises(NodeopsError, match=r"HEAD of .* names a branch that it does not have.*: main"):
+        with pytest.raises(NodeopsError, match=r"HEAD of .* names a branch that does not exist there.*: main"):
             host.look(git(origin.path), check_mode)
     assert host.deploy(git(origin.path, version="main")) == {"f": "1"}
 
@@ -194,7 +194,7 @@ def test_branches_that_are_pushed_moved_deleted_and_renamed(origin: Repository, 
     assert host.look(git(origin.path, version="moved")).revision == first
     origin.git("branch", "--move", "main", "main/next")  # what was a file in the mirror becomes a directory
     assert host.look(git(origin.path, version="main/next")).revision == forced
-    with pytest.raises(NodeopsError, match="'main' is no branch"):
+    with pytest.raises(NodeopsError, match="'main' is not a branch"):
         host.look(source)
 
 
@@ -204,7 +204,7 @@ def test_a_commit_that_is_here_needs_no_network(origin: Repository, host: Host) 
     host.look(source)
     origin.path.rename(origin.path.with_name("away"))
     assert host.deploy(source) == {"f": "1"}
-    with pytest.raises(NodeopsError, match="it was not found, or may not be seen"):
+    with pytest.raises(NodeopsError, match="it was not found, or cannot be read"):
         host.look(git(origin.path))
 
 
@@ -218,7 +218,7 @@ def test_another_repository(tmp_path: Path, origin: Repository, host: Host) -> N
     assert host.look(git(other.path)).revision == new
     assert host.deploy(git(other.path)) == {"f": "other"}
     for version in (old, old[:10]):  # it is of the former repository, of which nothing is left
-        with pytest.raises(NodeopsError, match="is no branch, tag or commit"):
+        with pytest.raises(NodeopsError, match="is not a branch, tag or commit"):
             host.look(git(other.path, version=version))
 
 
@@ -458,7 +458,7 @@ def test_submodules_that_are_left_out_missing_or_unknown(origin: Repository, lib
     assert os.listdir(host.private / "submodules") == []
     origin.git("config", "--file", ".gitmodules", "--remove-section", "submodule.vendor")
     origin.commit()
-    with pytest.raises(NodeopsError, match="has the submodule vendor, and no address of it"):
+    with pytest.raises(NodeopsError, match="has the submodule vendor without an address"):
         host.deploy(git(origin.path))
     for url, message in {
         "ext::sh -c 'touch /tmp/x'": "transport that is not allowed",
@@ -573,7 +573,7 @@ def test_a_repository_from_elsewhere_may_not_name_one_on_the_host(
     origin.git("submodule", "--quiet", "add", str(library.path), "vendor")
     origin.commit()
     with serving(tmp_path / "origin", None) as server:
-        with pytest.raises(NodeopsError, match="which a repository from elsewhere may not say"):
+        with pytest.raises(NodeopsError, match="A repository from elsewhere may not refer to"):
             host.deploy(git(server.url("shop/.git")))
 
 
@@ -662,7 +662,7 @@ def test_without_key_and_known_hosts_the_agent_is_used_and_a_new_host_is_remembe
     [
         ("unreachable", "its host cannot be reached"),
         ("refused", "access was refused"),
-        ("changed", "the key of its host is not the known one"),
+        ("changed", "the key of its host is not the known key"),
     ],
 )
 def test_what_ssh_says(origin: Repository, host: Host, ssh: Path, name: str, message: str) -> None:
@@ -707,7 +707,7 @@ def test_hosts_that_cannot_be_reached(host: Host) -> None:
 
 def test_what_is_no_repository(tmp_path: Path, host: Host) -> None:
     for address in (tmp_path / "none", tmp_path):
-        with pytest.raises(NodeopsError, match="it was not found, or may not be seen"):
+        with pytest.raises(NodeopsError, match="it was not found, or cannot be read"):
             host.look(git(address))
 
 

@@ -71,18 +71,18 @@ BAD: Dict[str, Any] = {
     "location": (options(type="git", location="moon", address="/x"), "unknown location 'moon'"),
     "no address": (options(type="git", address=""), "has no address"),
     "archive without sha256": (options(type="archive", address="/x"), "archive without sha256"),
-    "short sha256": (options(type="archive", address="/x", sha256="abc"), "'abc', which is not one: 64"),
-    "no hexadecimal": (options(type="archive", address="/x", sha256="g" * 64), "which is not one"),
+    "short sha256": (options(type="archive", address="/x", sha256="abc"), "'abc', which is not 64"),
+    "no hexadecimal": (options(type="archive", address="/x", sha256="g" * 64), "which is not 64"),
     "relative archive": (options(type="archive", address="x.tgz", sha256=SHA), "'x.tgz' is no absolute path"),
-    "ftp archive": (options(type="archive", address="ftp://h/x", sha256=SHA), "only http, https and paths"),
-    "file archive": (options(type="archive", address="file:///x", sha256=SHA), "only http, https and paths"),
+    "ftp archive": (options(type="archive", address="ftp://h/x", sha256=SHA), "a path or an http or https URL"),
+    "file archive": (options(type="archive", address="file:///x", sha256=SHA), "a path or an http or https URL"),
     "URL without host": (options(type="archive", address="https:///x", sha256=SHA), "is not a usable URL"),
     "URL with a bad port": (options(type="archive", address="https://h:99999/x", sha256=SHA), "is not a usable URL"),
     "negative strip": (options(type="archive", address="/x", sha256=SHA, strip=-1), "strip -1"),
     "strip of git": (options(type="git", address="/x", strip=1), "strip is for archives"),
     "sha256 of a directory": (options(type="directory", address="/x", sha256=SHA), "sha256 is for archives"),
     "relative directory": (options(type="directory", location="host", address="x"), "'x' is no absolute path"),
-    "unnamed directory": (options(type="directory", address="/x"), "was not named there"),
+    "unnamed directory": (options(type="directory", address="/x"), "without the revision"),
     "relative repository": (options(type="git", address="./x"), "'./x' is no absolute path"),
     "dash": (options(type="git", address="--upload-pack=x"), "starts with a dash"),
     "dash as a host": (options(type="git", address="ssh://-oProxyCommand=x/y"), "not a usable URL"),
@@ -97,7 +97,10 @@ BAD: Dict[str, Any] = {
     "relative key": (options(type="git", address="git@h:x", key_file="k"), "no absolute path"),
     "no time": (options(type="git", address="/x", timeout=0), "timeout 0"),
     **{
-        f"version {version!r}": (options(type="git", address="/x", version=version), "can be no branch, tag or commit")
+        f"version {version!r}": (
+            options(type="git", address="/x", version=version),
+            "cannot be a branch, tag or commit",
+        )
         for version in ["--exec=x", "main~1", "v1^{}", "a b", "a..b", "main@{1}", "a:b", "x\n", "/x", "x/", "a.lock"]
     },
 }
@@ -240,7 +243,9 @@ def test_what_a_version_means(version: str, expected: Optional[str]) -> None:
 
 
 def test_a_version_that_means_two_things_is_refused() -> None:
-    with pytest.raises(NodeopsError, match=r"'both' is a branch \(1{12}\) and a tag \(2{12}\).*Say refs/heads/both or"):
+    with pytest.raises(
+        NodeopsError, match=r"'both' is a branch \(1{12}\) and a tag \(2{12}\).*Give refs/heads/both or"
+    ):
         resolved("both")
     with pytest.raises(NodeopsError, match=r"'2222' is the start of 1|\(2{16}"):
         _git.resolve("2222", _git.Names({}, lambda _digits: [TWO, "2" * 39 + "0"]), "https://h/x")
@@ -305,7 +310,7 @@ def test_a_directory_that_changes_between_look_and_fetch_is_refused(root: Path, 
 
 def test_a_pipe_in_a_directory_is_refused(root: Path, private: Path) -> None:
     os.mkfifo(root / "pipe")
-    with pytest.raises(NodeopsError, match="pipe is neither a file"):
+    with pytest.raises(NodeopsError, match="pipe is not a file"):
         _fetch.inspect(on_host(root), str(private), False, Redactor())
 
 
@@ -403,7 +408,7 @@ def test_a_missing_archive_is_refused(tmp_path: Path, private: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x"])
 def test_no_file_outside_the_source_is_read(root: Path, private: Path, path: str) -> None:
-    with pytest.raises(NodeopsError, match="no path of a file in the source"):
+    with pytest.raises(NodeopsError, match="is not a path in the source"):
         _fetch.read_file(on_host(root), _fetch.Inspection(SHA, True), str(private), path)
 
 
