@@ -32,12 +32,12 @@ def activate(
     definition: Dict[str, Any],
     heal: bool = False,
     dry_run: bool = False,
-    back: bool = False,
+    is_rollback: bool = False,
 ) -> Dict[str, Any]:
     """Bring the processes and ``current`` to a release. Returns the result of the module.
 
     ``heal``: replace processes that run as defined but answer badly. ``dry_run``: only tell what would change.
-    ``back``: the release was live before; processes that only later releases had are removed, as they run in those.
+    ``is_rollback``: the release was live before. Processes that only later releases had run in those: remove them.
     """
     switch = _symlink.Switch(call.layout.current, live.link, call.layout.link_text(manifest.release))
     switches = switch.before != switch.after
@@ -45,7 +45,7 @@ def activate(
     _checks.hide(definition["ready"], call.redactor)
     if _definitions.has_processes(definition):
         options = _reconcile_options(call, manifest, definition)
-        additions = _additions(call, manifest, definition, switch, heal, back)
+        additions = _additions(call, manifest, definition, switch, heal, is_rollback)
         reconciler = Reconciler(options, dry_run or call.check_mode, call.redactor, additions)
         try:
             result = reconciler.run()
@@ -56,7 +56,7 @@ def activate(
     else:
         from ansible_collections.nodeops.pm2.plugins.module_utils.release import _static_site
 
-        result = _static_site.activate(call, definition, switch, back)
+        result = _static_site.activate(call, definition, switch, is_rollback)
     result["recovered"] = result["recovered"] or call.recovered
     result["changed"] = result["changed"] or switches or result["recovered"] is not None
     result["diff"] = [result["diff"], link_difference(switch)]
@@ -95,7 +95,12 @@ def _reconcile_options(call: ModuleCall, manifest: Manifest, definition: Dict[st
 
 
 def _additions(
-    call: ModuleCall, manifest: Manifest, definition: Dict[str, Any], switch: _symlink.Switch, heal: bool, back: bool
+    call: ModuleCall,
+    manifest: Manifest,
+    definition: Dict[str, Any],
+    switch: _symlink.Switch,
+    heal: bool,
+    is_rollback: bool,
 ) -> Additions:
     def runs_in_another_release(process: Process) -> bool:
         return _placement.runs_in_another_release(call.layout, process, manifest.release)
@@ -103,7 +108,7 @@ def _additions(
     return Additions(
         environment=_environment(definition),
         check_apps=lambda apps: _placement.check_apps(call.layout, manifest.release, apps),
-        removes=runs_in_another_release if back else None,
+        removes=runs_in_another_release if is_rollback else None,
         heal=heal,
         switch=switch,
     )

@@ -28,7 +28,7 @@ def predict(call: ModuleCall) -> Dict[str, Any]:
     apps = [app for app in options.apps if isinstance(app, dict)]
     if not apps and not options.ecosystem:
         _checks.parse_of_files(options.ready)
-        _static_site.removal_of_processes(call, _definitions.requested(options), back=False)
+        _static_site.removal_of_processes(call, _definitions.requested(options), is_rollback=False)
     daemon = _daemon.find_unless_deaf(options.pm2_home) if apps or options.ecosystem or options.prune else None
     processes = ours(daemon.processes, options.namespace) if daemon else []
     there: Dict[str, int] = {process.name: process.pm_id for process in processes}

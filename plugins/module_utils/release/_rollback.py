@@ -75,7 +75,9 @@ def roll_back(call: ModuleCall) -> Dict[str, Any]:
         is_forward = live.release in [manifest.release for manifest in _manifest.predecessors(ours, chosen.release)]
         left = None if is_forward else live.manifest
         try:
-            result = _activation.activate(call, live, chosen, _definitions.read(call.layout, chosen.release), back=True)
+            result = _activation.activate(
+                call, live, chosen, _definitions.read(call.layout, chosen.release), is_rollback=True
+            )
         except NodeopsError as error:
             if error.outcome.kind == COMMITTED:
                 _mark(call, chosen, left)

@@ -49,10 +49,12 @@ def is_in_order(call: ModuleCall, manifest: Manifest, definition: Dict[str, Any]
     return not has_processes and not any(_checks.attempt(check, _NO_PIDS).problem for check in checks)
 
 
-def activate(call: ModuleCall, definition: Dict[str, Any], switch: _symlink.Switch, back: bool) -> Dict[str, Any]:
-    """Switch ``current``, and remove the processes that an earlier release has left. ``back``: as for _activation."""
+def activate(
+    call: ModuleCall, definition: Dict[str, Any], switch: _symlink.Switch, is_rollback: bool
+) -> Dict[str, Any]:
+    """Switch ``current`` and remove the processes that an earlier release left. ``is_rollback``: see _activation."""
     ready = _checks.parse_of_files(definition["ready"])
-    removal = removal_of_processes(call, definition, back)
+    removal = removal_of_processes(call, definition, is_rollback)
     result = Reconciler(removal, True, call.redactor).run() if removal else dict(_NOTHING)
     if not call.check_mode:
         _switch_and_check(call, ready, switch)
@@ -111,16 +113,16 @@ def _left_processes(call: ModuleCall, prune: bool) -> List[str]:
     return sorted({process.name for process in processes if prune or runs_in_release(call.layout, process, "")})
 
 
-def removal_of_processes(call: ModuleCall, definition: Dict[str, Any], back: bool) -> Optional[Options]:
+def removal_of_processes(call: ModuleCall, definition: Dict[str, Any], is_rollback: bool) -> Optional[Options]:
     """How to remove the processes that an earlier release has left; None if there are none.
 
-    They may be removed with ``prune``, or on the way ``back`` to a release that had none: its definition was written
-    before they existed, so it could not ask for that. Else raises NodeopsError.
+    They may be removed with ``prune``, or by a rollback to a release that had none: its definition was written before
+    they existed, so it could not ask for that. Else raises NodeopsError.
     """
     left = _left_processes(call, definition["prune"])
     if not left:
         return None
-    if not definition["prune"] and not back:
+    if not definition["prune"] and not is_rollback:
         raise NodeopsError(
             "The release has no processes, but namespace %s has some that run in releases of %s: %s. Nothing was "
             "changed. Define the release's processes, or remove these with prune (deploy_remove_undefined)."
