@@ -31,34 +31,24 @@ def activate(
     manifest: Manifest,
     definition: Dict[str, Any],
     heal: bool = False,
-    dry_run: bool = False,
     is_rollback: bool = False,
 ) -> Dict[str, Any]:
     """Bring the processes and ``current`` to a release. Returns the result of the module.
 
-    ``heal``: replace processes that run as defined but answer badly. ``dry_run``: only tell what would change.
-    ``is_rollback``: the release was live before. Processes that only later releases had run in those: remove them.
+    ``heal``: replace processes that run as defined but answer badly. ``is_rollback``: the release was live before.
+    Processes that only later releases had run in those: remove them.
     """
-    switch = _symlink.Switch(call.layout.current, live.link, call.layout.link_text(manifest.release))
-    switches = switch.before != switch.after
-    call.redactor.add_environment(definition["environment"])
-    _checks.hide(definition["ready"], call.redactor)
+    switch = _switch(call, live, manifest)
+    _hide_secrets(call, definition)
     if _definitions.has_processes(definition):
-        options = _reconcile_options(call, manifest, definition)
         additions = _additions(call, manifest, definition, switch, heal, is_rollback)
-        reconciler = Reconciler(options, dry_run or call.check_mode, call.redactor, additions)
-        try:
-            result = reconciler.run()
-            if dry_run:
-                result["settled"] = reconciler.is_settled
-        finally:
-            call.warnings.extend(warning for warning in reconciler.warnings if warning not in call.warnings)
+        result = _run(call, _reconciler(call, manifest, definition, additions, call.check_mode))
     else:
         from ansible_collections.nodeops.pm2.plugins.module_utils.release import _static_site
 
         result = _static_site.activate(call, definition, switch, is_rollback)
     result["recovered"] = result["recovered"] or call.recovered
-    result["changed"] = result["changed"] or switches or result["recovered"] is not None
+    result["changed"] = _has_changed(call, result, switch)
     result["diff"] = [result["diff"], link_difference(switch)]
     result.update(
         release=manifest.release,
@@ -69,6 +59,46 @@ def activate(
         removed=[],
     )
     return result
+
+
+def is_in_order(call: ModuleCall, live: Live, manifest: Manifest, definition: Dict[str, Any]) -> bool:
+    """Whether a release with processes is live, runs as defined and answers well. Changes nothing. Raises NodeopsError.
+
+    A process that restarted just now is not in order: it may be in a crash loop, and that takes longer to find out.
+    """
+    switch = _switch(call, live, manifest)
+    _hide_secrets(call, definition)
+    additions = _additions(call, manifest, definition, switch, heal=True, is_rollback=False)
+    reconciler = _reconciler(call, manifest, definition, additions, check_mode=True)
+    result = _run(call, reconciler)
+    return reconciler.is_settled and not _has_changed(call, result, switch)
+
+
+def _switch(call: ModuleCall, live: Live, manifest: Manifest) -> _symlink.Switch:
+    return _symlink.Switch(call.layout.current, live.link, call.layout.link_text(manifest.release))
+
+
+def _hide_secrets(call: ModuleCall, definition: Dict[str, Any]) -> None:
+    call.redactor.add_environment(definition["environment"])
+    _checks.hide(definition["ready"], call.redactor)
+
+
+def _has_changed(call: ModuleCall, result: Dict[str, Any], switch: _symlink.Switch) -> bool:
+    is_recovered = result["recovered"] is not None or call.recovered is not None
+    return bool(result["changed"] or switch.before != switch.after or is_recovered)
+
+
+def _run(call: ModuleCall, reconciler: Reconciler) -> Dict[str, Any]:
+    try:
+        return reconciler.run()
+    finally:
+        call.warnings.extend(warning for warning in reconciler.warnings if warning not in call.warnings)
+
+
+def _reconciler(
+    call: ModuleCall, manifest: Manifest, definition: Dict[str, Any], additions: Additions, check_mode: bool
+) -> Reconciler:
+    return Reconciler(_reconcile_options(call, manifest, definition), check_mode, call.redactor, additions)
 
 
 def _reconcile_options(call: ModuleCall, manifest: Manifest, definition: Dict[str, Any]) -> Options:

@@ -66,9 +66,8 @@ def is_in_order(call: ModuleCall, live: Live, manifest: Manifest) -> bool:
         from ansible_collections.nodeops.pm2.plugins.module_utils.release import _static_site
 
         return _static_site.is_in_order(call, manifest, definition)
-    result = _activation.activate(call, live, manifest, definition, heal=True, dry_run=True)
-    if result["changed"] or not result["settled"]:
-        return False  # a process that restarted just now may be in a crash loop: that takes longer to find out
+    if not _activation.is_in_order(call, live, manifest, definition):
+        return False
     if not call.check_mode:
         _keep_definition(call, manifest, definition)
     return True
