@@ -132,10 +132,10 @@ class ActionModule(ActionBase):
 
 def _ended(locked_by: Any) -> Optional[str]:
     """The run that has the lock, if it was started on this machine and its ansible-playbook has ended."""
-    place = _process_id.place()
+    place = _process_id.pid_scope()
     if not isinstance(locked_by, Mapping) or not place or locked_by.get("place") != place:
         return None
-    driver = _process_id.Seen(int(locked_by.get("pid") or 0), int(locked_by.get("start") or 0))
+    driver = _process_id.ProcessId(int(locked_by.get("pid") or 0), int(locked_by.get("start") or 0))
     return None if driver.alive() else str(locked_by.get("run"))
 
 
@@ -170,8 +170,8 @@ def _controller() -> Dict[str, Any]:
     """The process of ansible-playbook. If that was killed, this process has another parent by now."""
     parent = multiprocessing.parent_process()
     pid = parent.pid if parent is not None and parent.pid else os.getpid()
-    place = _process_id.place()
-    seen = _process_id.look(pid)
+    place = _process_id.pid_scope()
+    seen = _process_id.find(pid)
     if place and seen is None:
         raise AnsibleActionFail("ansible-playbook (pid %d) has ended. The task was not started." % pid)
     return {"pid": pid, "start": seen.start if seen else 0, "place": place}

@@ -15,13 +15,13 @@ options:
   pm2_home:
     description:
       - The daemon's directory, an absolute path.
-      - Without it E(PM2_HOME) of the user the task runs as is taken, else C(~/.pm2) of that user.
-      - A directory or a daemon of another user is refused; use C(become_user).
+      - The default is E(PM2_HOME) in the environment of the task, else C(~/.pm2) of the user the task runs as.
+      - A directory or a daemon of another user is refused. Use C(become_user) to run the task as that user.
     type: path
   pm2_executable:
     description:
-      - The C(pm2) program. It is only used to start a daemon and to tell the installed version.
-      - Without it C(pm2) is looked for in E(PATH) and the standard directories.
+      - The C(pm2) program. It is used only to start a daemon and to find the installed version.
+      - By default, C(pm2) is searched for in E(PATH) and in the standard directories.
     type: path
 requirements:
   - PM2 5.4, 6.0 or 7.0 on the target (the daemon is asked for its version; another one is refused)

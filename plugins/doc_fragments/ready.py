@@ -14,24 +14,24 @@ class ModuleDocFragment:
 options:
   ready:
     description:
-      - What new processes have to prove before the old ones are retired and the change is saved.
+      - What new processes have to prove before the old ones are removed and the change is saved.
     type: dict
     default: {}
     suboptions:
       timeout:
         description:
-          - Seconds until all of it has to hold.
+          - Seconds within which all of it has to be true.
         type: float
         default: 30
       min_uptime:
         description:
-          - Seconds each new process has to be up without a restart.
+          - Seconds that each new process has to be up without a restart.
         type: float
         default: 2
       http:
         description:
-          - URLs that have to answer well. When new and old processes share a port, each new process has to answer
-            itself; answers of old ones do not count.
+          - URLs that have to answer well. If new and old processes share a port, each new process has to answer itself.
+            Answers of old ones do not count.
         type: list
         elements: dict
         suboptions:
@@ -48,7 +48,7 @@ options:
             default: [200]
           expect:
             description:
-              - A JMESPath expression on the JSON answer that has to be true. Needs C(jmespath) on the target.
+              - A JMESPath expression that has to be true of the JSON answer. Needs C(jmespath) on the target.
             type: str
           headers:
             description:
@@ -71,7 +71,7 @@ options:
         elements: str
       log:
         description:
-          - Regular expressions. Each has to appear in what some new process logs.
+          - Regular expressions. Each has to match in what at least one new process logs.
         type: list
         elements: str
 """

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What the modules have in common: options, results without secrets, signals."""
+"""What the modules have in common: a result without secrets, and what signals do."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Module(AnsibleModule):
     """An AnsibleModule that shows no secret of its options: not in ``invocation``, not in the system's log."""
 
     def __init__(self, argument_spec: Dict[str, Any], masks: _masks.Masks, **kwargs: Any) -> None:
-        """``masks``: what may be shown of options that are not plain, or that are and may hold a secret."""
+        """``masks``: what may be shown of an option that is not plain, or that may hold a secret although it is."""
         self._masks = masks
         super().__init__(argument_spec=argument_spec, supports_check_mode=True, no_log=True, **kwargs)
 
     def _log_invocation(self) -> None:
-        """The options stay out of the system's log. (no_log above does not do that: the task's wins over it.)"""
+        """Keep the options out of the system's log. ``no_log`` above does not: that of the task overrides it."""
 
     def exit_json(self, **kwargs: Any) -> NoReturn:
         super().exit_json(invocation=self._invocation(), **kwargs)
@@ -53,9 +53,9 @@ def is_plain(option: Dict[str, Any]) -> bool:
 
 
 def run(module: Module, main: Callable[[], Dict[str, Any]], warnings: Sequence[str] = ()) -> None:
-    """Run ``main`` and exit with its result; turn NodeopsError into a failure. A signal to end becomes an undo.
+    """Run ``main`` and exit with its result. NodeopsError becomes a failure, and a signal to end becomes an undo.
 
-    ``warnings`` are those there are when ``main`` has succeeded.
+    ``warnings`` are read when ``main`` has succeeded.
     """
     with _signals.raised():
         try:

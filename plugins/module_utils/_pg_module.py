@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
-"""What modules have in common that need PostgreSQL, and no PM2."""
+"""What the modules that talk to PostgreSQL have in common."""
 
 from __future__ import annotations
 

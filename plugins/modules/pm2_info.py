@@ -14,7 +14,7 @@ version_added: 0.1.0
 author:
   - nodeops.pm2 contributors (@nodeops)
 description:
-  - Reads. It never starts a daemon and takes no lock, so it can be run while another run is at work.
+  - Only reads. It never starts a daemon and takes no lock, so it can run while another call changes something.
   - No value of an environment is returned.
 extends_documentation_fragment:
   - nodeops.pm2.attributes
@@ -30,7 +30,7 @@ attributes:
 options:
   namespace:
     description:
-      - Report on this namespace only. Without it on all.
+      - Report on this namespace only. Without it, report on all.
     type: str
 seealso:
   - module: nodeops.pm2.pm2_process
@@ -42,7 +42,7 @@ EXAMPLES = r"""
     namespace: shop-production
   register: shop
 
-- name: Stop when something is wrong there
+- name: Stop if something is wrong there
   ansible.builtin.assert:
     that: shop.problems | length == 0
     fail_msg: "{{ shop.problems | map(attribute='message') | join('; ') }}"
@@ -58,24 +58,24 @@ daemon:
       description: Whether one listens on its socket.
       type: bool
     pid:
-      description: Its process id, as the kernel tells it, null when there is none.
+      description: Its process id, as the kernel tells it, null if no daemon runs.
       type: int
     version:
-      description: The version in memory, null when there is no daemon.
+      description: The version in memory, null if no daemon runs.
       type: str
       sample: 7.0.4
     installed_version:
-      description: The version installed, null when C(pm2) was not found.
+      description: The version installed, null if C(pm2) was not found.
       type: str
     node:
-      description: The node program it runs on, null when there is no daemon.
+      description: The node program that it runs on, null if no daemon runs.
       type: str
       sample: /usr/bin/node
     pm2_home:
       description: Its directory.
       type: str
 processes:
-  description: The processes; see M(nodeops.pm2.pm2_process) for the keys. PM2's own modules are left out.
+  description: The processes without PM2's own modules; see M(nodeops.pm2.pm2_process) for the keys.
   returned: success
   type: list
   elements: dict
@@ -91,16 +91,16 @@ dump:
       description: Whether it is there.
       type: bool
     mode:
-      description: Its permissions, null when it is not there.
+      description: Its permissions, null if it is not there.
       type: str
       sample: "0600"
     source:
       description:
-        - The file a resurrect would read, which is the backup when the dump is missing or broken. It is null when
-          neither can be read.
+        - The file that a resurrect would read. It is the backup if the dump is missing or broken, and null if neither
+          can be read.
       type: str
     problem:
-      description: What is wrong with the dump, null when nothing is.
+      description: What is wrong with the dump, null if nothing is.
       type: str
     entries:
       description: Its processes (C(name), C(namespace), C(instance), C(status), C(script), C(cwd)).
@@ -108,14 +108,15 @@ dump:
       elements: dict
 drift:
   description:
-    - Apps for which the dump and the live processes differ, with C(namespace), C(name), C(kind) (V(not_saved),
-      V(not_live), V(instances_differ), V(differs)) and the C(keys) that differ. Empty without a daemon.
+    - The apps of which dump and live processes differ, with C(namespace), C(name), C(kind) (V(not_saved), V(not_live),
+      V(instances_differ), V(differs)) and the C(keys) that differ. Empty without a daemon.
   returned: success
   type: list
   elements: dict
 problems:
   description:
-    - What looks wrong, with C(kind), C(message) and, where it is about one process, C(namespace), C(name), C(pm_id).
+    - What looks wrong, with C(kind) and C(message). If it is about one process, C(namespace), C(name) and C(pm_id) say
+      which.
     - Kinds are V(missing_cwd), V(no_live_pid), V(crash_loop), V(name_collision), V(readable_dump), V(broken_dump),
       V(open_transaction), V(deaf_daemon), V(version_mismatch), V(daemon_environment).
   returned: success

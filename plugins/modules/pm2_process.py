@@ -15,13 +15,14 @@ author:
   - nodeops.pm2 contributors (@nodeops)
 description:
   - Starts, replaces, scales, stops and removes the processes of one namespace, and of no other.
-  - A call is a transaction. New processes have to prove themselves (O(ready)) before the old ones go. When they do not,
-    everything is put back and the task fails with the reason and the end of the error log.
-  - Cluster apps are replaced without downtime, new workers start beside the old ones on the same port. Fork apps
-    cannot share a port, they are stopped and started, and the old definition is started again when the new one fails.
-  - An app gets a clean environment, E(PATH), E(HOME), E(USER), E(LOGNAME), E(SHELL), E(SHLVL), E(LANG), E(PM2_HOME) and
-    what its definition says. Nothing of the caller's shell reaches it.
-  - A run that was killed is finished or undone by the next one on the same namespace.
+  - A call is a transaction. New processes have to prove themselves (O(ready)) before the old ones are removed. If they
+    do not, everything is put back, and the task fails with the reason and the end of the error log.
+  - Cluster apps are replaced without downtime. Their new workers start beside the old ones on the same port.
+  - Fork apps cannot share a port. They are stopped and started, and the old definition is started again if the new one
+    fails.
+  - An app gets a clean environment of E(PATH), E(HOME), E(USER), E(LOGNAME), E(SHELL), E(SHLVL), E(LANG), E(PM2_HOME)
+    and what its definition says. Nothing of the caller's shell reaches it.
+  - If a run was killed, the next one on the same namespace finishes or undoes it.
 extends_documentation_fragment:
   - nodeops.pm2.attributes
   - nodeops.pm2.attributes.actiongroup
@@ -32,10 +33,10 @@ attributes:
     support: full
   diff_mode:
     support: full
-    details: Values of variables and arguments are never shown, only their names.
+    details: Shows the names of variables and arguments, never their values.
   idempotent:
     support: partial
-    details: With O(state=restarted) and O(state=reloaded) the processes are renewed by every run.
+    details: With O(state=restarted) and O(state=reloaded) every run renews the processes.
 options:
   namespace:
     description:
@@ -45,14 +46,14 @@ options:
   apps:
     description:
       - The apps, with the keys of PM2's ecosystem files (C(name), C(script), C(cwd), C(instances), C(env), ...).
-      - Every key of PM2's schema and its aliases are taken. An unknown key is an error.
-      - C(script) may be relative to C(cwd). Without C(cwd) it has to be absolute, or a command found in E(PATH).
+      - Takes every key of PM2's schema, and its aliases. An unknown key is an error.
+      - C(script) may be relative to C(cwd). Without C(cwd) it has to be absolute or a command in E(PATH).
     type: list
     elements: dict
   ecosystem:
     description:
       - An ecosystem file on the target (C(.js), C(.cjs), C(.mjs), C(.json), C(.yml), C(.yaml)).
-      - A JavaScript file is run by the daemon's node in a clean environment, and has 10 seconds.
+      - The daemon's node runs a JavaScript file in a clean environment, for 10 seconds at most.
       - Relative paths in it are relative to its directory.
     type: path
   env_name:
@@ -66,41 +67,41 @@ options:
     elements: str
   state:
     description:
-      - V(started), every app is as defined and running. Needs O(apps) or O(ecosystem).
-      - V(stopped), they do not run and stay in PM2's list.
-      - V(restarted), V(reloaded), as V(started), and every process is a new one. V(restarted) stops before it starts,
-        V(reloaded) replaces cluster apps without downtime. Without O(apps) and O(ecosystem) they are renewed as they
-        are.
-      - V(absent), they are not in PM2's list.
-      - For V(stopped) and V(absent) O(apps) may be given to name the apps; without it all of the namespace is meant.
+      - V(started) makes every app as defined and running. Needs O(apps) or O(ecosystem).
+      - V(stopped) stops the processes and keeps them in PM2's list.
+      - V(restarted) and V(reloaded) do the same as V(started), and make every process a new one. V(restarted) stops
+        before it starts, V(reloaded) replaces cluster apps without downtime. Without O(apps) and O(ecosystem) the
+        processes are renewed as they are.
+      - V(absent) removes the processes from PM2's list.
+      - For V(stopped) and V(absent), O(apps) may name the apps. Without it all of the namespace is meant.
     type: str
     choices: [started, stopped, restarted, reloaded, absent]
     default: started
   prune:
     description:
       - Remove processes of this namespace that are not defined.
-      - A new app may be one of them with another name, on the same port. So it is started when they have ended, unless
-        O(strategy=replace); cluster apps, whose workers share their ports, do not wait for one another.
+      - A new app may be one of them under another name, on the same port. So it is started when they have ended, unless
+        O(strategy=replace). Cluster apps do not wait for one another, because their workers share ports.
     type: bool
     default: false
   strategy:
     description:
-      - How a process makes way for a new one.
-      - V(auto), cluster apps by V(replace), others by V(restart).
-      - V(replace), the new one starts beside the old one, which is retired when the new one has proven itself. For a
-        fork app only when both can run at once (no common port).
-      - V(restart), the old one is stopped first, and started again when the new one fails.
+      - How an old process is replaced by a new one.
+      - V(auto) uses V(replace) for cluster apps and V(restart) for others.
+      - V(replace) starts the new one beside the old one, which is removed when the new one has proven itself. Use it
+        for a fork app only if both can run at once (no common port).
+      - V(restart) stops the old one first, and starts it again if the new one fails.
     type: str
     choices: [auto, replace, restart]
     default: auto
   save:
     description:
-      - Write this namespace into C(dump.pm2) when done, so that it comes back at boot.
+      - Write this namespace into C(dump.pm2) at the end, so that it comes back at boot.
     type: bool
     default: true
   max_affected:
     description:
-      - Refuse the call when more processes than this would be changed. A replaced process counts once.
+      - Refuse the call if more processes than this would be changed. A replaced process counts once.
     type: int
 seealso:
   - module: nodeops.pm2.pm2_info
@@ -158,21 +159,21 @@ EXAMPLES = r"""
 
 RETURN = r"""
 actions:
-  description: What was done, or would be done in check mode, one entry for each process that is changed.
-  returned: success, and when O(max_affected) refuses
+  description: What was done, or in check mode would be done. One entry for each process that is changed.
+  returned: success, and if O(max_affected) refuses the call
   type: list
   elements: dict
   contains:
     action:
       description:
         - V(start), V(replace) (new beside old), V(restart) (old stopped first), V(stop), V(delete), or V(end_orphan)
-          for a process that a killed daemon had left behind.
+          for a process that a killed daemon has left.
       type: str
     name:
       description: The app.
       type: str
     pm_id:
-      description: PM2's id of the process that was found, null when there was none.
+      description: PM2's id of the process that was found, null if there was none.
       type: int
     instance:
       description: The number of the instance, from 0.
@@ -188,7 +189,7 @@ actions:
       instance: 0
       reasons: ["cwd: /srv/shop/releases/1 -> /srv/shop/releases/2"]
 processes:
-  description: The processes of the namespace afterwards. In check mode as they are now.
+  description: The processes of the namespace after the call. In check mode, as they are now.
   returned: success
   type: list
   elements: dict
@@ -203,7 +204,7 @@ processes:
       description: PM2's id.
       type: int
     pid:
-      description: The process id, null when it does not run.
+      description: The process id, null if it does not run.
       type: int
     instance:
       description: The number of the instance.
@@ -237,18 +238,18 @@ saved:
   returned: success
   type: bool
 recovered:
-  description: V(finished) or V(undone) when an earlier run had been killed half-way, else null.
+  description: V(finished) or V(undone) if an earlier run had been killed half-way, else null.
   returned: success
   type: str
 committed:
   description:
-    - True when the failure came after the change was made and saved. Only old processes may be left, and the next run
+    - True if the failure came after the change was made and saved. Only old processes may be left, and the next run
       removes them.
   returned: on such a failure
   type: bool
 rolled_back:
-  description: On failure, whether everything was put back. Absent when nothing had been changed.
-  returned: always when something was started or stopped
+  description: On failure, whether everything was put back. Absent if nothing had been changed.
+  returned: success, and on a failure after something was started or stopped
   type: bool
 failed_process:
   description: The app and instance that did not prove itself.
@@ -267,12 +268,12 @@ error_log:
   type: list
   elements: str
 rollback_error:
-  description: Why not everything could be put back. The next run on the namespace finishes that.
-  returned: when RV(rolled_back) is false
+  description: Why the undo failed. The next run on the namespace finishes it.
+  returned: if RV(rolled_back) is false
   type: str
 problems:
-  description: What is wrong with the definition, all of it.
-  returned: when the definition or the namespace is refused
+  description: All that is wrong with the definition.
+  returned: if the definition or the namespace is refused
   type: list
   elements: dict
   contains:
@@ -280,18 +281,18 @@ problems:
       description: The app, by name or number.
       type: str
     key:
-      description: The key as it is written, empty when it is about the app.
+      description: The key as it is written, empty if it is about the app.
       type: str
     text:
       description: What is wrong, without secrets.
       type: str
 ecosystem:
   description: The file that cannot be used.
-  returned: when O(ecosystem) is refused
+  returned: if O(ecosystem) is refused
   type: str
 rpc_error:
   description: What the daemon answered.
-  returned: when the daemon refused what it was asked
+  returned: if the daemon refused a request
   type: str
 """
 

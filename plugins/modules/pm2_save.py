@@ -14,13 +14,13 @@ version_added: 0.1.0
 author:
   - nodeops.pm2 contributors (@nodeops)
 description:
-  - Makes C(dump.pm2), which C(pm2 resurrect) reads at boot, hold exactly the processes this namespace has now. The
-    entries of every other namespace stay as they are.
+  - Makes C(dump.pm2) hold exactly the processes that this namespace has now. C(pm2 resurrect) reads that file at boot.
+    The entries of every other namespace stay as they are.
   - A namespace without processes is saved as empty, so that what was removed does not come back at boot.
-  - The file is replaced at once (written beside, fsynced, renamed) and is only readable by its owner. The former one
+  - The file is replaced atomically (written beside, fsynced, renamed), and only its owner can read it. The former file
     becomes C(dump.pm2.bak).
-  - Nothing is written when the dump already says the same. Counters, ids and metrics do not count.
-  - M(nodeops.pm2.pm2_process) saves by itself; this module is for changes made by other means.
+  - Nothing is written if the dump already says the same. Counters, ids and metrics do not count.
+  - M(nodeops.pm2.pm2_process) saves by itself. This module is for changes made by other means.
 extends_documentation_fragment:
   - nodeops.pm2.attributes
   - nodeops.pm2.attributes.actiongroup
@@ -44,7 +44,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Keep what runs in production over a reboot
+- name: Let what runs in production come back after a reboot
   nodeops.pm2.pm2_save:
     namespace: shop-production
   become: true
@@ -53,7 +53,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 entries:
-  description: How many processes of this namespace the dump holds afterwards.
+  description: How many processes of this namespace the dump holds after the call.
   returned: success
   type: int
   sample: 3
@@ -63,17 +63,17 @@ dump:
   type: str
   sample: /home/shop/.pm2/dump.pm2
 recovered:
-  description: V(finished) or V(undone) when an earlier run had been killed half-way, else null.
+  description: V(finished) or V(undone) if an earlier run had been killed half-way, else null.
   returned: success
   type: str
 problems:
   description: What is wrong with the namespace (C(app), C(key), C(text)).
-  returned: when O(namespace) is refused
+  returned: if O(namespace) is refused
   type: list
   elements: dict
 rpc_error:
   description: What the daemon answered.
-  returned: when the daemon refused what it was asked
+  returned: if the daemon refused a request
   type: str
 """
 

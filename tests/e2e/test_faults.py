@@ -242,7 +242,9 @@ CASES: List[Case] = [
         "the health check answers the wrong JSON",
         wrong_json,
         Expected(
-            "publish", ["does not hold \"status == 'ok' && database == 'up'\" in its answer", "down"], is_bad=True
+            "publish",
+            ["answered, but \"status == 'ok' && database == 'up'\" is not true of the answer", "down"],
+            is_bad=True,
         ),
     ),
     Case(

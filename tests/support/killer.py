@@ -3,7 +3,7 @@
 `Runner` starts this file as a program, which forks once per call: a process of its own for each call, without the
 quarter of a second in which Python starts and imports. In that process `hook` is put at the points:
 
-- those of `_transaction.reached` and `_points.reached`, by their name
+- those of `_points.reached`, by their name
 - `before send <method>`, `after send <method>`: a request to the daemon
 - `before rename <file>`, `after rename <file>`: the moment a written file takes the place of the old one
 - `before fsync <file>`: it is written beside, and not yet durable
@@ -219,8 +219,7 @@ def _killing(at: Optional[str], points: IO[str], shell: Optional[str]) -> Callab
 
 
 def _put_hooks(hook: Callable[[str], None]) -> None:
-    for name in ("namespace._transaction", "host._points"):
-        importlib.import_module(f"{UTILS}.{name}").reached = hook  # type: ignore[attr-defined]
+    importlib.import_module(f"{UTILS}.host._points").reached = hook  # type: ignore[attr-defined]
     client: Any = importlib.import_module(f"{UTILS}.pm2._axon").Client
     send = client.send
 

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 from unittest import mock
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _transaction
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 
 from support import processes
 from support.modules import call
@@ -128,7 +128,7 @@ class Site:
         child = os.fork()
         if child == 0:
             try:
-                with mock.patch.object(_transaction, "reached", reached):
+                with mock.patch.object(_points, "reached", reached):
                     self.run(apps, **options)
             finally:
                 os._exit(0)

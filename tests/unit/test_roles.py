@@ -42,8 +42,8 @@ def entry_points(role: str) -> Dict[str, Any]:
 
 def ways_in() -> List[Tuple[Path, str, str]]:
     """Each `tasks_from` of a playbook or a role: the file that says it, the role and the tasks that it leads to."""
-    files = [*(places.ROOT / "playbooks").glob("*.yml"), *(places.ROOT / "roles").glob("*/tasks/*.yml")]
-    said = re.compile(r"name: nodeops\.pm2\.(\w+)\n +tasks_from: (\w+)")
+    files = [*(places.ROOT / "playbooks").glob("*.yml"), *(places.ROOT / "roles").glob("*/tasks/**/*.yml")]
+    said = re.compile(r"name: nodeops\.pm2\.(\w+)\n +tasks_from: ([\w/]+)")
     return [(file, role, tasks) for file in sorted(files) for role, tasks in said.findall(file.read_text())]
 
 
@@ -110,7 +110,7 @@ def test_the_readme_has_every_variable_and_no_other(role: str) -> None:
     ("tasks", "without"), [("restore", {AT_BOOT}), ("undo", {AT_BOOT, "backup", "jobs", "keep_previous"})]
 )
 def test_a_restore_can_be_given_every_option_of_its_module(tasks: str, without: Set[str]) -> None:
-    text = (places.ROOT / "roles" / "backup" / "tasks" / f"{tasks}.yml").read_text()
+    text = (places.ROOT / "roles" / "backup" / "tasks" / "entry" / f"{tasks}.yml").read_text()
     (block,) = [task["block"] for task in yaml.safe_load(text) if "block" in task]
     (given,) = [task["nodeops.pm2.pg_restore"] for task in block if "nodeops.pm2.pg_restore" in task]
     assert set(given) == set(_restore_options.ARGUMENTS) - without
@@ -121,9 +121,21 @@ def test_a_recovery_is_of_the_databases_of_the_environment() -> None:
     assert "'databases': backup_databases" in variables["__backup_step_recover_databases"]["params"]
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_every_task_file_that_is_named_exists(role: str) -> None:
+    """An import in a folder gives the whole path: ansible-core 2.17 would look for another one beside the playbook."""
+    tasks = places.ROOT / "roles" / role / "tasks"
+    for file in tasks.rglob("*.yml"):
+        for kind, name in re.findall(r"(import|include)_tasks: \"?([^\n\"]+\.yml)", file.read_text()):
+            whole = name.startswith("{{ role_path }}/tasks/")
+            assert whole or kind == "include" or file.parent == tasks, (file, name)
+            name = name.replace("{{ role_path }}/tasks/", "")
+            assert "{{" in name or (tasks / name).is_file(), (file, name)
+
+
 @pytest.mark.parametrize("role", WITH_HOOKS)
 def test_every_hook_that_runs_can_be_given(role: str) -> None:
-    tasks = "".join(path.read_text() for path in Path(places.ROOT / "roles" / "deploy" / "tasks").glob("*.yml"))
+    tasks = "".join(path.read_text() for path in Path(places.ROOT / "roles" / "deploy" / "tasks").rglob("*.yml"))
     run = {
         name
         for names in re.findall(r"\[('[\w', ]+')\] \| select\('in', __deploy_hook_files\)", tasks)

@@ -20,6 +20,7 @@ import stat
 import time
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 FICLONE = 0x40049409
@@ -44,10 +45,6 @@ class State(NamedTuple):
 
     def as_dict(self) -> Dict[str, object]:
         return dict(self._asdict())
-
-
-def reached(point: str) -> None:
-    """A named point of a copy. Does nothing; the crash tests replace it."""
 
 
 class PathRewrite:
@@ -78,7 +75,7 @@ def _beside(source: str, target: str) -> Iterator[str]:
     remove(temporary)
     try:
         yield temporary
-        reached("copied")
+        _points.reached("copied")
         remove(target)
         os.rename(temporary, target)
     except BaseException as error:
@@ -227,7 +224,7 @@ class _Copying:
                 name = relative + entry.name
                 if not self._rules.is_skipped(os.fsdecode(name)):
                     self._entry(entry, os.path.join(target, entry.name), name)
-                    reached("entry_copied")
+                    _points.reached("entry_copied")
         if self._is_root:
             os.chown(target, status.st_uid, status.st_gid)
         os.chmod(target, stat.S_IMODE(status.st_mode))

@@ -38,10 +38,10 @@ class App:
         self.config = config
         """What the daemon gets, except env and the instance number; defaults filled in."""
         self.env = normalised.env
-        """Complete: base environment and definition, every value as the process sees it."""
+        """Complete: base environment and definition, each value as the process sees it."""
         self.instances = normalised.instances
         self.numbers = range(self.instances)
-        """Those of its instances."""
+        """The numbers of its instances."""
         self.name: str = config["name"]
         self.namespace: str = config["namespace"]
         self.exec_mode: str = config["exec_mode"]
@@ -51,9 +51,9 @@ class App:
         self.log_dirs: List[str] = _log_paths.directories(config)
         """Directories that must exist before its start (PM2's command line makes them, its daemon does not)."""
         self.interpreter_path = normalised.interpreter_path
-        """The file that exec_interpreter names; None when the script is started by itself."""
+        """The file that exec_interpreter names; None if the script is started by itself."""
         self.warnings: List[str] = []
-        """What is accepted but may not do what its author thinks. No secrets."""
+        """What is accepted but may not do what its author expects. No secrets."""
 
     def environment(self, slot: int) -> Dict[str, str]:
         """The env of one instance: increment_var counts up from its value as PM2 does (God.js:630)."""
@@ -70,8 +70,8 @@ class App:
     def payload(self, slot: int, marker: Dict[str, Any]) -> Dict[str, Any]:
         """The argument of `prepare` for one instance, ``slot`` counted from 0.
 
-        It has no `instances`: without, prepare starts one process and numbers nothing (God.js:114). The slot stands
-        where PM2 itself keeps it, at the top level, so that it survives restart, save and resurrect.
+        It has no `instances`: without it, prepare starts one process and numbers nothing (God.js:114). The slot is at
+        the top level, as PM2 itself keeps it, so that it survives restart, save and resurrect.
         """
         return {
             **self.config,
@@ -90,7 +90,7 @@ def check_namespace(namespace: object) -> str:
 
 
 def app_name(definition: Mapping[str, Any]) -> str:
-    """The name of the app a definition is about, given or taken from its script. Raises DefinitionError."""
+    """The name of a definition's app, given or taken from its script. Raises DefinitionError."""
     try:
         return values.check_name(definition.get("name") or rendered_name(definition))
     except values.BadValue as error:
@@ -102,7 +102,7 @@ def build_apps(
 ) -> List[App]:
     """The apps of the definitions, in their order.
 
-    ``base_dir`` (absolute) is what relative paths start from, as the shell's directory is for `pm2 start`; without it
+    ``base_dir`` (absolute): relative paths start from it, as from the shell's directory with `pm2 start`. Without it
     they are refused. Raises DefinitionError naming every problem of every definition.
     """
     check_namespace(namespace)
@@ -130,7 +130,7 @@ def build_apps(
 
 
 def _too_large(app: App) -> Iterator[Tuple[str, str]]:
-    """What the kernel would refuse: then nothing runs and PM2 says "online" or fails late."""
+    """What the kernel would refuse. Then nothing would run, and PM2 would say "online" or fail late."""
     total = sum(len(item.encode("utf-8")) + 9 for item in [*app.config.get("args", ()), *app.config["node_args"]])
     for name, value in app.env.items():
         size = len(name.encode("utf-8")) + len(value.encode("utf-8")) + 2

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What normalisation depends on besides a definition."""
+"""The context of a definition: the daemon, its user and its host."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ class Context(NamedTuple):
     """That user's home directory."""
     cpus: int
     base_env: Dict[str, str]
-    """PATH HOME USER LOGNAME SHELL SHLVL LANG PM2_HOME: computed, never inherited."""
+    """PATH HOME USER LOGNAME SHELL SHLVL LANG PM2_HOME: computed, not inherited."""
     pm2_dir: str = ""
-    """Directory of the pm2 package (node_modules/pm2). "" when unknown: then no `serve` and no YAML."""
+    """Directory of the pm2 package (node_modules/pm2). "" if unknown: then there is no `serve` and no YAML."""

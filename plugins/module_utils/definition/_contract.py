@@ -42,11 +42,11 @@ class _Contract(NamedTuple):
 def check(
     contract: Mapping[str, Any], example: Optional[str], environment: Mapping[str, Any]
 ) -> Tuple[List[str], List[str]]:
-    """What is wrong with ``environment``, and what is only odd. Raises NodeopsError when the contract itself is wrong.
+    """Problems and warnings about ``environment``. Raises NodeopsError if the contract itself is wrong.
 
-    ``example`` is the text of the example file (None: it is not there). Every variable that it sets has to be defined;
-    it may be empty only where it is empty there too. One that it sets in a comment (``# NAME=``), that ``optional``
-    names, or whose rule says ``required: false``, may be missing or empty.
+    ``example`` is the text of the example file (None: it is missing). Every variable that it sets must be defined, and
+    may be empty only if it is empty in the example too. A variable may be missing or empty if the example sets it in a
+    comment (``# NAME=``), if ``optional`` names it, or if its rule says ``required: false``.
     """
     read = _read(contract)
     if read.example is not None and example is None:
@@ -117,7 +117,7 @@ class _Check:
         if rule.weak or not _weak_secrets.looks_secret(name):
             return None
         if value == self._shown.get(name) and not _weak_secrets.says_nothing(value):
-            return "has the value of the example, which everybody can read"
+            return "has the value of the example, which is not secret"
         if _weak_secrets.is_weak(value, self._contract.weak):
             return "has a known weak value"
         return None
@@ -163,7 +163,7 @@ _PROBLEMS: Tuple[Tuple[Callable[[_Rule], bool], Callable[[_Rule, str], Optional[
 def _read(contract: Mapping[str, Any]) -> _Contract:
     for key in contract:
         if key not in _KEYS:
-            raise _wrong(str(key), "is no part of a contract%s" % _hint(str(key), _KEYS))
+            raise _wrong(str(key), "is not a key of a contract%s" % _hint(str(key), _KEYS))
     example, rules = contract.get("example"), contract.get("rules")
     if example is not None and (not isinstance(example, str) or not example):
         raise _wrong("example", "has to be the path of a file in the release")
@@ -179,49 +179,49 @@ def _read(contract: Mapping[str, Any]) -> _Contract:
 
 
 def _read_rule(name: str, written: Any) -> _Rule:
-    where = "rules.%s" % name
+    key_path = "rules.%s" % name
     if not isinstance(written, dict):
-        raise _wrong(where, "has to be a mapping such as {min_length: 32}")
+        raise _wrong(key_path, "has to be a mapping such as {min_length: 32}")
     given: Dict[str, Any] = {}
     for key, value in written.items():
         reader = _READERS.get(key)
         if reader is None:
-            raise _wrong("%s.%s" % (where, key), "is no rule%s" % _hint(str(key), tuple(_READERS)))
+            raise _wrong("%s.%s" % (key_path, key), "is not a rule%s" % _hint(str(key), tuple(_READERS)))
         if value is not None:
-            given[key] = reader(value, "%s.%s" % (where, key))
+            given[key] = reader(value, "%s.%s" % (key_path, key))
     rule = _Rule(**given)
     if rule.min_length is not None and rule.max_length is not None and rule.min_length > rule.max_length:
-        raise _wrong(where, "has a min_length above its max_length, so no value can be right")
+        raise _wrong(key_path, "has a min_length above its max_length, so no value can be right")
     return rule
 
 
-def _boolean(value: Any, where: str) -> bool:
+def _boolean(value: Any, key_path: str) -> bool:
     if not isinstance(value, bool):
-        raise _wrong(where, "has to be true or false")
+        raise _wrong(key_path, "has to be true or false")
     return value
 
 
-def _number(value: Any, where: str) -> int:
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):  # what a template made of it
+def _number(value: Any, key_path: str) -> int:
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):  # from a template
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _wrong(where, "has to be a whole number, not negative")
+        raise _wrong(key_path, "has to be a whole number, not negative")
     return value
 
 
-def _regex(value: Any, where: str) -> str:
+def _regex(value: Any, key_path: str) -> str:
     try:
         re.compile(value)
     except (re.error, TypeError, RecursionError) as error:
-        raise _wrong(where, "is no regular expression: %s" % error) from None
+        raise _wrong(key_path, "is not a regular expression: %s" % error) from None
     return str(value)
 
 
-def _texts(value: Any, where: str) -> List[str]:
+def _texts(value: Any, key_path: str) -> List[str]:
     if value is None:
         return []
     if not isinstance(value, (list, tuple)) or any(isinstance(item, (list, dict)) or item is None for item in value):
-        raise _wrong(where, "has to be a list of strings")
+        raise _wrong(key_path, "has to be a list of strings")
     return [_dotenv.text_of(item) for item in value]
 
 
@@ -241,5 +241,7 @@ def _hint(key: str, known: Tuple[str, ...]) -> str:
     return ": did you mean %s?" % near[0] if near else ": there are %s" % ", ".join(known)
 
 
-def _wrong(where: str, what: str) -> NodeopsError:
-    return NodeopsError("contract: %s %s. Nothing was changed. Correct the contract, then run again." % (where, what))
+def _wrong(key_path: str, what: str) -> NodeopsError:
+    return NodeopsError(
+        "contract: %s %s. Nothing was changed. Correct the contract, then run again." % (key_path, what)
+    )

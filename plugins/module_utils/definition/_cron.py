@@ -7,14 +7,14 @@
 """Cron patterns that PM2's daemon can take.
 
 PM2 hands `cron_restart` to croner 4.1.97 (5.4, 6.0 and 7.0 ship the same file) inside the daemon (Worker.js
-registerCron): a pattern that croner refuses kills the daemon and every app. So only what croner surely accepts
-passes here, which is less than it would take: no "?" (croner replaces it by the moment of the call), no "5/15"
-(off by one for days and months), and no range inside a list (croner refuses it).
+registerCron): a pattern that croner refuses kills the daemon and every app. So this accepts only patterns that croner
+surely accepts. These are refused here: "?" (croner replaces it by the moment of the call), "5/15" (off by one for days
+and months) and a range inside a list (croner refuses it).
 
-A pattern that never fires is refused too: croner looks for the next time by recursion, and for "0 0 31 4,6 *" that
-ends in a stack overflow; for "* * * * 9/2" (no weekday at all) it never ends. The command line notices neither.
+A pattern that never fires is refused too. croner looks for the next time by recursion: for "0 0 31 4,6 *" that ends in
+a stack overflow, and for "* * * * 9/2" (no weekday at all) it never ends. PM2's command line checks neither.
 
-croner needs the day of the month **and** the day of the week to match when both are given, unlike crontab(5).
+If a day of the month **and** a day of the week are given, croner needs both to match, unlike crontab(5).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _FIELDS = (
 
 
 def problem(pattern: str) -> Optional[str]:
-    """Why this pattern cannot be used, or None when it can. Five fields, or six with seconds first."""
+    """Why this pattern cannot be used, or None if it can. Five fields, or six with seconds first."""
     parts = pattern.split()
     if not _ALPHABET.fullmatch(pattern) or len(parts) not in (5, 6):
         return "it needs five fields (minute hour day month weekday), or six with seconds first"
@@ -79,7 +79,7 @@ def problem(pattern: str) -> Optional[str]:
 
 
 def _values(field: _Field, part: str) -> Optional[Set[int]]:
-    """The numbers the part stands for; None when it is not in the accepted form."""
+    """The numbers that the part stands for; None if it does not have the accepted form."""
     everything = set(range(field.low, field.high + 1))
     if part == _EVERY:
         return everything

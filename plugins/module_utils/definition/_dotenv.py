@@ -5,7 +5,7 @@
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
 
-"""Environment files: read as the npm package dotenv reads them, written so that others read the same."""
+"""Environment files: read as the npm package dotenv reads them, written so that other readers read the same."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ NPM, SHELL, PYTHON = "npm's dotenv", "sh", "python-dotenv"
 
 
 def parse(text_of_file: str) -> Dict[str, str]:
-    """The variables of a file in their order, as dotenv 16 reads them: no variable is filled in, the last one counts.
+    """The variables of a file in their order, as dotenv 16 reads them: without expansion, and the last one counts.
 
-    What it takes for no assignment is left out, as it does.
+    Lines that are not assignments to dotenv are left out.
     """
     lines = text_of_file.replace("\r\n", "\n").replace("\r", "\n")
     found: Dict[str, str] = {}
@@ -57,21 +57,24 @@ def _value(written: str) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A value as a process gets it in its environment: true, numbers and lists as PM2 makes text of them."""
+    """A value as a process gets it in its environment: true, numbers and lists as the text that PM2 makes of them."""
     return text(value)
 
 
 def render(variables: Mapping[str, Any]) -> str:
     r"""The text of an environment file with ``variables``, in their order.
 
-    dotenv 16 reads every value back as it is. So do ``set -a; . file`` of sh and python-dotenv wherever a form exists
-    that all three read the same. There is none for a value with ``'`` and one of ``" $ ` \``, or with a carriage
-    return: sh fails, or takes part of it for a command. Nor for one with ``${...}`` and some with a backslash:
-    python-dotenv fills that in, or decodes it. ``disagreements`` names them. Raises NodeopsError for a name that is
-    none, for NUL, and for the rare value that dotenv 16 has no form for; it names the variable, never the value.
+    dotenv 16 reads every value back as it is. So do sh (``set -a; . file``) and python-dotenv, if there is a form that
+    all three read the same. For some values there is none; ``disagreements`` names their variables:
+
+    - a value with ``'`` and one of ``" $ ` \``, or with a carriage return: sh fails, or runs a part as a command
+    - a value with ``${...}``, and some with a backslash: python-dotenv expands or decodes it
+
+    Raises NodeopsError for a bad name, for NUL, and for the rare value that dotenv 16 has no form for. The message
+    names the variable, never the value.
     """
     chosen = [_choose(name, _checked(name, value)) for name, value in variables.items()]
-    # After a \' dotenv and python-dotenv look for another ', so nothing is to follow that has one.
+    # After a \' dotenv and python-dotenv look for another ', so a value with one must not follow.
     ordered = sorted(chosen, key=lambda form: form.written.endswith("\\'"))
     written = "".join("%s=%s\n" % (form.name, form.written) for form in ordered)
     read = parse(written)
@@ -82,7 +85,7 @@ def render(variables: Mapping[str, Any]) -> str:
 
 
 def disagreements(variables: Mapping[str, Any]) -> Dict[str, List[str]]:
-    """The variables whose value not everybody reads back from what ``render`` writes, with those who do not."""
+    """The variables whose value some reader reads differently from the text of ``render``, each with its readers."""
     chosen = [_choose(name, _checked(name, value)) for name, value in variables.items()]
     return {form.name: form.misread_by for form in chosen if form.misread_by}
 
@@ -111,7 +114,7 @@ def _checked(name: object, value: Any) -> str:
 
 
 def _choose(name: str, value: str) -> _Form:
-    """The form that most read right; dotenv has to."""
+    """The form that dotenv and most of the other readers read right."""
     if _PLAIN.fullmatch(value):
         return _Form(name, value, value, [])
     forms = []
@@ -125,7 +128,7 @@ def _choose(name: str, value: str) -> _Form:
 
 
 def _forms(value: str) -> List[str]:
-    """All that could be written for it, the best to look at first."""
+    """All forms that could be written, the best readable first."""
     escaped = value.replace("\n", "\\n").replace("\r", "\\r")
     found = ["'%s'" % value, '"%s"' % value, '"%s"' % escaped]
     if not value.endswith("\\"):

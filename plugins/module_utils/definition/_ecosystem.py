@@ -28,22 +28,22 @@ _KINDS = {".json": "json", ".yml": "yaml", ".yaml": "yaml", ".js": "js", ".cjs":
 class Definition(Dict[str, Any]):
     """A raw definition with one environment merged.
 
-    ``late_env`` are the variables that env_<name> gave. PM2 applies them last, over those it sets itself for port, uid
-    and interpreter (API.js:1146), while those of env come before.
+    ``late_env`` are the variables of env_<name>. PM2 applies the variables of env first, then its own for port, uid and
+    interpreter, and then these (API.js:1146).
     """
 
     late_env: Mapping[str, Any] = {}
 
 
 class Definitions(List[Dict[str, Any]]):
-    """Raw definitions, with what is worth telling the user."""
+    """Raw definitions, with warnings for the user."""
 
     def __init__(self, items: Iterable[Dict[str, Any]] = (), warnings: Iterable[str] = ()) -> None:
         super().__init__(items)
         self.warnings = list(warnings)
 
     def override(self, environment: Mapping[str, Any]) -> None:
-        """Let each definition's env have these variables, whatever it says of them."""
+        """Set these variables in each definition's env."""
         for definition in self:
             if environment and isinstance(definition, dict) and isinstance(definition.get("env"), (dict, type(None))):
                 definition["env"] = {**(definition.get("env") or {}), **environment}
@@ -54,14 +54,14 @@ class Definitions(List[Dict[str, Any]]):
 def load(path: str, env_name: Optional[str], context: Context, timeout: float = 10.0) -> Definitions:
     """The definitions of a file, env_<env_name> merged into env, every other env_* dropped.
 
-    JSON is read strictly first, then, with comments and the like, as the JavaScript expression that PM2 takes it for.
-    JavaScript is evaluated by node with the base environment, in the file's directory, for at most ``timeout`` seconds.
-    Raises NodeopsError: no such file, not an ecosystem file, it throws or takes too long, env_name is in no app of it.
+    JSON is first read strictly. If that fails (comments and the like), it is evaluated as a JavaScript expression, as
+    PM2 does. Node evaluates JavaScript with the base environment, in the file's directory, for at most ``timeout``
+    seconds. Raises NodeopsError: no such file, not an ecosystem file, it throws or takes too long, no app has env_name.
     """
     absolute = os.path.abspath(path)
     kind = _KINDS.get(os.path.splitext(absolute)[1])
     if kind is None:
-        _fail(absolute, "is no ecosystem file: its name must end with .js, .cjs, .mjs, .json, .yml or .yaml")
+        _fail(absolute, "is not an ecosystem file: its name must end with .js, .cjs, .mjs, .json, .yml or .yaml")
     source = _read(absolute)
     reduced = _parsed(source, kind)
     if reduced is None:
@@ -81,7 +81,7 @@ def load(path: str, env_name: Optional[str], context: Context, timeout: float = 
 
 
 def merge_env(definitions: List[Dict[str, Any]], env_name: Optional[str]) -> Definitions:
-    """The same merge for definitions written inline. Raises NodeopsError when no app has env_<env_name>."""
+    """The same merge for inline definitions. Raises NodeopsError if no app has env_<env_name>."""
     return _merge(definitions, env_name, {}, None)
 
 
@@ -111,7 +111,7 @@ def _not_json(_word: str) -> NoReturn:
 
 
 def _parsed(source: bytes, kind: str) -> Optional[Dict[str, Any]]:
-    """What can be read here: strict JSON. None when node has to."""
+    """The content, if it is strict JSON. None if node has to read it."""
     if kind != "json":
         return None
     try:
@@ -122,7 +122,7 @@ def _parsed(source: bytes, kind: str) -> Optional[Dict[str, Any]]:
 
 
 def _reduced(config: object) -> Optional[Dict[str, Any]]:
-    """The same as `reduce` of the JavaScript program (API.js:943). None for what is no configuration."""
+    """The same as `reduce` of the JavaScript program (API.js:943). None if it is not a configuration."""
     if isinstance(config, list):
         return {"apps": config}
     if not isinstance(config, dict):
@@ -174,9 +174,9 @@ def _named(definition: object) -> str:
 
 
 def _merged(definition: Any, env_name: Optional[str], deploy: Mapping[str, Any]) -> Any:
-    """Common.js:618 mergeEnvironmentVariables, as it works at a start: env, deploy's env over it, env_<name> over both.
+    """Common.js:618 mergeEnvironmentVariables at a start: env, over it deploy's env, over both env_<name>.
 
-    PM2 turns objects in env into JSON but drops those in env_<name> silently; here they become JSON too.
+    PM2 turns objects in env into JSON but silently drops those in env_<name>. Here both become JSON.
     """
     if not isinstance(definition, dict):
         return definition
@@ -193,7 +193,7 @@ def _merged(definition: Any, env_name: Optional[str], deploy: Mapping[str, Any])
 
 
 def _is_mergeable(key: object, value: object) -> bool:
-    """An env_* of the right kind; one of a wrong kind stays, to be refused with everything else."""
+    """Whether it is an env_* of the right type. One of a wrong type stays, and is refused with all other problems."""
     return isinstance(key, str) and is_env_key(key) and (value is None or isinstance(value, dict))
 
 

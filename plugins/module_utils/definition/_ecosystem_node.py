@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Run node on an ecosystem file: a clean environment, a process group of its own, a result on a pipe of its own."""
+"""Run node on an ecosystem file, with a clean environment, its own process group and a pipe for the result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _POLL = 0.05
 
 
 class Evaluated(NamedTuple):
-    """What a file holds, or why it cannot be used."""
+    """The content of a file, or why it cannot be used."""
 
     config: Dict[str, Any]
     error: Optional[str]
@@ -63,7 +63,7 @@ def evaluate(path: str, kind: str, context: Context, timeout: float) -> Evaluate
 
 
 class _Run:
-    """One run of node: reads its pipe and its stderr until there is a result, an end, or no time left."""
+    """One run of node: reads its pipe and its stderr until there is a result, node ends, or the time is over."""
 
     def __init__(self, process: subprocess.Popen[bytes], reader: int, timeout: float) -> None:
         self.process = process
@@ -90,7 +90,7 @@ class _Run:
         return Evaluated({}, "node ended with exit code %s%s" % (self.process.returncode, self._last_lines()))
 
     def _read(self) -> bool:
-        """False when the time is over."""
+        """False if the time is over."""
         deadline = time.monotonic() + self.timeout
         with selectors.DefaultSelector() as selector:
             selector.register(self.reader, selectors.EVENT_READ, self.message)
@@ -121,7 +121,7 @@ class _Run:
         return bytes(self.message[_HEAD.size :]) if len(self.message) == _HEAD.size + size else None
 
     def _end(self) -> None:
-        """Whatever the file started ends with it."""
+        """End node and all processes that the file started."""
         _process_group.kill(self.process.pid)
         self.process.wait()
         _process_group.await_end(self.process.pid)

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The program that node runs to read an ecosystem file. A string, because only Python files reach the target."""
+"""The program that node runs to read an ecosystem file. It is a string, as only Python files reach the target."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ function send(result) {
 
 class Refused extends Error {}
 
-function plain(value, where, parents) {
+function plain(value, keyPath, parents) {
   if (++values > MAX_VALUES) throw new Refused('it holds more than ' + MAX_VALUES + ' values');
   if (value === null || typeof value === 'string' || typeof value === 'boolean') return value;
   if (typeof value === 'number') {
-    if (!Number.isFinite(value)) throw new Refused(where + ' is ' + value + ', not a number JSON can hold');
+    if (!Number.isFinite(value)) throw new Refused(keyPath + ' is ' + value + ', not a number JSON can hold');
     return value;
   }
-  if (typeof value !== 'object') throw new Refused(where + ' is a ' + typeof value + ', PM2 would drop it');
-  if (parents.includes(value)) throw new Refused(where + ' refers to itself');
+  if (typeof value !== 'object') throw new Refused(keyPath + ' is a ' + typeof value + ', PM2 would drop it');
+  if (parents.includes(value)) throw new Refused(keyPath + ' refers to itself');
   const inside = parents.concat([value]);
-  if (Array.isArray(value)) return Array.from(value, (item, at) => plain(item, where + '[' + at + ']', inside));
+  if (Array.isArray(value)) return Array.from(value, (item, at) => plain(item, keyPath + '[' + at + ']', inside));
   const kindOfObject = Object.prototype.toString.call(value).slice(8, -1);
   if (kindOfObject !== 'Object' || typeof value.toJSON === 'function')
-    throw new Refused(where + ' is a ' + kindOfObject + ' object: write it as a string');
+    throw new Refused(keyPath + ' is a ' + kindOfObject + ' object: write it as a string');
   const copy = Object.create(null);
   for (const key of Object.keys(value))
-    if (value[key] !== undefined) copy[key] = plain(value[key], where ? where + '.' + key : key, inside);
+    if (value[key] !== undefined) copy[key] = plain(value[key], keyPath ? keyPath + '.' + key : key, inside);
   return copy;
 }
 
-// Only what PM2 looks at (API.js:943): apps, or pm2, or the whole; the env of deploy; whether there is static.
+// Only what PM2 reads (API.js:943): apps, or pm2, or the whole; the env of deploy; whether there is static.
 function reduce(config) {
   if (typeof config === 'function')
     throw new Refused('it exports a function: PM2 does not call it, export the apps themselves');
@@ -104,7 +104,7 @@ async function read() {
 
 function describe(error) {
   if (error instanceof Refused) return error.message;
-  // Its message quotes the lines around, in which secrets may be.
+  // Its message quotes the lines around, which may hold secrets.
   if (error && error.name === 'YAMLException' && error.mark)
     return error.reason + ' (line ' + (error.mark.line + 1) + ', column ' + (error.mark.column + 1) + ')';
   if (!(error instanceof Error) && !(error && error.stack)) return 'it throws ' + String(error);
@@ -119,7 +119,7 @@ function end(result) {
   process.exit(0);
 }
 
-// Else node prints the line of source that failed, in which secrets may be.
+// Without this, node prints the line of source that failed, which may hold secrets.
 process.on('uncaughtException', (error) => end({error: describe(error)}));
 read().then(([config]) => ({config: reduce(config)})).catch((error) => ({error: describe(error)})).then(end);
 """

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What JavaScript makes of a value: truth, numbers and strings as text, JSON, and PM2's own splitting of arguments."""
+"""Values as JavaScript treats them: truth, numbers and strings as text, JSON, and PM2's own splitting of arguments."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WORDS_7 = re.compile(
 
 
 def truthy(value: object) -> bool:
-    """Whether JavaScript takes the value as true: an empty list or object is, an empty string, 0 and NaN are not."""
+    """Whether the value is true to JavaScript: an empty list or object is, an empty string, 0 and NaN are not."""
     if value is None or value is False:
         return False
     if isinstance(value, str):
@@ -61,7 +61,7 @@ def number_text(value: float) -> str:
 
 
 def _shortest_digits(number: float) -> Tuple[str, int]:
-    """The shortest digits that name the number, and where its point is: 0.00123 gives ("123", -2)."""
+    """The shortest digits of the number, and the position of its point: 0.00123 gives ("123", -2)."""
     mantissa, _mark, exponent = repr(number).partition("e")
     whole, _point, fraction = mantissa.partition(".")
     digits = whole + fraction
@@ -79,9 +79,9 @@ def number_is_exact(value: float) -> bool:
 
 
 def text(value: object) -> str:
-    """A value as a process sees it in its environment when PM2 was given it (Common.js mergeEnvironmentVariables).
+    """A value of a definition as the process sees it in its environment (Common.js mergeEnvironmentVariables).
 
-    Strings stay, numbers and booleans become JavaScript's text of them, null, lists and objects become JSON.
+    Strings stay. Numbers and booleans become text as in JavaScript. null, lists and objects become JSON.
     """
     if isinstance(value, str):
         return value
@@ -116,19 +116,19 @@ def _key_order(value: Any) -> List[Any]:
 
 
 def is_finite(value: float) -> bool:
-    """Whether JavaScript has it as a finite number: an int of 309 digits is none."""
+    """Whether it is a finite number in JavaScript: an int of 309 digits is not."""
     return -(2**1024) < value < 2**1024
 
 
 def finite(value: object) -> Optional[float]:
-    """The value if it is a finite number, else None. A boolean is no number, though in Python it is an int."""
+    """The value if it is a finite number, else None. A boolean is not a number here, though it is an int in Python."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and is_finite(value):
         return value
     return None
 
 
 def number_of(value: str) -> float:
-    """JavaScript's Number(string), NaN where it is not a number. An empty or blank string is 0."""
+    """JavaScript's Number(string), NaN if it is not a number. An empty or blank string is 0."""
     trimmed = trim(value)
     if trimmed == "":
         return 0
@@ -144,7 +144,7 @@ def number_of(value: str) -> float:
 
 
 def is_numeric(value: str) -> bool:
-    """Whether JavaScript takes the text as a number (`!isNaN(value)`): "1e3", "0x1f" and " " too."""
+    """Whether the text is a number to JavaScript (`!isNaN(value)`): also "1e3", "0x1f" and " "."""
     number = number_of(value)
     return not math.isnan(number)
 

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Where an app logs and where its pid is written (Common.js:203, line numbers of PM2 7.0.4)."""
+"""The paths of an app's log files and of its pid file (Common.js:203, line numbers of PM2 7.0.4)."""
 
 from __future__ import annotations
 
@@ -33,26 +33,27 @@ _MAX_FILE_NAME = 255
 _PM_ID_RESERVE = len("-1000000")
 
 ProblemText = Tuple[str, str]
-"""A key and what is wrong with it."""
+"""A key, and what is wrong with it."""
 
 
 def formatted_name(name: str) -> str:
-    """An app's name in a file name (Common.js:201): one "-" per UTF-16 unit but letters, digits, . and \\."""
+    """An app's name in a file name (Common.js:201): "-" for each UTF-16 unit except letters, digits, . and \\."""
     return _NOT_IN_A_FILE_NAME.sub(lambda match: "-" * (2 if ord(match.group()) > _PLAIN_PLANE else 1), name)
 
 
 def default_log_stem(name: str, namespace: str) -> str:
     """The file name of an app's default logs, without "-out.log".
 
-    PM2 has no namespace in it, so apps of one name in two namespaces write into one file. "@" stands between because
-    it can be in neither: with "." the app b.c of namespace a and the app c of namespace a.b would share a file again.
+    PM2's own name has no namespace in it, so apps of one name in two namespaces write into one file. The separator is
+    "@" because neither part can have it: with ".", the app b.c of namespace a and the app c of namespace a.b would
+    still share a file.
     """
     stem = formatted_name(name)
     return stem if namespace == "default" else "%s@%s" % (stem, namespace)
 
 
 def put(config: Dict[str, Any], cwd: str, pm2_home: str, home: str) -> Iterator[ProblemText]:
-    """Replace out_file, error_file, log_file and pid_file by the paths the daemon reads. Yields what is wrong."""
+    """Replace out_file, error_file, log_file and pid_file by the keys that the daemon reads. Yields problems."""
     for key, path_key, ending in _FILES:
         written = config.pop(key, None)
         if written is None or isinstance(written, bool):
@@ -91,7 +92,7 @@ def _pid_problem(path: str) -> Iterator[str]:
     elif os.path.lexists(parent) and not os.path.isdir(parent):
         yield "is not in a directory: %s" % path
     elif os.path.lexists(path) and not _holds_a_pid(path):
-        yield "is a file that holds no pid, PM2 would overwrite and delete it: %s" % path
+        yield "is a file that does not hold a pid, PM2 would overwrite and delete it: %s" % path
 
 
 def _holds_a_pid(path: str) -> bool:
@@ -109,7 +110,7 @@ def directories(config: Dict[str, Any]) -> List[str]:
 
 
 def has_form(live: str, path: str, key: str, merge_logs: bool) -> bool:
-    """Whether the daemon made ``live`` out of ``path``: with some pm_id in it, or as it is (God.js:205)."""
+    """Whether the daemon made ``live`` from ``path``: with a pm_id in it, or unchanged (God.js:205)."""
     if key == "pm_pid_path":
         suffix = _PID_SUFFIX
     elif merge_logs or not _LOG_SUFFIX.search(path):

@@ -4,11 +4,11 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""One definition on its way to what PM2's daemon needs.
+"""Turn a definition into what PM2's daemon needs.
 
-It is the way of `pm2 start <file>`: Common.js verifyConfs (699), tools/Config.js validateJSON (82), API.js _startJson
-(985) and startApps (1112), Common.js prepareAppConf (105). Line numbers are those of PM2 7.0.4. What PM2 takes from the
-caller's shell comes from the Context instead.
+The steps are those of `pm2 start <file>`: Common.js verifyConfs (699), tools/Config.js validateJSON (82), API.js
+_startJson (985) and startApps (1112), Common.js prepareAppConf (105). Line numbers are those of PM2 7.0.4. What PM2
+takes from the caller's shell comes from the Context instead.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Normalised(NamedTuple):
 
 
 def rendered_name(definition: Mapping[str, Any]) -> str:
-    """The name of an app that gives none: its script's file name without the last extension (Common.js:922)."""
+    """The name of an app that has none: its script's file name without the last extension (Common.js:922)."""
     keys = ("script", *_schema.SCRIPT_ALIASES, "exec")
     script = next((definition[key] for key in keys if definition.get(key)), "")
     name = os.path.basename(script.rstrip("/")) if isinstance(script, str) else ""
@@ -48,7 +48,7 @@ def rendered_name(definition: Mapping[str, Any]) -> str:
 
 
 class Normaliser:
-    """One definition on its way. Problems are collected, so that the user sees all of them at once."""
+    """Normalises one definition. Problems are collected, so that the user sees all of them at once."""
 
     def __init__(
         self, definition: object, number: int, context: Context, namespace: str, base_dir: Optional[str]
@@ -74,7 +74,7 @@ class Normaliser:
         self.warnings.append("%s: %s" % (self.label, message))
 
     def run(self) -> Optional[Normalised]:
-        """None when there are problems."""
+        """None if there are problems."""
         if not isinstance(self.definition, dict):
             self.refuse("", "must be a mapping with at least a script")
             return None
@@ -90,7 +90,7 @@ class Normaliser:
         count = self._count(config.pop("instances", 1))
         return Normalised(config, self.env, count, self.interpreter_path)
 
-    # What is written (checks of our own; PM2 drops unknown keys silently)
+    # The keys as written (checks of our own; PM2 silently drops unknown keys)
 
     def _read(self, definition: Dict[Any, Any]) -> None:
         name = definition.get("name")
@@ -166,7 +166,7 @@ class Normaliser:
             try:
                 self.name = check_name(name)
             except BadValue as error:
-                self.refuse("name", "is needed, that of the script will not do: it %s" % error)
+                self.refuse("name", "is needed, as the name of the script cannot be used: it %s" % error)
             else:
                 self._put("name", name)
                 self.label = "app %s" % shown(name)
@@ -184,7 +184,7 @@ class Normaliser:
         return found
 
     def _verify(self) -> Optional[str]:
-        """What verifyConfs derives from the keys as they are written. Returns the HOME that a uid brings."""
+        """What verifyConfs derives from the keys as written. Returns the HOME of the user that uid names."""
         given = self.given
         if given.get("exec_mode") in ("fork", "cluster"):
             self._put("exec_mode", given["exec_mode"] + "_mode")
@@ -225,10 +225,10 @@ class Normaliser:
                 self._put("script", shell)
                 self._put("args", ["-c", command])
                 return
-        self.refuse("script", "is a command line, but there is no bash or sh in PATH to run it")
+        self.refuse("script", "is a command line, but PATH has no bash or sh to run it")
 
     def _take_account(self) -> Optional[str]:
-        """Common.js:777 and tools/passwd.js. `uid: 0` as a number is taken as not given there, so it is here."""
+        """Common.js:777 and tools/passwd.js. As in PM2, `uid: 0` as a number counts as not given."""
         uid, user, gid = self.given.get("uid"), self.given.get("user"), self.given.get("gid")
         if not (truthy(uid) or truthy(user) or truthy(gid)):
             return None
@@ -255,7 +255,7 @@ class Normaliser:
     def _validated(self) -> Dict[str, Any]:
         """Each key by its name: PM2 takes the first of name and aliases that is true to JavaScript (Config.js:99).
 
-        So 0, false and "" of a key with an underscore count as not given, because its camelCase alias comes last.
+        So 0, false and "" for a key with an underscore count as not given, because its camelCase alias comes last.
         """
         config: Dict[str, Any] = {}
         for key in _schema.KEYS:
@@ -294,7 +294,7 @@ class Normaliser:
             self.refuse(*problem)
 
     def _directory(self, config: Dict[str, Any]) -> Optional[str]:
-        """pm_cwd: links are kept, so that an app in a `current` directory follows it (Common.js:114)."""
+        """pm_cwd: links are kept, so that an app below a `current` link follows it (Common.js:114)."""
         written = config.get("cwd") or ""
         script = config["script"]
         if not written:
@@ -342,11 +342,13 @@ class Normaliser:
         if config.get("increment_var") == config["instance_var"]:
             self.refuse("increment_var", "is the same as instance_var")
         if config["instance_var"] in self.env:
-            message = "is where PM2 puts the number of the instance: rename that with instance_var"
+            message = (
+                "is the variable in which PM2 puts the number of the instance: choose another one with instance_var"
+            )
             self.refuse("env.%s" % config["instance_var"], message)
 
     def _count(self, wanted: float) -> int:
-        """God.js:138: 0 is one per CPU, a negative number that many less, never less than one."""
+        """God.js:138: 0 is one per CPU, a negative number is that many fewer, but at least one."""
         number = int(wanted)
         if number < -self.context.cpus:
             self.refuse("instances", "is %d, but this host has %d CPUs" % (number, self.context.cpus))

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""How PM2 finds a file: Node's path.resolve, PM2's own which, and its guess whether a file is a binary."""
+"""How PM2 finds files: Node's path.resolve, PM2's own which, and its guess whether a file is binary."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def resolve(*parts: str) -> str:
 
 
 def expand_home(path: str, home: str) -> str:
-    """A log or pid path with a leading "~" replaced, whatever follows it, as PM2 does (Common.js:32 resolveHome)."""
+    """A log or pid path with a leading "~" replaced, as PM2 does whatever follows it (Common.js:32 resolveHome)."""
     return resolve(home, "./" + path[1:]) if path.startswith("~") else path
 
 
 def tilde_hint(path: str) -> str:
-    """For the message about a script or directory that is not there."""
+    """For the message about a script or directory that does not exist."""
     return ' (PM2 expands "~" in paths of logs only)' if path.startswith("~") else ""
 
 
@@ -63,9 +63,9 @@ def extension(path: str) -> str:
 
 
 def is_binary(path: str) -> bool:
-    """PM2's guess from the first 512 bytes (tools/isbinaryfile.js). Something that is not a file is not binary.
+    """PM2's guess from the first 512 bytes (tools/isbinaryfile.js). What is not a file is not binary.
 
-    Raises OSError when the file cannot be read.
+    Raises OSError if the file cannot be read.
     """
     if not os.path.isfile(path):
         return False
@@ -99,7 +99,7 @@ def looks_binary(head: bytes) -> bool:
 
 
 def _utf8_tail(head: bytes, at: int) -> int:
-    """How many continuation bytes follow a two or three byte character; 0 when it is none."""
+    """How many continuation bytes follow, if this is a character of two or three bytes; else 0."""
     byte = head[at]
     if 193 < byte < 224 and at + 1 < len(head) and 127 < head[at + 1] < 192:
         return 1
@@ -109,7 +109,7 @@ def _utf8_tail(head: bytes, at: int) -> int:
 
 
 def _consumed_by_a_failed_tail(head: bytes, at: int) -> int:
-    """PM2 steps over the byte after a lead byte even when it is no continuation (isbinaryfile.js:66 and 71)."""
+    """PM2 skips the byte after a lead byte even if it is not a continuation (isbinaryfile.js:66 and 71)."""
     byte = head[at]
     is_lead = (193 < byte < 224 and at + 1 < len(head)) or (223 < byte < 240 and at + 2 < len(head))
     return 1 if is_lead else 0

@@ -44,7 +44,7 @@ Check = Callable[[object, int], Any]
 
 
 class Key(NamedTuple):
-    """One key of schema.json. ``note`` says what becomes of it here, where that is not simply what PM2 does."""
+    """One key of schema.json. ``note`` says how it is handled here, if that is different from PM2."""
 
     name: str
     check: Check
@@ -71,8 +71,8 @@ KEYS: Tuple[Key, ...] = (
         "script",
         values.script,
         "exec",
-        note="Also `cmd` and `command`. With a space in it PM2 runs it through `bash -c`; refused when a file of that "
-        "name exists, or with args, which PM2 would drop.",
+        note="Also `cmd` and `command`. If it has a space, PM2 runs it with `bash -c`; refused if a file of that name "
+        "exists, or with args, which PM2 would drop.",
         is_secret=True,
     ),
     _key("name", values.name, note="Default: the script's file name without its last extension."),
@@ -141,7 +141,7 @@ KEYS: Tuple[Key, ...] = (
         note="PM2 takes 0 as not given, which is 16.",
     ),
     _key("execute_command", values.boolean, note="Forces fork mode."),
-    _key("exec_mode", values.exec_mode, note="cluster is refused where the interpreter is not the daemon's node."),
+    _key("exec_mode", values.exec_mode, note="cluster is refused if the interpreter is not the daemon's node."),
     _key("force", values.boolean, note=_NO_EFFECT),
     _key("append_env_to_name", values.boolean, note="With env_name: `-<env_name>` is appended to the name."),
     _key("post_update", values.strings),
@@ -158,8 +158,8 @@ KEYS: Tuple[Key, ...] = (
     _key("automation", values.boolean, note="false sets pmx to false."),
     _key("treekill", values.boolean),
     _key("port", values.number_between(0, 65535, "a port from 0 to 65535", whole=True), note="Sets PORT, unless 0."),
-    _key("username", values.string, note="Accepted, no effect: PM2 puts in who runs it."),
-    _key("uid", values.account, "user", note="Only for root. Sets HOME, and gid where it is not given."),
+    _key("username", values.string, note="Accepted, no effect: PM2 puts in the user it runs as."),
+    _key("uid", values.account, "user", note="Only for root. Sets HOME, and gid if it is not given."),
     _key("gid", values.account, note="Only with uid."),
     _key("windowsHide", values.boolean),
     _key("kill_retry_time", values.milliseconds),
@@ -178,7 +178,7 @@ DEFAULTS: Dict[str, Any] = {
     "windowsHide": True,
     "kill_retry_time": 100,
 }
-"""What schema.json fills in. Every other default is the daemon's own."""
+"""Defaults in schema.json. Every other default is the daemon's own."""
 
 SCRIPT_ALIASES = ("cmd", "command")
 """Names of `script` that verifyConfs knows besides those of the schema (Common.js:716)."""
@@ -230,7 +230,7 @@ _INTERNALS = frozenset(
     )
 )
 _NODE_OWN = frozenset(("NODE_UNIQUE_ID", "NODE_CHANNEL_FD", "NODE_CHANNEL_SERIALIZATION_MODE"))
-"""Variables by which Node tells a child of its own; from a definition they break cluster and IPC."""
+"""Variables by which Node recognises its own children. From a definition they break cluster and IPC."""
 
 PM2_KEYS: FrozenSet[str] = frozenset(BY_NAME) | _INTERNALS
 """Top-level keys of pm2_env that are PM2's (or ours), not variables of the app."""
@@ -239,8 +239,8 @@ PM2_KEYS: FrozenSet[str] = frozenset(BY_NAME) | _INTERNALS
 def variable_problem(name: object) -> Optional[str]:
     """Why this cannot be the name of an environment variable, or None.
 
-    PM2 copies every variable over its configuration (God.js:178 `Utility.extend(env_copy, env_copy.env)`): one named
-    like a key of PM2 changes how the app is run.
+    PM2 copies every variable over its configuration (God.js:178 `Utility.extend(env_copy, env_copy.env)`): a variable
+    with the name of a key of PM2 changes how the app is run.
     """
     if not isinstance(name, str):
         return "is not a string: quote it"
@@ -265,7 +265,7 @@ def is_env_key(key: str) -> bool:
 
 
 def nearest(key: str) -> Optional[str]:
-    """The accepted key that looks most like an unknown one."""
+    """The accepted key that is most similar to an unknown one."""
     import difflib
 
     names = list(ACCEPTED)

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What is started: the script's file, its interpreter and the mode (Common.js:131, 339 and 415 of PM2 7.0.4)."""
+"""The script's file, its interpreter and its mode (Common.js:131, 339 and 415 of PM2 7.0.4)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _BY_EXTENSION = {
 }
 """API/interpreter.json, the same in 5.4, 6.0 and 7.0."""
 _SHIPPED = ("coffee", "lsc")
-"""Interpreters PM2 takes from its own node_modules, where today they are not (Common.js:468)."""
+"""Interpreters that PM2 looks for in its own node_modules, though it does not ship them any more (Common.js:468)."""
 _STRIP_TYPES = "--experimental-strip-types"
 _VERSION = re.compile("v([0-9]+)[.]([0-9]+)[.]([0-9]+)")
 _SERVE = "serve"
@@ -46,7 +46,7 @@ Refuse = Callable[[str, str], None]
 def resolve(
     config: Dict[str, Any], env: Dict[str, str], context: Context, base_dir: str, refuse: Refuse
 ) -> Optional[str]:
-    """Put pm_exec_path, exec_interpreter and exec_mode into ``config``, for script; PYTHONUNBUFFERED into ``env``.
+    """Replace script in ``config`` by pm_exec_path, exec_interpreter and exec_mode; set PYTHONUNBUFFERED in ``env``.
 
     Returns the interpreter's file; None for a script that is started by itself, and for one that was refused.
     """
@@ -87,7 +87,7 @@ class _Resolver:
         return interpreter_path
 
     def _script_path(self, script: str) -> Optional[str]:
-        """Relative to the cwd; else as the shell would find it from the base directory (Common.js:132)."""
+        """Relative to the cwd; if it is not there, as a shell finds it from the base directory (Common.js:132)."""
         if script == _SERVE:
             script = self._serve() or script
         path = _paths.resolve(self.cwd, script)
@@ -112,7 +112,7 @@ class _Resolver:
         self.config.pop("disable_source_map_support", None)
 
     def _interpreter(self, path: str) -> Optional[str]:
-        """Common.js:415 resolveInterpreter, up to the look-up. None when there is none, with the reason given."""
+        """Common.js:415 resolveInterpreter, up to the look-up. None, after refusing, if there is none."""
         if self.written:
             if "node@" in self.written:
                 self.refuse("interpreter", "%s is for nvm: give the path of that node" % shown(self.written))
@@ -152,11 +152,11 @@ class _Resolver:
         return None
 
     def _which(self, command: str) -> Optional[str]:
-        """Where the app's own PATH has it: that is where the daemon's spawn looks."""
+        """Its path on the app's own PATH, which the daemon's spawn uses too."""
         return _paths.which(command, self.env.get("PATH", ""), self.cwd)
 
     def _find(self, interpreter: str) -> Optional[Tuple[str, Optional[str]]]:
-        """The interpreter as sent and its file, which is None for a script started by itself."""
+        """The interpreter as sent, and its file; None for a script that is started by itself."""
         if interpreter == NO_INTERPRETER:
             return interpreter, None
         if interpreter in _SHIPPED and self.context.pm2_dir:
@@ -190,7 +190,7 @@ class _Resolver:
         return os.path.basename(interpreter).endswith(("node", "bun"))
 
     def _check_cluster(self, interpreter: str, interpreter_path: Optional[str], asked: bool) -> None:
-        """A worker always runs on the daemon's own node, whatever the interpreter (ClusterMode.js:59)."""
+        """A worker always runs on the daemon's own node, whatever interpreter is given (ClusterMode.js:59)."""
         if not self.written and interpreter in ("node", self.context.node):
             return
         if self.written == "node":
@@ -202,19 +202,19 @@ class _Resolver:
         self.refuse(what, message % (self.context.node, shown(interpreter)))
 
     def _check_script(self, path: str, interpreter: str) -> None:
-        """PM2 starts these and says "online"."""
+        """Refuse scripts that PM2 would start and call "online", though they cannot run."""
         if os.path.isdir(path):
             names = ("package.json", "index.js", "index.json", "index.node")
             if not interpreter.endswith("node") or not any(os.path.exists(os.path.join(path, n)) for n in names):
                 self.refuse("script", "is a directory: %s" % path)
         elif interpreter == NO_INTERPRETER and not os.access(path, os.X_OK):
-            self.refuse("script", "is not executable, and there is no interpreter: %s" % path)
+            self.refuse("script", "is not executable, and has no interpreter: %s" % path)
         elif not os.access(path, os.R_OK) and interpreter != NO_INTERPRETER:
             self.refuse("script", "cannot be read: %s" % path)
 
 
 def _node_version(node: str) -> Tuple[int, ...]:
-    """The version of a node binary, (0,) when it does not tell."""
+    """The version of a node binary, (0,) if it is unknown."""
     try:
         done = subprocess.run(
             [node, "--version"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env={}, timeout=10, check=False

@@ -6,8 +6,8 @@
 
 """Checks of single values of a definition, before PM2 sees them.
 
-A check gets a value as written and the daemon's major version, and gives back the value PM2 would use
-(tools/Config.js `_valid`, line numbers of PM2 7.0.4), or raises BadValue with what is expected instead.
+A check takes a value as written and the daemon's major version. It returns the value that PM2 would use
+(tools/Config.js `_valid`, line numbers of PM2 7.0.4), or raises BadValue, which says what is expected instead.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_TIMER = 2**31 - 1
 """Milliseconds: a longer setTimeout fires at once."""
 MAX_INSTANCES = 1000
 MAX_STRING = 128 * 1024
-"""Bytes: what Linux takes as one argument or one environment variable, with its NUL (MAX_ARG_STRLEN)."""
+"""Bytes of one argument or one environment variable, with its NUL, that Linux accepts (MAX_ARG_STRLEN)."""
 MAX_DEPTH = 20
 
 CONTROL = re.compile("[\x00-\x1f\x7f\u0080-\u009f\u2028\u2029]")
@@ -59,7 +59,7 @@ OBJECT_MEMBERS: FrozenSet[str] = frozenset(
         "__lookupSetter__",
     )
 )
-"""Members of every JavaScript object: as a key they shadow what PM2 calls (`source[key] != '[object Object]'`)."""
+"""Members of every JavaScript object: as keys they shadow functions that PM2 calls."""
 
 
 class BadValue(Exception):
@@ -80,7 +80,7 @@ def _refuse(value: object, expected: str) -> BadValue:
 
 
 def check_text(value: object, what: str = "a string") -> str:
-    """Any string that can be an argument or a file name: no NUL, and it has a UTF-8 form."""
+    """Any string that can be an argument or a file name: without NUL, and valid in UTF-8."""
     if not isinstance(value, str):
         raise _refuse(value, what)
     if "\0" in value:
@@ -101,18 +101,20 @@ def check_line(value: object, what: str = "a string") -> str:
 
 
 def check_name(value: object) -> str:
-    """An app's name, for PM2 and for people: the CLI takes "all", numbers and /patterns/ as something else."""
+    """An app's name. "all", numbers and /patterns/ are refused: the pm2 command gives them another meaning."""
     name = check_line(value, "a string (quote it)")
     if not name or len(name.encode("utf-8")) > 200:
         raise BadValue("must be a name of 1 to 200 bytes")
     if name != name.strip():
         raise BadValue("starts or ends with a space: %s" % shown(name))
     if name == "all" or is_numeric(name):
-        raise BadValue("%s is what `pm2 stop %s` takes as something else: choose another name" % (shown(name), name))
+        raise BadValue("%s has another meaning in `pm2 stop %s`: choose another name" % (shown(name), name))
     if name.startswith("-") or _REGEX_NAME.fullmatch(name):
-        raise BadValue("%s is what the pm2 command takes as an option or a pattern" % shown(name))
+        raise BadValue("%s is an option or a pattern to the pm2 command: choose another name" % shown(name))
     if name in OBJECT_MEMBERS:
-        raise BadValue("%s is a member of every JavaScript object, PM2 cannot tell it from its own" % shown(name))
+        raise BadValue(
+            "%s is a member of every JavaScript object, which PM2 cannot distinguish: choose another name" % shown(name)
+        )
     return name
 
 
@@ -124,7 +126,7 @@ def check_namespace(value: object) -> str:
             "must be 1 to 100 letters, digits, _, . or -, starting with a letter, digit or _: %s" % shown(name)
         )
     if name == "all" or name in OBJECT_MEMBERS or is_numeric(name):
-        raise BadValue("%s is what the pm2 command takes as something else: choose another name" % shown(name))
+        raise BadValue("%s has another meaning to the pm2 command: choose another name" % shown(name))
     return name
 
 
@@ -182,7 +184,7 @@ milliseconds = number_between(0, MAX_TIMER, "milliseconds, a number from 0 to %d
 
 
 def instances(value: object, _major: int) -> int:
-    """How many; "max" and 0: one per CPU, negative: CPUs less that many (Common.js:857, God.js:138)."""
+    """How many. "max" and 0: one per CPU; a negative number: that many fewer than CPUs (Common.js:857, God.js:138)."""
     if value == "max":
         return 0
     number = _as_number(value)
@@ -221,7 +223,7 @@ def cron_pattern(value: object, _major: int) -> object:
 
 
 def exit_codes(value: object, _major: int) -> object:
-    """Exit codes. PM2 makes a list of one a number, and of an empty list nothing (Config.js:174, isNaN([5]))."""
+    """Exit codes. PM2 turns a list of one into a number, and drops an empty list (Config.js:174, isNaN([5]))."""
     items = value if isinstance(value, list) else [value]
     for item in items:
         number = _as_number(item)
@@ -233,7 +235,7 @@ def exit_codes(value: object, _major: int) -> object:
 
 
 def words(value: object, major: int) -> List[str]:
-    """Arguments: a list, or a string that PM2 splits (not as a shell does)."""
+    """Arguments: a list, or a string that PM2 splits (differently from a shell)."""
     if isinstance(value, str):
         return split_words(check_text(value), major)
     if not isinstance(value, list):
@@ -242,7 +244,7 @@ def words(value: object, major: int) -> List[str]:
 
 
 def _word(item: object) -> str:
-    """Numbers and booleans become text, as when Node starts a program with them."""
+    """Numbers and booleans become text, as Node passes them to a program."""
     number = finite(item)
     if number is not None and not number_is_exact(number):
         raise BadValue("has a number that JavaScript cannot hold exactly: quote it")
@@ -256,7 +258,7 @@ def _word(item: object) -> str:
 
 
 def _kind(value: object) -> str:
-    """What a value is, without showing it."""
+    """The type of a value, for a message that does not show the value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -273,7 +275,7 @@ def strings(value: object, _major: int) -> List[str]:
 
 
 def globs(value: object, major: int) -> List[str]:
-    """Patterns for chokidar, which throws inside the daemon for anything but strings."""
+    """Patterns for chokidar. It throws inside the daemon for anything that is not a string."""
     patterns = split_words(check_text(value), major) if isinstance(value, str) else strings(value, major)
     return [_glob(item) for item in patterns]
 
@@ -309,7 +311,7 @@ def filter_env(value: object, major: int) -> object:
 
 
 def account(value: object, _major: int) -> object:
-    """A user or group: a name or a number; who it is, is looked up later."""
+    """A user or group by name or number; it is looked up later."""
     if isinstance(value, str):
         return check_line(value)
     number = finite(value)
@@ -319,7 +321,7 @@ def account(value: object, _major: int) -> object:
 
 
 def variables(value: object, _major: int) -> Dict[str, Any]:
-    """A mapping of variables; each is looked at later, so that a message can name it."""
+    """A mapping of variables; each is checked later, so that a message can name it."""
     if not isinstance(value, dict):
         raise BadValue("must be a mapping, not %s" % _kind(value))
     return value
@@ -332,7 +334,7 @@ def mapping(value: object, major: int) -> Dict[str, Any]:
 
 
 def check_tree(value: object, depth: int = 0) -> None:
-    """A value made of what JSON has, with keys that cannot break PM2's own code. Raises BadValue."""
+    """Check a value: only types of JSON, and no keys that break PM2's own code. Raises BadValue."""
     if depth > MAX_DEPTH:
         raise BadValue("is nested more than %d levels deep" % MAX_DEPTH)
     if isinstance(value, dict):
@@ -370,7 +372,7 @@ _WATCH_NUMBERS = ("interval", "binaryInterval", "depth", "atomic")
 
 
 def watch_options(value: object, major: int) -> Dict[str, Any]:
-    """Options of chokidar 3 (Watcher.js:39). It throws inside the daemon for a bad `ignored`, so each has its type."""
+    """Options of chokidar 3 (Watcher.js:39). It throws inside the daemon for a bad `ignored`, so types are checked."""
     options = mapping(value, major)
     for key, item in options.items():
         if key == "ignored" and isinstance(item, (str, list)):

@@ -5,7 +5,7 @@
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
 
-"""Secrets that everybody knows: placeholders, defaults, words of manuals."""
+"""Weak secrets: placeholders, defaults, words from manuals."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def looks_secret(name: str) -> bool:
 
 
 def says_nothing(value: str) -> bool:
-    """Whether a value is no secret whatever its variable is called: a switch, a small number, a duration, a path."""
+    """Whether a value cannot be a secret, whatever its name is: a switch, a small number, a duration, a path."""
     return _NO_SECRET.fullmatch(value.strip()) is not None
 
 
 def is_weak(value: str, more: Iterable[str] = ()) -> bool:
-    """Whether everybody would guess it: changeme, your_jwt_secret_here, password123, 123456, xxxxxxxx, <token>.
+    """Whether it is easy to guess: changeme, your_jwt_secret_here, password123, 123456, xxxxxxxx, <token>.
 
-    ``more`` are further weak values: as a whole, or as a word of the value, in upper or lower case. An empty value is
-    none.
+    ``more`` are further weak values, compared with the whole value and with each word of it, in upper or lower case.
+    An empty value is not weak.
     """
     plain = value.strip().lower()
     if plain in ("", "0", "1"):  # a switch
@@ -87,7 +87,7 @@ def _is_run(text: str) -> bool:
 
 
 def _is_made_of_words(text: str) -> bool:
-    """Whether it is nothing but words of manuals and a few digits."""
+    """Whether it consists of words from manuals and a few digits."""
     digits = sum(character.isdigit() for character in text)
     if digits > 6 or digits * 2 > len(text):
         return False
@@ -104,7 +104,7 @@ def _is_made_of_words(text: str) -> bool:
 
 
 def url_password(value: str) -> Optional[str]:
-    """The password in a URL, None where there is none."""
+    """The password in a URL, None if there is none."""
     if "://" not in value:
         return None
     try:

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Where a source lies: a path, a URL, a repository; what of it may be shown."""
+"""Addresses of sources: a path, a URL, a repository; and which part of one may be shown."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HELPER = re.compile(r"[A-Za-z0-9+.-]+::")
 _SCP_LIKE = re.compile(r"[^/:]+:")  # host:path, as git tells it from a path
 _PASSWORD_WITHOUT_SCHEME = re.compile(r"[^/:@]+:(?!//).+@[^/@:]+[:/]")  # name:password@host:path
-# Up to the last @ may go a password with a slash in it; not where all before it is a host's name: https://h.org/@scope/x
+# A password with a slash in it may reach up to the last @, unless all before is a host's name: https://h.org/@scope/x
 _LATE_AT = re.compile(r"://(?!(?:(?:[\w-]+\.)+[\w-]+)?/(?:[^@]*/)?@[^@]*\Z)[^/?#]*[/?#].*@", re.DOTALL)
 _WITH_PORT = re.compile(r"[^/]+://[\w.-]+:\d+(?:[/?#]|\Z)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_LONG = 16  # characters of a query's value from which on it may be a secret
+_LONG = 16  # characters: a value of a query that is at least so long may be a secret
 
 
 class Credentials(NamedTuple):
-    """A name and a password of a URL, decoded, and the only origin (``scheme://host:port``) they are meant for."""
+    """The name and the password of a URL, decoded, and the only origin (``scheme://host:port``) that may get them."""
 
     origin: str
     username: str
@@ -37,7 +37,7 @@ class Credentials(NamedTuple):
 
 
 class Address(NamedTuple):
-    """An address taken apart: what may be seen by everybody, and the credentials."""
+    """An address in two parts: one that all users may see, and the credentials."""
 
     plain: str
     credentials: Optional[Credentials]
@@ -55,12 +55,12 @@ def is_url(address: str) -> bool:
 
 
 def is_local(address: str) -> bool:
-    """Whether a repository at this address lies on the host itself."""
+    """Whether a repository at this address is on the host itself."""
     return address.startswith("/") or scheme_of(address) == "file"
 
 
-def take_apart(address: str) -> Address:
-    """Split an address in what may be shown, and passed as an argument, and its credentials (http and https only)."""
+def split_credentials(address: str) -> Address:
+    """Separate an address from its credentials (http and https only): it may then be shown, and be an argument."""
     if not is_url(address):
         return Address(address, None)
     parts = urlsplit(address)
@@ -86,7 +86,7 @@ def shown(address: str) -> str:
         return "..." + at + behind if ":" in before and not address.startswith("/") else address
     try:
         parts = urlsplit(address)
-        if parts.port == 0 or _LATE_AT.search(address):  # reading port raises ValueError for what is none
+        if parts.port == 0 or _LATE_AT.search(address):  # reading port raises ValueError if it is bad
             return _unreadable(address)
         query = "?..." if parts.query else ""
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl() + query
@@ -95,20 +95,20 @@ def shown(address: str) -> str:
 
 
 def _unreadable(address: str) -> str:
-    """All but the scheme may be a password, unless it is a port that makes it so."""
+    """Of an address that cannot be parsed only the scheme, as the rest may be a password; unless the port is wrong."""
     has_bad_port = "@" not in address and _WITH_PORT.match(address)
     return re.split("[?#]", address)[0] if has_bad_port else scheme_of(address) + "://..."
 
 
 def hide(address: str, redactor: Redactor) -> None:
-    """Tell ``redactor`` what of an address is secret."""
+    """Tell ``redactor`` the secrets of an address."""
     if not is_url(address):
         return
     if _LATE_AT.search(address):
         userinfo = address.partition("://")[2].rpartition("@")[0]
         redactor.add_environment({"address": [userinfo, userinfo.partition(":")[2]]})
-    credentials = take_apart(address).credentials
-    # A name beside a password is often a plain word ("deploy"), which must not vanish from every message.
+    credentials = split_credentials(address).credentials
+    # A name with a password is often a plain word ("deploy"), which must not be masked in every message.
     secrets: List[str] = [credentials.password or credentials.username] if credentials else []
     query = urlsplit(address).query
     secrets += [query, *(value for _name, value in parse_qsl(query) if len(value) >= _LONG)]
@@ -118,7 +118,7 @@ def hide(address: str, redactor: Redactor) -> None:
 def check_path(address: str, what: str) -> None:
     """Raises NodeopsError unless ``address`` is an absolute path."""
     if not os.path.isabs(address):
-        raise NodeopsError("%s %r is no absolute path. Nothing was changed." % (what, shown(address)))
+        raise NodeopsError("%s %r is not an absolute path. Nothing was changed." % (what, shown(address)))
 
 
 def check_url(address: str) -> None:
@@ -128,8 +128,7 @@ def check_url(address: str) -> None:
 
 
 def check_repository(address: str) -> None:
-    """Raises NodeopsError unless ``address`` is a repository git may be sent to: https, http, ssh, git,
-    file, a path."""
+    """Raises NodeopsError unless git may use ``address``: https, http, ssh, git, file or a path."""
     if address.startswith("-"):
         raise NodeopsError("The repository %r starts with a dash. Nothing was changed." % shown(address))
     if _CONTROL.search(address):
@@ -142,14 +141,14 @@ def check_repository(address: str) -> None:
         )
     if _PASSWORD_WITHOUT_SCHEME.match(address):
         raise NodeopsError(
-            "The repository %s has a name and a password in it and no https:// before them: everybody on the host "
-            "could see the password. Nothing was changed." % shown(address)
+            "The repository %s has a name and a password, but no https:// before them: all users of the host could "
+            "see the password. Nothing was changed." % shown(address)
         )
     if not scheme:
         if not _SCP_LIKE.match(address):
             check_path(address, "The repository")
     elif scheme != "file":
-        # What looks like a path behind a port may be a password, and git gets the address as an argument.
+        # A path after a port may be a password, and git gets the address as an argument.
         if not _readable_url(address) or (re.match(r"[^/]*://[^@/]*:\d+/", address) and _LATE_AT.search(address)):
             raise NodeopsError(
                 "The repository %s is not a usable URL. Nothing was changed. Write characters such as / and @ of a "
@@ -157,12 +156,12 @@ def check_repository(address: str) -> None:
             )
         if urlsplit(address).query:
             raise NodeopsError(
-                "The repository %s has a query, which git has no use for. Nothing was changed." % shown(address)
+                "The repository %s has a query, which git does not use. Nothing was changed." % shown(address)
             )
         if scheme != "https" and scheme != "http" and urlsplit(address).password:
             raise NodeopsError(
-                "The repository %s has a password in it, which %s cannot use and everybody on the host could see. Give "
-                "a key. Nothing was changed." % (shown(address), scheme)
+                "The repository %s has a password, which %s cannot use and all users of the host could see. Nothing "
+                "was changed. Give a key." % (shown(address), scheme)
             )
 
 
@@ -173,7 +172,7 @@ def _readable_url(address: str) -> bool:
         parts = urlsplit(address)
         if not parts.hostname or parts.hostname.startswith("-") or parts.netloc.startswith("-"):
             return False
-        if parts.netloc.endswith(":"):  # before a password that begins with a slash
+        if parts.netloc.endswith(":"):  # a password that begins with a slash follows
             return False
         return parts.port is None or parts.port > 0
     except ValueError:
@@ -181,7 +180,7 @@ def _readable_url(address: str) -> bool:
 
 
 def join(parent: str, relative: str) -> str:
-    """The address of a submodule that is given relative (``./x``, ``../x``) to its parent's, as git does it."""
+    """The address of a submodule that is relative (``./x``, ``../x``) to its parent's, as git resolves it."""
     base, separator = parent.rstrip("/"), "/"
     while relative.startswith(("./", "../")):
         if relative.startswith("./"):

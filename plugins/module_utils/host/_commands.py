@@ -20,7 +20,7 @@ import subprocess
 import time
 from typing import IO, Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union, cast
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _aftermath, _process_group, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_group, _signals, _watchdog
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
@@ -42,9 +42,9 @@ _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def base_environment(path: Sequence[str], extra: Dict[str, str]) -> Dict[str, str]:
-    """What a command gets: nothing of the shell or the job that runs this. ``extra`` comes on top.
+    """The environment of a command: nothing of the shell or the job that runs this. ``extra`` overrides it.
 
-    ``path`` are directories for PATH, absolute, before the system's. Raises NodeopsError when one is not absolute.
+    ``path`` are directories that come first in PATH. Raises NodeopsError if one is not absolute.
     """
     for directory in path:
         if not os.path.isabs(directory) or os.pathsep in directory:
@@ -66,7 +66,7 @@ def base_environment(path: Sequence[str], extra: Dict[str, str]) -> Dict[str, st
 
 
 def arguments(command: Command) -> List[str]:
-    """The argv of a command; a string is split as a shell would, and expanded by none. Raises NodeopsError."""
+    """The argv of a command. A string is split as a shell splits it, without any expansion. Raises NodeopsError."""
     if isinstance(command, str):
         try:
             argv = shlex.split(command)
@@ -101,10 +101,10 @@ def run(
 ) -> List[Dict[str, Any]]:
     """Run ``commands`` in ``cwd`` until one fails. ``timeout``: seconds for each, 0 for no limit. ``what``: "build".
 
-    Each has a session of its own, no standard input and no shell. When it is over, in whatever way (a signal to this
-    process too), the rest of its process group is ended, and its end awaited. What has moved to another session on its
-    own lives on, and nobody waits for it. ``ends_with_us``: the group is ended too when this process is killed
-    (SIGKILL). Returns what ran and how long, in seconds. Raises NodeopsError with details command, rc, output.
+    Each has a session of its own, no standard input and no shell. When it is over, for whatever reason (also a signal
+    to this process), the rest of its process group is killed, and this waits for its end. A process that has moved to
+    another session lives on. ``ends_with_us``: the group is also killed if this process is (SIGKILL). Returns what ran
+    and how long, in seconds. Raises NodeopsError with details command, rc, output.
     """
     argvs = [arguments(command) for command in commands]
     done = []
@@ -126,7 +126,7 @@ def output(
     what: str,
     limit: int = MAX_OUTPUT,
 ) -> str:
-    """What a command prints, at most its last ``limit`` bytes, as it is. Otherwise as ``run``."""
+    """The output of a command, unmasked: at most its last ``limit`` bytes. Otherwise as ``run``."""
     program = _Run(arguments(command), cwd, environment, redactor, what, limit=limit)
     return program.finish(timeout).decode("utf-8", "replace")
 
@@ -141,7 +141,7 @@ def _quoted(word: str) -> str:
 
 
 def find_program(name: str, cwd: str, path: str) -> Tuple[str, str]:
-    """Where a program is, or "" and why it cannot be used and what to do."""
+    """The path of a program; or "", with why it cannot be used and what to do."""
     candidates = [name] if "/" in name else [os.path.join(directory, name) for directory in path.split(os.pathsep)]
     refused = ""
     for candidate in (os.path.join(cwd, candidate) for candidate in candidates):
@@ -157,7 +157,7 @@ def find_program(name: str, cwd: str, path: str) -> Tuple[str, str]:
 
 
 class _Run:
-    """One run of one command."""
+    """One command that runs."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class _Run:
         self._is_cut = False
 
     def finish(self, timeout: float) -> bytes:
-        """Until it has ended well; the end of what it printed. Raises NodeopsError otherwise."""
+        """Wait until it has ended; the end of its output. Raises NodeopsError if it failed or took too long."""
         with self._started() as process:
             is_over = self._read(process, timeout)
             if not is_over:
@@ -197,14 +197,16 @@ class _Run:
         program, reason = find_program(self._argv[0], self._cwd, self._environment.get("PATH", ""))
         if reason:
             raise self._failure(reason, None)
-        former = signal.pthread_sigmask(signal.SIG_BLOCK, _signals.ENDING)  # a process nobody knows of is nobody's
+        former = signal.pthread_sigmask(
+            signal.SIG_BLOCK, _signals.ENDING
+        )  # or it would be lost between its start and the assignment
         process: Optional[subprocess.Popen[bytes]] = None
         with contextlib.ExitStack() as ending:
             try:
                 try:
                     process = self._start(program)
                     if self._ends_with_us:
-                        ending.enter_context(_aftermath.group_ends_with_us(process.pid))
+                        ending.enter_context(_watchdog.group_ends_with_us(process.pid))
                 except (OSError, ValueError) as error:
                     raise self._failure(_why_not_started(error), None) from error
                 signal.pthread_sigmask(signal.SIG_SETMASK, former)
@@ -225,11 +227,11 @@ class _Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_be_like_any_other,
+            preexec_fn=_reset_umask_and_signals,
         )
 
     def _read(self, process: subprocess.Popen[bytes], timeout: float) -> bool:
-        """Until the command itself has ended; who else holds its output is not waited for. False: out of time."""
+        """Read until the command itself has ended, even if another process holds its output. False: out of time."""
         output = cast(IO[bytes], process.stdout).fileno()
         os.set_blocking(output, False)
         deadline = time.monotonic() + timeout if timeout else float("inf")
@@ -250,7 +252,7 @@ class _Run:
                 pause = min(pause * 2, _POLL)
 
     def _drain(self, output: int) -> None:
-        """What is in the pipe now. Somebody may go on writing to it for ever."""
+        """Read what is in the pipe now. Another process may write to it for ever."""
         for _chunk in range(16):
             with contextlib.suppress(BlockingIOError):
                 if self._take(output):
@@ -258,7 +260,7 @@ class _Run:
             return
 
     def _take(self, output: int) -> bool:
-        """Keep the end of what can be read. False when nobody can write any more."""
+        """Read some, and keep the end of it. False at the end of the output."""
         data = os.read(output, _CHUNK)
         self._tail += data
         if len(self._tail) > self._limit:
@@ -267,15 +269,15 @@ class _Run:
         return bool(data)
 
     def _end(self, process: subprocess.Popen[bytes], first: int) -> int:
-        """End all that is left of the process group, and give back the command's exit status."""
+        """End the rest of the process group, and return the command's exit status."""
         if process.returncode is None:
-            # Not reaped yet: so its number cannot be anybody else's.
+            # Not reaped yet: so no other process can have its pid.
             _process_group.send(process.pid, first)
             deadline = time.monotonic() + TERM_GRACE
             try:
                 while first != signal.SIGKILL and time.monotonic() < deadline and not _is_group_over(process):
                     time.sleep(0.02)
-            finally:  # whatever interrupts the wait
+            finally:  # also if a signal interrupts the wait
                 _process_group.kill(process.pid)
                 process.wait()
                 _process_group.await_end(process.pid)
@@ -299,14 +301,14 @@ class _Run:
         text = _UNSEEN.sub("", text.replace("\r\n", "\n"))
         if self._is_cut:
             first, newline, rest = text.partition("\n")
-            # What is cut off may be the first half of a secret.
+            # The part that is missing may be the first half of a secret.
             text = rest if newline else first[_MAY_HOLD_HALF_A_SECRET:]
         lines = [line.rstrip() for line in self._redactor.text(text).splitlines() if line.strip()]
         return [line if len(line) <= MAX_LINE else line[:MAX_LINE] + "..." for line in lines[-LAST_LINES:]]
 
 
-def _be_like_any_other() -> None:
-    """In the child: a web server can read what it makes, and signals end it, whatever this process has inherited."""
+def _reset_umask_and_signals() -> None:
+    """In the child: a web server can read the files it makes, and signals end it, whatever this process inherited."""
     os.umask(0o022)
     for number in _signals.ENDING:
         signal.signal(number, signal.SIG_DFL)
@@ -314,12 +316,12 @@ def _be_like_any_other() -> None:
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    """Without reaping it."""
+    """Whether it has ended, without reaping it."""
     return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _is_group_over(process: subprocess.Popen[bytes]) -> bool:
-    """Whether nobody of the command's process group runs any more; zombies do not."""
+    """Whether no process of the command's group runs any more, apart from zombies."""
     return _has_ended(process) and not any(_process_group.members(process.pid))
 
 

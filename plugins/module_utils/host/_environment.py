@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What the environment of a program has, whatever the environment of its caller is."""
+"""The environment of a program that we start. It does not depend on the environment of our caller."""
 
 from __future__ import annotations
 

@@ -26,12 +26,12 @@ def state_path(pm2_home: str, name: str) -> str:
 
 
 def same(left: str, right: str) -> bool:
-    """Whether two paths lead to the same place, over links too. An empty path is no place."""
+    """Whether two paths lead to the same place, also through links. An empty path leads nowhere."""
     return left == right or (bool(left) and os.path.realpath(left) == os.path.realpath(right))
 
 
 def why(error: OSError) -> str:
-    """Why something could not be written, for the end of a sentence; of a full disk also what to do."""
+    """Why something could not be written, as the end of a sentence. For a full disk it also says what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "%s. Make room on its disk, then run again" % error.strerror
     return str(error.strerror or error)
@@ -47,8 +47,8 @@ def write_atomically(
     """Replace ``path`` by a file with ``data`` and ``mode``: a reader sees the old or the new, also after a power cut.
 
     ``owner``: user and group id, -1 for that of this process. Writes beside, fsyncs, renames, fsyncs the directory.
-    Raises OSError and leaves the old file when it cannot. ``before_rename`` is called when nothing but the rename is
-    left to do. One writer at a time: callers hold a lock.
+    Raises OSError, with the old file in place, if it cannot. ``before_rename`` is called directly before the rename.
+    One writer at a time: callers hold a lock.
     """
     temporary = _temporary(path)
     discard_unfinished(path)
@@ -71,7 +71,7 @@ def write_atomically(
 
 @contextlib.contextmanager
 def readable_by_all() -> Iterator[None]:
-    """What is made within can be read by a web server, whatever umask the user has."""
+    """Files made within can be read by all users, such as a web server's, whatever umask the user has."""
     former = os.umask(0o022)
     try:
         yield
@@ -107,10 +107,10 @@ def lock(pm2_home: str, name: str, what: str, timeout: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock_file(path: str, what: str, timeout: float) -> Iterator[None]:
-    """Hold ``path`` (flock), waiting up to ``timeout`` seconds; it and its directory are made where they are missing.
+    """Hold ``path`` (flock), waiting up to ``timeout`` seconds. The file and its directory are made if missing.
 
     The kernel frees the lock when its holder dies, so it cannot go stale. ``what`` says in the error what could not
-    be done. Raises NodeopsError naming the holder when the wait was in vain.
+    be done. Raises NodeopsError, naming the holder, if the lock was not free in time.
     """
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -119,7 +119,7 @@ def lock_file(path: str, what: str, timeout: float) -> Iterator[None]:
         raise NodeopsError("%s: its lock %s cannot be made: %s." % (what, path, error.strerror)) from error
     try:
         _wait_for(handle, path, what, timeout)
-        with contextlib.suppress(OSError):  # only for who waits in vain
+        with contextlib.suppress(OSError):  # only for the error of a run that waits
             os.ftruncate(handle, 0)
             os.pwrite(handle, b"pid %d since %s" % (os.getpid(), time.strftime("%Y-%m-%dT%H:%M:%S%z").encode()), 0)
         yield

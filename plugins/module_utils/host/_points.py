@@ -4,10 +4,10 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Named points of backups and restores, at which the crash tests kill them."""
+"""Named points of a run, at which the crash tests kill it."""
 
 from __future__ import annotations
 
 
 def reached(point: str) -> None:
-    """Does nothing; the crash tests replace it. Call it as ``_points.reached(…)``."""
+    """Does nothing: the crash tests replace it. Call it as ``_points.reached(…)``."""

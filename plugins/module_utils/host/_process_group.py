@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Process groups of programs that we start: whom a signal reaches, and when the last of them has ended."""
+"""Process groups of programs that we start: sending signals to all members, and waiting until all have ended."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import contextlib
 import os
 import signal
 import time
-from typing import Iterator, Tuple
+from typing import Iterator
+
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs
 
 PATIENCE = 10.0
-"""Seconds after which one that SIGKILL does not end is given up: it hangs in the kernel (a dead network drive)."""
+"""Seconds to wait for a process after SIGKILL. One that takes longer hangs in the kernel (a dead network drive)."""
 
 
 def send(group: int, number: int) -> None:
@@ -30,23 +32,22 @@ def kill(group: int) -> None:
 
 
 def await_end(group: int) -> None:
-    """After SIGKILL, when its leader is gone: until no other member runs, who may still write somewhere."""
+    """Wait, after SIGKILL and the end of its leader, until no other member runs: one could still write to files."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and _exists(group) and any(members(group)):
         time.sleep(0.002)
 
 
 def members(group: int) -> Iterator[int]:
-    """The pids of those that run; zombies do not."""
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            state, found = _state_and_group(name)
-            if found == group and state not in (b"Z", b"X"):
-                yield int(name)
+    """The pids of its running processes, without zombies."""
+    for pid in _procfs.pids():
+        stat = _procfs.stat(pid)
+        if stat is not None and stat.group == group and stat.runs:
+            yield pid
 
 
 def _exists(group: int) -> bool:
-    """Whether a process group has members, zombies too: far cheaper than to look for them."""
+    """Whether it has members, including zombies: far cheaper than to list them."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -54,12 +55,3 @@ def _exists(group: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _state_and_group(pid: str) -> Tuple[bytes, int]:
-    try:
-        with open("/proc/%s/stat" % pid, "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
-        return fields[0], int(fields[2])
-    except (OSError, IndexError):
-        return b"", 0

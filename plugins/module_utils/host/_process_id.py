@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Processes by number and start time: a number alone may be given to another one."""
+"""Processes by pid and start time: the kernel gives a pid of a process that has ended to another one."""
 
 from __future__ import annotations
 
@@ -12,49 +12,46 @@ import os
 import re
 from typing import List, NamedTuple, Optional
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs
+
 _SSHD = re.compile(r"sshd(-session)?: ")
+_TITLE = 4096  # bytes of a command line that are read
 
 
-class Seen(NamedTuple):
-    """A process of this host; ``start`` in clock ticks since boot (proc(5), stat, field 22)."""
+class ProcessId(NamedTuple):
+    """A process of this host; ``start`` as in _procfs.Stat."""
 
     pid: int
     start: int
 
     def alive(self) -> bool:
         """Whether it still runs (a zombie does not)."""
-        return look(self.pid) == self
+        return find(self.pid) == self
 
 
-def _stat(pid: int) -> List[str]:
-    try:
-        with open("/proc/%d/stat" % pid, "rb") as stream:
-            return stream.read().rpartition(b")")[2].decode("ascii").split()
-    except (OSError, ValueError):
-        return []
+def find(pid: int) -> Optional[ProcessId]:
+    """The process with that pid, None if there is none."""
+    stat = _procfs.stat(pid)
+    return ProcessId(pid, stat.start) if stat is not None and stat.runs else None
 
 
-def look(pid: int) -> Optional[Seen]:
-    """The process of that number, None when there is none."""
-    fields = _stat(pid)
-    return Seen(pid, int(fields[19])) if len(fields) > 19 and fields[0] not in "ZX" else None
-
-
-def place() -> str:
-    """Names this boot of this kernel and this PID namespace: who names the same sees the same processes. "" without."""
+def pid_scope() -> str:
+    """A name of this boot and this PID namespace: with the same name, a pid means the same process. "" if unknown."""
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
-            return "%s %s" % (stream.read().strip(), os.readlink("/proc/self/ns/pid"))
+            boot = stream.read().strip()
     except OSError:
         return ""
+    namespace = _procfs.pid_namespace()
+    return "%s %s" % (boot, namespace) if namespace else ""
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether it is there, and not to be seen by us (another user's, in a /proc with hidepid)."""
+    """Whether it exists, and /proc hides it from us (a process of another user, with the mount option hidepid)."""
     try:
         os.kill(pid, 0)
     except PermissionError:
-        return not _stat(pid)
+        return _procfs.stat(pid) is None
     except (OSError, OverflowError):
         return False
     return False
@@ -64,33 +61,29 @@ def ancestors(pid: int) -> List[int]:
     """Parent, its parent, and so on, without init."""
     found: List[int] = []
     while len(found) < 100:
-        fields = _stat(pid)
-        pid = int(fields[1]) if len(fields) > 1 else 0
-        if pid <= 1:
+        stat = _procfs.stat(pid)
+        if stat is None or stat.parent <= 1:
             break
+        pid = stat.parent
         found.append(pid)
     return found
 
 
 def _title(pid: int) -> str:
-    try:
-        with open("/proc/%d/cmdline" % pid, "rb") as stream:
-            return stream.read(4096).replace(b"\0", b" ").decode("utf-8", "replace")
-    except OSError:
-        return ""
+    return _procfs.command_line(pid, _TITLE).replace(b"\0", b" ").decode("utf-8", "replace")
 
 
-def anchor(controller: Optional[int], start: Optional[int] = None, where: str = "") -> Optional[Seen]:
-    """The process whose end means that nobody drives this run any more; None when it cannot be told.
+def anchor(controller: Optional[int], start: Optional[int] = None, scope: str = "") -> Optional[ProcessId]:
+    """The process that drives this run: when it ends, the run is abandoned. None if it is unknown.
 
-    It is the ansible-playbook where that runs on this host: ``controller`` is its pid, ``start`` as in Seen, ``where``
-    its ``place``. It may have ended already. Without these two it has to be one of our ancestors. Else it is the SSH
-    session that this call came by.
+    If ansible-playbook runs on this host, it is that: ``controller`` is its pid, ``start`` as in ProcessId, ``scope``
+    its ``pid_scope``. It may have ended already. Without ``start`` and ``scope`` it has to be one of our ancestors.
+    Otherwise it is the SSH session that this call came by.
     """
-    if controller and start and where and where == place() and not _is_hidden(controller):
-        return Seen(controller, start)
+    if controller and start and scope and scope == pid_scope() and not _is_hidden(controller):
+        return ProcessId(controller, start)
     line = ancestors(os.getpid())
     if controller is not None and controller in line:
-        return look(controller)
+        return find(controller)
     session = next((pid for pid in line if _SSHD.match(_title(pid))), None)
-    return look(session) if session is not None else None
+    return find(session) if session is not None else None

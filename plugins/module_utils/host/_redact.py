@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Take secrets out of text that is shown: log lines, messages of the daemon, answers of a health check."""
+"""Mask secrets in text that is shown: log lines, messages of the daemon, answers of a health check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 MASK = "********"
 
-# Variables that say nothing worth hiding; every other variable's value is a secret.
+# Variables whose values are not secret; the value of every other variable is.
 _PUBLIC = frozenset(
     """PATH HOME USER LOGNAME SHELL SHLVL LANG LC_ALL TZ TERM PWD PM2_HOME NODE_ENV NODE_APP_INSTANCE PORT HOST HOSTNAME
     PGHOST PGPORT PGUSER PGDATABASE PGSSLMODE PYTHONUNBUFFERED LOG_LEVEL unique_id""".split()
@@ -26,8 +26,8 @@ _PLAIN_WORDS = frozenset(
     staging test testing local localhost default enabled disabled""".split()
 )
 _SECRET_NAME = re.compile(r"pass|secret|token|api-?_?key|credential|private", re.IGNORECASE)
-# Up to the last @ where there are several, or a slash before it: unless that is behind a port. The limit keeps a text
-# of many URLs from being read to its end for each.
+# A password reaches up to the last @, also with a slash in it, unless the slash is behind a port. The limit is there
+# because a text of many URLs would be read to its end for each of them.
 _URL_PASSWORD = re.compile(r"""(?<=://)([^/\s:@]*):(?:(?!\d{1,5}/)[^\s"'<>,]{1,2048}|[^/\s@]+)@""")
 _ASSIGNMENT = re.compile(
     r"""((?:pass(?:word|wd)?|secret|token|api[-_]?key|private[-_]?key|authorization|bearer)["']?\s*[:=]\s*["']?)"""
@@ -113,5 +113,5 @@ class Redactor:
                 password = None
             if password:
                 self._secrets.update({password, unquote(password)} - {""})
-            for found in _URL_PASSWORD.finditer(value):  # also of a URL that is none, and of one in a text
+            for found in _URL_PASSWORD.finditer(value):  # also in a broken URL, and in a text
                 self._add(found.group(0).partition(":")[2][:-1])

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Signals that end a run: until it is committed they undo it, from then on they wait for its end."""
+"""Signals that end a run: before the commit the run is undone, after it they wait until the run is over."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class Interrupted(NodeopsError):
-    """The run was asked to end: it puts everything back first."""
+    """A signal asked the run to end: it puts everything back first."""
 
 
 @contextlib.contextmanager
 def raised() -> Iterator[None]:
-    """Within, the first signal to end raises Interrupted, later ones are ignored."""
+    """Within, the first of ``ENDING`` raises Interrupted, later ones are ignored."""
     former = {number: signal.signal(number, _interrupt) for number in ENDING}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
@@ -40,14 +40,14 @@ def raised() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Signals to end that come within are handled at the end: for starting a program with a ``preexec_fn``.
+    """Signals of ``ENDING`` that come within are handled at its end: for starting a program with a ``preexec_fn``.
 
-    Python calls hooks around such a fork and ignores what is raised in them. (To block the signals would not do where
-    there are threads: another one may take them.)
+    Python calls hooks around such a fork and ignores what is raised in them. To block the signals would not be enough
+    if there are threads: another thread may receive them.
     """
     came: List[int] = []
     handlers: Dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():  # no other handles signals
+    if threading.current_thread() is threading.main_thread():  # other threads handle no signals
         handlers = {number: signal.getsignal(number) for number in ENDING}
         handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
     for number in handlers:
@@ -63,7 +63,7 @@ def deferred() -> Iterator[None]:
 
 @contextlib.contextmanager
 def mask_kept() -> Iterator[None]:
-    """What is held within is held no longer afterwards."""
+    """Signals that ``hold`` blocks within are unblocked at its end."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
         yield
@@ -72,7 +72,7 @@ def mask_kept() -> Iterator[None]:
 
 
 def hold() -> None:
-    """From here the run is finished, not undone: what remains takes moments and has no way back."""
+    """Block signals: from here the run is finished, not undone. What remains is short and cannot be undone."""
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 

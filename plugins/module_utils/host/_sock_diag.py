@@ -6,9 +6,9 @@
 
 """TCP sockets of this host by netlink, as ``ss`` asks for them: sock_diag(7), linux/inet_diag.h.
 
-It looks one connection up in the kernel's own table, and lists only what listens. /proc/net/tcp is all connections as
-text, those in TIME_WAIT too: with 3,000 of them one look took 18 ms. Any user may ask. Every function raises OSError
-where the kernel does not offer it, as in some containers.
+It looks one connection up in the kernel's table, and lists only sockets that listen. /proc/net/tcp is slower: it is all
+connections as text, also those in TIME_WAIT, and with 3,000 of them one look took 18 ms. Any user may ask. Every
+function raises OSError if the kernel does not offer this, as in some containers.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ _TAIL = struct.Struct("=5I")  # inet_diag_msg after its sockid: expires, rqueue,
 _TIMEOUT = 5.0  # seconds; the kernel answers at once
 
 
-class Found(NamedTuple):
-    """A socket: where its own end is, and its inode; 0 while no process has it."""
+class TcpSocket(NamedTuple):
+    """A socket: the address of its own end, and its inode; 0 until a process has it."""
 
     address: Tuple[str, int]
     inode: int
     is_listening: bool
 
 
-def connection(family: int, local: Tuple[str, int], remote: Tuple[str, int]) -> Found:
-    """The socket of an open connection whose own end is ``local``. FileNotFoundError where this host has none."""
+def connection(family: int, local: Tuple[str, int], remote: Tuple[str, int]) -> TcpSocket:
+    """The socket of an open connection whose own end is ``local``. Raises FileNotFoundError if this host has none."""
     names = _NAMES.pack(local[1], remote[1], _packed(family, local[0]), _packed(family, remote[0]))
     for found in _ask(family, _ALL, names, 0):
-        if not found.is_listening:  # which is what the kernel gives for a connection it does not know
+        if not found.is_listening:  # for an unknown connection the kernel returns the socket that listens
             return found
     raise FileNotFoundError("there is no connection from %s:%d to %s:%d" % (*local, *remote))
 
 
-def listening(family: int) -> List[Found]:
-    """All sockets of ``family`` that listen, whoever has them."""
+def listening(family: int) -> List[TcpSocket]:
+    """All sockets of ``family`` that listen, of all processes."""
     return list(_ask(family, 1 << _LISTEN, bytes(_NAMES.size), _DUMP))
 
 
-def _ask(family: int, states: int, names: bytes, flags: int) -> Iterator[Found]:
+def _ask(family: int, states: int, names: bytes, flags: int) -> Iterator[TcpSocket]:
     body = _QUESTION.pack(family, socket.IPPROTO_TCP, 0, states) + names + bytes(4) + _ANY_COOKIE
     message = _HEADER.pack(_HEADER.size + len(body), _BY_FAMILY, _REQUEST | flags, 1, 0) + body
     with contextlib.closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _SOCK_DIAG)) as kernel:
@@ -74,12 +74,12 @@ def _ask(family: int, states: int, names: bytes, flags: int) -> Iterator[Found]:
                 return
 
 
-def _found(body: bytes) -> Found:
+def _found(body: bytes) -> TcpSocket:
     family, state = body[0], body[1]
     port, _remote_port, address, _remote = _NAMES.unpack_from(body, 4)
     length = 4 if family == socket.AF_INET else 16
     inode = _TAIL.unpack_from(body, 4 + _NAMES.size + 12)[4]
-    return Found((socket.inet_ntop(family, address[:length]), port), inode, state == _LISTEN)
+    return TcpSocket((socket.inet_ntop(family, address[:length]), port), inode, state == _LISTEN)
 
 
 def _packed(family: int, address: str) -> bytes:

@@ -4,36 +4,35 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Which process answers a connection: the kernel's view, by netlink, or from /proc where that is not offered.
+"""Which process answers a connection: the kernel tells by netlink, or in /proc if it has no netlink for it.
 
-Workers of a cluster share one listening port, and old and new ones answer side by side. Whoever holds the accepted
-socket of *our* connection is the one that is being asked.
+Workers of a cluster share one listening port, and old and new ones answer side by side. The process that holds the
+accepted socket of *our* connection is the one that we ask.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import struct
 from typing import Dict, Iterable, List, Optional, Set, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _sock_diag
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs, _sock_diag
 
 _LISTEN = "0A"  # TCP_LISTEN, in the state column of /proc/net/tcp
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""What a process listens on for every address is reached by loopback."""
+"""A process that listens on every address is reached by loopback."""
 
 
 def accepted_inode(connection: socket.socket) -> Optional[int]:
     """The inode of the other end of a local TCP connection.
 
-    0 while nobody has accepted it yet, None when the other end is not on this host. Raises OSError when it was reset.
+    0 until a process has accepted it, None if the other end is not on this host. Raises OSError if it was reset.
     """
     ours, theirs = connection.getsockname()[:2], connection.getpeername()[:2]
     try:
         return _sock_diag.connection(connection.family, theirs, ours).inode
-    except OSError:  # not on this host, or the kernel cannot be asked so
+    except OSError:  # not on this host, or no netlink
         return _accepted_in_proc(ours[1], theirs[1])
 
 
@@ -49,8 +48,8 @@ def _accepted_in_proc(ours: int, theirs: int) -> Optional[int]:
 
 
 def listening(pid: int) -> List[Tuple[str, int]]:
-    """Where a process listens for TCP: the address to connect to, and the port."""
-    inodes = _socket_inodes(pid)
+    """The TCP sockets that a process listens on: the address to connect to, and the port."""
+    inodes = set(_procfs.sockets(pid))
     found = []
     for family, table in ((socket.AF_INET, "/proc/net/tcp"), (socket.AF_INET6, "/proc/net/tcp6")):
         try:
@@ -72,18 +71,6 @@ def _listening_in_proc(family: int, table: str) -> List[Tuple[Tuple[str, int], i
     return found
 
 
-def _socket_inodes(pid: int) -> Set[int]:
-    directory = "/proc/%d/fd" % pid
-    inodes = set()
-    with contextlib.suppress(OSError):
-        for name in os.listdir(directory):
-            with contextlib.suppress(OSError):
-                target = os.readlink(os.path.join(directory, name))
-                if target.startswith("socket:["):
-                    inodes.add(int(target[8:-1]))
-    return inodes
-
-
 def _address(text: str, family: int) -> str:
     """The kernel writes an address as 32-bit words in the machine's byte order."""
     words = [int(text[start : start + 8], 16) for start in range(0, len(text), 8)]
@@ -92,26 +79,16 @@ def _address(text: str, family: int) -> str:
 
 def holder(inode: int, pids: Iterable[int]) -> Optional[int]:
     """The first of ``pids`` that has the socket open."""
-    wanted = "socket:[%d]" % inode
-    for pid in pids:
-        directory = "/proc/%d/fd" % pid
-        with contextlib.suppress(OSError):
-            for name in os.listdir(directory):
-                with contextlib.suppress(OSError):
-                    if os.readlink(os.path.join(directory, name)) == wanted:
-                        return pid
-    return None
+    return next((pid for pid in pids if inode in _procfs.sockets(pid)), None)
 
 
 def trees(roots: Iterable[int]) -> Dict[int, int]:
-    """Every descendant of ``roots`` (and they themselves) -> its root. ``npm start`` serves from a grandchild."""
+    """``roots`` and all their descendants, each with its root. ``npm start`` serves from a grandchild."""
     children: Dict[int, Set[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                with open("/proc/%s/stat" % entry, "rb") as stream:
-                    parent = int(stream.read().rpartition(b")")[2].split()[1])
-                children.setdefault(parent, set()).add(int(entry))
+    for entry in _procfs.pids():
+        stat = _procfs.stat(entry)
+        if stat is not None:
+            children.setdefault(stat.parent, set()).add(entry)
     found: Dict[int, int] = {}
     for root in roots:
         pending = [root]

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The link that names the live release, switched by rename: whoever looks sees the old or the new, never none."""
+"""The link that names the live release, switched by rename: a reader sees the old or the new, never none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
 
 
 class Switch(NamedTuple):
-    """The link at ``path`` is to lead to ``after`` instead of ``before`` (its text; None: there was no link)."""
+    """The link at ``path`` is to point to ``after`` instead of ``before`` (its text; None: there was no link)."""
 
     path: str
     before: Optional[str]
@@ -25,7 +25,7 @@ class Switch(NamedTuple):
 
 
 def target(path: str) -> Optional[str]:
-    """What the link says, None where there is nothing. Raises NodeopsError where there is something else."""
+    """The text of the link, None if there is nothing. Raises NodeopsError if there is something else."""
     try:
         return os.readlink(path)
     except FileNotFoundError:
@@ -38,12 +38,12 @@ def target(path: str) -> Optional[str]:
 
 
 def apply(switch: Switch) -> None:
-    """Let the link lead to what it is to lead to. Raises NodeopsError, with the link as it was."""
+    """Point the link to ``after``. Raises NodeopsError, with the link as it was."""
     _set(switch.path, switch.after)
 
 
 def revert(switch: Switch) -> None:
-    """Let the link lead where it led before."""
+    """Point the link to ``before`` again. Raises NodeopsError."""
     if switch.before is not None:
         _set(switch.path, switch.before)
         return

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Whether a path is safe from other users: nobody but root and this user can put something else in its place."""
+"""Whether a path is safe from other users: only root and this user can put something else in its place."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _MOST_LINKS = 40
 """The kernel's own limit (path_resolution(7))."""
 
 
-def check_way(path: str, what: str) -> None:
-    """Check each directory and link on the way to ``path``, which itself may be missing. ``what``: "The backup store".
+def check_parents(path: str, what: str) -> None:
+    """Check each directory and link that leads to ``path``, which itself may be missing. ``what``: "The backup store".
 
-    Raises NodeopsError when one belongs to another user than root and this one, or is writable for others (a sticky
-    one, such as /tmp, may be: there nobody can replace what is ours).
+    Raises NodeopsError if one belongs to another user than root and this one, or if others can write to it. A sticky
+    directory, such as /tmp, may be writable: other users cannot replace what is ours there.
     """
     if not os.path.isabs(path) or os.path.normpath(path) != path.rstrip("/"):
         raise NodeopsError(
@@ -47,8 +47,8 @@ def check_way(path: str, what: str) -> None:
 
 
 def check_secret(path: str, option: str) -> None:
-    """Check a file that holds a secret. Raises NodeopsError when there is none, or others may read or replace it."""
-    check_way(path, option)
+    """Check a file that holds a secret. Raises NodeopsError if it is missing, or others can read or replace it."""
+    check_parents(path, option)
     try:
         found = os.stat(path)
     except OSError as error:
@@ -66,13 +66,13 @@ def is_foreign(found: os.stat_result) -> bool:
 
 
 def is_writable_for_others(found: os.stat_result) -> bool:
-    """A group that its owner has for himself alone is nobody else; nor is root's."""
+    """Whether other users can write to it. The owner's private group, and the group of root, are not others."""
     mode = stat.S_IMODE(found.st_mode)
     return bool(mode & stat.S_IWOTH) or (bool(mode & stat.S_IWGRP) and not _is_private_group(found))
 
 
 def name_of(uid: int) -> str:
-    """A user's name, or his number where he has none."""
+    """A user's name, or "uid" and the number if there is none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -91,7 +91,7 @@ def _is_private_group(found: os.stat_result) -> bool:
 
 
 def _is_outside(uid: int) -> bool:
-    """Whether it is the number that users outside of this user namespace have: the host's root, for one."""
+    """Whether this uid stands for users outside of this user namespace, such as the host's root."""
     with open("/proc/sys/kernel/overflowuid") as stream:
         if uid != int(stream.read()):
             return False

@@ -89,7 +89,7 @@ def install(document: Dict[str, Any], check_mode: bool) -> Installed:
 def remove(document: Dict[str, Any], check_mode: bool) -> bool:
     """Remove code, configuration and metrics. The log stays. Returns whether there was something."""
     config = _config.parse(document)
-    _trusted_path.check_way(os.path.join(config.directory, "current"), "The directory of the job")
+    _trusted_path.check_parents(os.path.join(config.directory, "current"), "The directory of the job")
     link, versions = os.path.join(config.directory, "current"), os.path.join(config.directory, "lib")
     there = os.path.lexists(link) or os.path.lexists(versions)
     if there and not check_mode:
@@ -169,8 +169,8 @@ def _check(config: Config) -> None:
                 "%s must consist of letters, digits and /._+@:- for the line that a scheduler runs, not %r. "
                 "Nothing was changed." % (what, value)
             )
-    _trusted_path.check_way(os.path.join(path, "current"), "The directory of the job")
-    _trusted_path.check_way(config.log, "The log of the job")
+    _trusted_path.check_parents(os.path.join(path, "current"), "The directory of the job")
+    _trusted_path.check_parents(config.log, "The log of the job")
     for what, place in (("directory of the job", path), ("log of the job", config.log)):
         for dest in {str(step.params.get("dest") or "") for job in config.jobs.values() for step in job.steps} - {""}:
             if os.path.commonpath([os.path.realpath(place), os.path.realpath(dest)]) == os.path.realpath(dest):

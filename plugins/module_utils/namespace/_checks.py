@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The checks of ``ready``: one attempt of each, against the process that holds our connection."""
+"""The checks of ``ready``: one attempt of each, and which process has taken its connection."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ def parse(ready: Dict[str, Any]) -> Ready:
             patterns.append(re.compile(text))
         except re.error as error:
             raise NodeopsError(
-                "ready.log %r is no regular expression: %s. Nothing was changed." % (text, error)
+                "ready.log %r is not a regular expression: %s. Nothing was changed." % (text, error)
             ) from error
     return Ready(ready["timeout"], ready["min_uptime"], connections, patterns)
 
 
 def parse_of_files(ready: Dict[str, Any]) -> Ready:
-    """The same for a release without processes. Raises NodeopsError also for a check that only a process can pass."""
+    """The same, for a release without processes. Raises NodeopsError also for ``log``: only a process can pass that."""
     parsed = parse(ready)
     if parsed.log:
         raise NodeopsError(
-            "ready has a log, and a release without processes writes none. Nothing was changed. Use http or tcp."
+            "ready.log is given, but a release without processes writes no log. Nothing was changed. Use http or tcp."
         )
     return parsed
 
 
 def hide(ready: Dict[str, Any], redactor: Redactor) -> None:
-    """Tell ``redactor`` what is secret of the option ``ready``: an answer may repeat what it was asked with."""
+    """Tell ``redactor`` the secrets of the option ``ready``: an answer may repeat the request."""
     for item in ready.get("http") or []:
         redactor.add_environment(item.get("headers") or {})
         redactor.add_arguments([item["url"]])
@@ -89,12 +89,14 @@ def _http_check(item: Dict[str, Any]) -> HttpCheck:
     url = item["url"]
     if not _is_url(url):
         raise NodeopsError(
-            "ready.http url %r is no http(s) URL (in ASCII, with / and @ of a password as %%2F and %%40). Nothing was "
-            "changed." % _address.shown(url)
+            "ready.http url %r is not an http or https URL. Nothing was changed. Write it in ASCII, with / and @ of a "
+            "password as %%2F and %%40." % _address.shown(url)
         )
     status = tuple(item.get("status") or (200,))
     if not all(100 <= code <= 599 for code in status):
-        raise NodeopsError("ready.http status %r: a status is 100 to 599. Nothing was changed." % (list(status),))
+        raise NodeopsError(
+            "ready.http status %r: a status is a number from 100 to 599. Nothing was changed." % (list(status),)
+        )
     timeout = item.get("timeout", 5.0)
     if not 0 < timeout < float("inf"):
         raise NodeopsError("ready.http timeout must be a number of seconds > 0, not %r. Nothing was changed." % timeout)
@@ -109,15 +111,15 @@ def _http_check(item: Dict[str, Any]) -> HttpCheck:
 
 
 def _headers(given: Dict[str, Any]) -> Dict[str, str]:
-    """Raises NodeopsError for what cannot be sent; it names the header and not its value."""
+    """Raises NodeopsError for what cannot be sent. The message names the header, and never shows its value."""
     headers = {str(key): str(value) for key, value in given.items()}
     for name, value in headers.items():
         if not re.match(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", name):
-            raise NodeopsError("ready.http headers: %r is no name of a header. Nothing was changed." % name)
+            raise NodeopsError("ready.http headers: %r is not a name of a header. Nothing was changed." % name)
         if not all(char == "\t" or (32 <= ord(char) < 256 and ord(char) != 127) for char in value):
             raise NodeopsError(
-                "ready.http headers: the value of %s has a character that no header may have. Nothing was changed."
-                % name
+                "ready.http headers: the value of %s has a character that headers may not have. Nothing was "
+                "changed." % name
             )
     return headers
 
@@ -136,7 +138,7 @@ def _compile_expectation(expression: Optional[str]) -> Any:
         return jmespath.compile(expression)
     except Exception as error:
         raise NodeopsError(
-            "ready.http expect %r is no JMESPath expression: %s. Nothing was changed." % (expression, error)
+            "ready.http expect %r is not a JMESPath expression: %s. Nothing was changed." % (expression, error)
         ) from error
 
 
@@ -149,9 +151,9 @@ def _tcp_check(item: Any) -> TcpCheck:
 
 
 class Pids(NamedTuple):
-    """Root pids of the processes a connection may land on.
+    """Root pids of the processes that may take a connection.
 
-    ``old`` are those whose answers prove nothing: they are to be replaced, or share the port of new ones.
+    The answers of ``old`` prove nothing: these are replaced, or share the port of new ones.
     """
 
     candidates: Set[int]
@@ -163,14 +165,14 @@ class Pids(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One attempt: ``problem`` is None when it was good; ``owner`` is the root pid asked, None when not known."""
+    """One attempt. ``problem``: None if the answer was good. ``owner``: the root pid asked, None if unknown."""
 
     problem: Optional[str]
     owner: Optional[int]
 
 
 def attempt(check: Check, pids: Pids) -> Answer:
-    """Connect, see which process took the connection, and ask it, unless it is one whose answer proves nothing."""
+    """Connect, see which process took the connection, and ask it, unless its answer proves nothing."""
     connect, ask = _probe(check)
     try:
         connection = connect()
@@ -222,22 +224,22 @@ def _why(error: BaseException) -> str:
 
 
 class Progress:
-    """How far one check has got: which candidates have answered well, and how often somebody unknown did."""
+    """How far one check has got: which candidates have answered well, and how often an unknown process did."""
 
     def __init__(self, check: Check) -> None:
         self.check = check
         self.problem: Optional[str] = None
-        """What the last whole round has found; None when that was good, or there was none."""
+        """What the last whole round has found. None if that was good, or if there was no round."""
         self._proven: Set[int] = set()
-        self._strangers = 0
+        self._unknown = 0
 
     def round(self, pids: Pids, peers: Callable[[int], Set[int]], deadline: float) -> bool:
-        """Try until every peer of an answering candidate has answered well, or this round's tries are used up.
+        """Try until every peer of a candidate that answers has answered well, or the tries of this round are used.
 
-        ``deadline`` (time.monotonic) ends the round and its requests, whatever they wait for.
+        ``deadline`` (time.monotonic) ends the round, and any request that is still waiting.
 
         ``peers`` gives the candidate pids that share a port. An answer of a process that is neither a candidate nor
-        old (a proxy, another host) counts when it comes often enough in a row to have met every worker.
+        old (a proxy, another host) counts if there are enough of them in a row to have met every worker.
         """
         self._proven &= pids.candidates
         problem: Optional[str] = None
@@ -255,7 +257,7 @@ class Progress:
                 if not self.problem or time.monotonic() < deadline:
                     self.problem = answer.problem
                 self._proven.clear()
-                self._strangers = 0
+                self._unknown = 0
                 return False
             problem = self._count(answer.owner, pids, peers)
             if problem is None:
@@ -265,17 +267,17 @@ class Progress:
         return False
 
     def _count(self, owner: Optional[int], pids: Pids, peers: Callable[[int], Set[int]]) -> Optional[str]:
-        """Count a good answer. None when it was the last that was missing."""
+        """Count a good answer. None if it was the last one missing."""
         if owner is not None and owner in pids.candidates:
             self._proven.add(owner)
             missing = peers(owner) - self._proven
             counts = len(self._proven), len(self._proven) + len(missing)
             return "was answered by %d of %d new processes" % counts if missing else None
-        self._strangers += 1
+        self._unknown += 1
         wanted = 4 * len(pids.known()) if pids.old else 1
-        if self._strangers >= wanted:
+        if self._unknown >= wanted:
             return None
-        counts = self._strangers, wanted
+        counts = self._unknown, wanted
         return "was answered well %d times of %d by an unknown process (a proxy, another host)" % counts
 
 

@@ -27,7 +27,7 @@ LOG_READ_LIMIT = 1 << 20
 
 
 class Candidate:
-    """An instance being started. ``process`` is what PM2 says of it, None until it is in the list."""
+    """An instance that is being started. ``process`` is what PM2 says of it, None until it is in PM2's list."""
 
     def __init__(self, app: Defined, slot: int, request: str, log_sizes: Dict[str, int]) -> None:
         self.app = app
@@ -44,14 +44,14 @@ class Candidate:
         return "%s (instance %d)" % (self.app.name, self.slot)
 
     def log(self) -> str:
-        """What it has logged since it was started, out and error log, at most the last MiB of each."""
+        """What it has logged since its start: out and error log, at most the last MiB of each."""
         if self.process is None:
             return ""
         paths = {self.process.out_log, self.process.err_log} - {None, "", "/dev/null"}
         return "".join(self._read(path, LOG_READ_LIMIT) for path in sorted(filter(None, paths)))
 
     def error_tail(self) -> List[str]:
-        """The last lines of its error log since it was started; not redacted."""
+        """The last lines of its error log since its start. They are not redacted."""
         path = self.process.err_log if self.process else None
         lines = self._read(path, LOG_TAIL_BYTES).splitlines() if path else []
         return lines[-LOG_TAIL_LINES:]
@@ -68,7 +68,7 @@ class Candidate:
 
 
 class GateFailure(NodeopsError):
-    """The new processes have not proven themselves; ``candidate`` is the one that failed, where it is one."""
+    """The new processes have not proven themselves. ``candidate``: the one that failed, if it was a single one."""
 
     def __init__(self, message: str, candidate: Optional[Candidate] = None) -> None:
         super().__init__(message)
@@ -89,8 +89,8 @@ def wait(
 ) -> None:
     """Return when all candidates are up for ``min_uptime`` and every check has passed. Raises GateFailure.
 
-    ``read`` gives PM2's list and updates the candidates; ``refused`` gives the daemon's error for a candidate whose
-    start it refused; ``takeover`` knows the ports that have to be served before ``retiring`` go.
+    ``read`` gives PM2's list and updates the candidates. ``refused`` gives the daemon's error for a candidate that it
+    refused to start. ``takeover`` knows the ports that new processes have to serve before ``retiring`` go.
     """
     deadline = time.monotonic() + ready.timeout
     checks = [_checks.Progress(check) for check in ready.connections]
@@ -129,7 +129,7 @@ def _pids(candidates: Iterable[Candidate]) -> Set[int]:
 
 
 def _shares_port(candidate: Candidate) -> bool:
-    """Cluster workers share their ports; of fork processes each has its own (increment_var)."""
+    """Cluster workers share their ports. Each fork process has its own (increment_var)."""
     return candidate.app.exec_mode == "cluster_mode"
 
 
@@ -139,7 +139,7 @@ def _peers(candidates: List[Candidate], pid: int) -> Set[int]:
 
 
 def _is_up(candidate: Candidate, ready: Ready, refused: Callable[[Candidate], Optional[str]]) -> bool:
-    """Whether it has been up long enough. Raises GateFailure when it never will be."""
+    """Whether it has been up long enough. Raises GateFailure if it never will be."""
     error = refused(candidate)
     if error:
         raise GateFailure("%s was not started: %s" % (candidate.label, error), candidate)
@@ -175,19 +175,19 @@ def _is_up(candidate: Candidate, ready: Ready, refused: Callable[[Candidate], Op
 
 
 def _finished_well(app: Defined, process: Process) -> bool:
-    """A job that is not restarted and has ended with 0 has done what it is for."""
+    """Whether it is a job that has done its work: it is not restarted, and has ended with 0."""
     return app.config.get("autorestart") is False and process.status == "stopped" and process.exit_code == 0
 
 
 def _how_it_died(process: Process) -> str:
-    # A cluster worker that throws is reported with code 0 (its disconnect is quicker), which would mislead.
+    # A cluster worker that throws is reported with code 0, because its disconnect is quicker. That would mislead.
     code = " with exit code %s" % process.exit_code if process.exit_code else ""
     again = "" if not process.restart_time else ", PM2 has restarted it %s" % _times(process.restart_time)
     return "exited%s soon after its start%s (status: %s)" % (code, again, process.status)
 
 
 def _unwritable_log(process: Process) -> str:
-    """A cluster worker that cannot open its log ends without a word."""
+    """Why a cluster worker may have ended without a message: it cannot open its log."""
     for path in sorted({process.out_log or "", process.err_log or ""} - {"", os.devnull}):
         is_there = os.path.lexists(path)
         if not os.access(path if is_there else os.path.dirname(path), os.W_OK):
@@ -241,9 +241,9 @@ def _first(candidates: List[Candidate]) -> Optional[Candidate]:
 
 
 def settle(processes: List[Process], min_uptime: float, read: Read) -> List[Process]:
-    """Wait until processes that have restarted before are up for ``min_uptime``; the list as it is then.
+    """Wait until processes that have restarted before are up for ``min_uptime``. Return the list as it is then.
 
-    Raises GateFailure for one that restarts meanwhile: it is in a crash loop, however often it is "online".
+    Raises GateFailure for one that restarts meanwhile. It is in a crash loop, even if PM2 says "online" now and then.
     """
     expected = {process.identity: process for process in processes}
     while True:

@@ -4,12 +4,12 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Cluster workers behind one port: who takes its connections, and how one leaves without losing any.
+"""Cluster workers behind one port: which takes its connections, and how one is drained without losing any.
 
 The daemon listens and hands each connection to a worker, in turn (Node's round robin). A worker that closes its server
 tells the daemon so, and a connection handed over meanwhile is given to another worker, as long as the first one lives
 to refuse it. A worker with nothing in hand exits at once, and then that connection is lost: its client waits for ever.
-So a connection of ours is held open in each worker that is to leave, until the daemon has taken it out of turn.
+So a connection of ours is held open in each worker that is to leave, until the daemon hands it no more.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Pr
 
 HANDOVER = 0.25  # seconds until a connection is in the hands of a worker
 CONNECT_TIMEOUT = 1.0
-# PM2 looks for a worker's children with ps before it sends the signal (TreeKill.js), so it comes late.
+# PM2 looks for a worker's children with ps before it sends the signal (TreeKill.js), so the signal comes late.
 QUIET_ROUNDS = 3
 ROUND_PAUSE = 0.1
 KILL_TIMEOUT = 1600.0  # ms, KILL_TIMEOUT (constants.js)
@@ -40,8 +40,8 @@ class Endpoint(NamedTuple):
 def endpoints(daemon_pid: int, workers: Iterable[Process], named: Iterable[int]) -> List[Endpoint]:
     """Where the daemon listens for these cluster workers.
 
-    The kernel does not tell for whom it listens: taken are the ports that are named by a check (``named``) or by the
-    environment or arguments of a worker, as in PORT=3000.
+    The kernel does not tell for which worker it listens. So a port counts if a check names it (``named``), or the
+    environment or the arguments of a worker do, as in PORT=3000.
     """
     ports = set(named)
     for worker in workers:
@@ -52,7 +52,7 @@ def endpoints(daemon_pid: int, workers: Iterable[Process], named: Iterable[int])
 
 
 def named_ports(payload: Dict[str, Any]) -> Set[int]:
-    """The ports that the environment or the arguments of a process to be started may name; none of a fork process."""
+    """The ports that the environment or the arguments of a new cluster worker may name. A fork process has none."""
     if payload.get("exec_mode") != "cluster_mode":
         return set()
     variables = {**payload, **(payload.get("env") or {})}.values()
@@ -79,7 +79,7 @@ def _connect(endpoint: Endpoint) -> Optional[socket.socket]:
 
 
 def _taker(connection: socket.socket, pids: Set[int]) -> Optional[int]:
-    """Which of ``pids`` takes this connection; None when it is another process, or none in time."""
+    """Which of ``pids`` takes this connection. None if another process does, or if none does in time."""
     deadline = time.monotonic() + HANDOVER
     while time.monotonic() < deadline:
         inode = _sockets.accepted_inode(connection)
@@ -93,9 +93,9 @@ def _taker(connection: socket.socket, pids: Set[int]) -> Optional[int]:
 
 
 def takers(endpoint: Endpoint, pids: Set[int]) -> Set[Optional[int]]:
-    """Those of ``pids`` that take connections: as many are made as it needs to meet each in turn.
+    """Those of ``pids`` that take connections. It makes as many connections as are needed to meet each in turn.
 
-    None is in it when one could not be told: it went to somebody else, or its worker was too slow to take it.
+    None stands for a connection that another process took, or that no worker took in time.
     """
     found: Set[Optional[int]] = set()
     for _try in range(2 * len(pids) + 2):
@@ -110,9 +110,9 @@ def takers(endpoint: Endpoint, pids: Set[int]) -> Set[Optional[int]]:
 
 
 class Drain:
-    """Workers that leave while others of the namespace stay: ``hold``, then send them away, then ``release``.
+    """Drain workers that leave while others of the namespace stay: ``hold``, then tell them to end, then ``release``.
 
-    Does nothing for fork processes, or when nobody stays who could take the connections.
+    Does nothing for fork processes, or if no worker stays that could take the connections.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Drain:
                 self._held.append(connection)  # also one whose taker is too slow to be seen: it may be any of them
 
     def release(self) -> None:
-        """Wait until they get no new connection, then let go of them."""
+        """Wait until they get no new connection, then close ours."""
         try:
             deadline = time.monotonic() + self._patience
             quiet = 0
@@ -172,17 +172,17 @@ def _milliseconds(value: Any) -> float:
 
 
 class Takeover:
-    """The ports that old cluster workers serve are to be served by as many new ones, before the old ones go.
+    """As many new cluster workers have to serve a port as old ones do, before the old ones go.
 
-    ``wanted``: per app the ports that its new workers name (``named_ports``). Others are not asked of them: the new
-    release may listen elsewhere, or nowhere.
+    ``wanted``: per app the ports that its new workers name (``named_ports``). No other port is asked of them, because
+    the new release may listen on another one, or on none.
     """
 
     def __init__(
         self, daemon_pid: int, retiring: Iterable[Process], checked: Iterable[int], wanted: Dict[str, Set[int]]
     ) -> None:
         old = [process for process in retiring if _is_serving(process)]
-        skip = set(checked)  # their checks ask each new process anyway
+        skip = set(checked)  # the checks of these ports ask each new process anyway
         self._old = {process.pid: process.name for process in old}
         self._wanted = wanted
         self._met: Dict[Endpoint, Set[int]] = {
@@ -190,9 +190,9 @@ class Takeover:
         }
 
     def problem(self, candidates: Dict[int, str]) -> Optional[str]:
-        """What is still missing, None when it is done. ``candidates`` are the new ones, pid -> name of the app.
+        """What is still missing, None if nothing is. ``candidates``: of the new ones, pid -> name of the app.
 
-        Makes connections and asks nothing on them.
+        Makes connections, and sends nothing on them.
         """
         for endpoint, met in self._met.items():
             met.update(pid for pid in takers(endpoint, {*candidates, *self._old}) if pid is not None)

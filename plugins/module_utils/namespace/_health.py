@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Whether an application is well after its processes were started again: several good rounds, one after the other."""
+"""Whether an application is healthy after its processes were started again: several good rounds in a row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _chec
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import Ready
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import Candidate, GateFailure
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause import Started
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
 PAUSE = 0.05  # seconds between two rounds
@@ -30,10 +30,10 @@ def wait(
     ready: Ready,
     healthy: int,
 ) -> float:
-    """Return when all is well ``healthy`` times in a row; the value is when that began (time.monotonic).
+    """Return if all is well ``healthy`` times in a row. The value is when that began (time.monotonic).
 
-    Well is: every process runs and has not restarted, every check passes, every pattern was logged. In the end each
-    process is up for ``min_uptime``. ``sizes`` are those of the logs before the start. Raises GateFailure.
+    All is well if every process runs and has not restarted, every check passes, and every pattern was logged. In the
+    end each process has to be up for ``min_uptime``. ``sizes``: of the logs before the start. Raises GateFailure.
     """
     deadline = time.monotonic() + ready.timeout
     checks = [_checks.Progress(check) for check in ready.connections]
@@ -62,7 +62,7 @@ def wait(
 def _processes(
     started: Sequence[Started], live: List[Process], sizes: Dict[str, int]
 ) -> Tuple[List[Candidate], Optional[str]]:
-    """Those that are started, and what they still wait for. Raises GateFailure for one that has failed."""
+    """Those that were started, and what is still missing. Raises GateFailure for one that has failed."""
     identities = {process.identity: process for process in live}
     candidates, problem = [], None
     for one in started:
@@ -70,7 +70,7 @@ def _processes(
         if process is None:
             problem = problem or "%s is not in PM2's list" % one.name
             continue
-        candidate = Candidate(Clone(process.name, [process]), process.instance or 0, "", sizes)
+        candidate = Candidate(LiveApp(process.name, [process]), process.instance or 0, "", sizes)
         candidate.process = process
         candidates.append(candidate)
         if process.restart_time > one.restarts or (process.status in _OVER and not _is_done(process)):

@@ -67,7 +67,7 @@ def _ask(client: http.client.HTTPConnection, check: HttpCheck) -> Optional[str]:
 
 
 def _authorization(url: str) -> Dict[str, str]:
-    """What a name and a password in a URL mean."""
+    """The header that a name and a password in a URL stand for."""
     parts = urlsplit(url)
     if parts.username is None:
         return {}
@@ -79,10 +79,13 @@ def _unmet(expectation: Any, body: bytes) -> Optional[str]:
     try:
         document = json.loads(body.decode("utf-8"))
     except ValueError:
-        return "answered no JSON: %s" % body[:300].decode("utf-8", "replace")
+        return "did not answer JSON: %s" % body[:300].decode("utf-8", "replace")
     try:
         if expectation.search(document):
             return None
-    except Exception as error:  # a JMESPath function on a value it does not take
-        return "cannot be compared with %r: %s" % (expectation.expression, error)
-    return "does not hold %r in its answer: %s" % (expectation.expression, body[:300].decode("utf-8", "replace"))
+    except Exception as error:  # a JMESPath function on a value that it does not accept
+        return "gave an answer that %r cannot be evaluated on: %s" % (expectation.expression, error)
+    return "answered, but %r is not true of the answer: %s" % (
+        expectation.expression,
+        body[:300].decode("utf-8", "replace"),
+    )

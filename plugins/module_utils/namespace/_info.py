@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What pm2_info reports: the daemon, its processes, the dump, where they differ, and what looks wrong."""
+"""What pm2_info reports: the daemon, its processes, the dump, in what they differ, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import stat
 import time
 from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_result import process_result
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump
@@ -22,7 +22,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Pr
 
 Problem = Dict[str, Any]
 
-_TRIES = 5  # for PM2 to hear of the end of a process
+_TRIES = 5  # until PM2 has noticed the end of a process
 _PAUSE = 0.05  # seconds between two of them
 # What the pm2 program puts into a daemon's environment itself.
 _DAEMON_OWN = frozenset(
@@ -59,7 +59,7 @@ def gather(pm2_home: str, executable: Optional[str], namespace: Optional[str]) -
 
 
 def _processes(daemon: Daemon) -> List[Process]:
-    """All of them. One that has ended just now is still online in PM2's list: then it is read again."""
+    """All of them. PM2 may still list a process as online that has just ended: then the list is read again."""
     found = [Process(item) for item in daemon.processes]
     for _try in range(_TRIES):
         if all(process.running for process in found if process.status == "online"):
@@ -116,7 +116,7 @@ def _mode(path: str) -> Optional[str]:
 
 
 def _drift(live: List[Process], dump: _dump.Dump, namespace: Optional[str]) -> List[Dict[str, Any]]:
-    """Per app: what a resurrect would bring that does not run, what runs and would not come back, what differs."""
+    """Per app: what runs and is not saved, what is saved and does not run, and what differs."""
     saved: Dict[Tuple[str, str], List[_dump.Entry]] = {}
     for entry in dump.entries:
         if namespace in (None, _dump.namespace_of(entry)):
@@ -161,8 +161,8 @@ def _process_problems(processes: Iterable[Process]) -> List[Problem]:
         if p.cwd and not os.path.isdir(p.cwd):
             found.append(_problem("missing_cwd", "%s: its working directory %s does not exist" % (p.name, p.cwd), p))
         if p.status == "online" and not p.running:
-            found.append(_problem("no_live_pid", "%s: PM2 says online, and there is no such process" % p.name, p))
-        # One unstable restart is also what a stop or restart on purpose in the first second leaves (God.js:459).
+            found.append(_problem("no_live_pid", "%s: PM2 says online, but there is no such process" % p.name, p))
+        # A stop or restart on purpose in the first second leaves one unstable restart too (God.js:459).
         if p.status in ("errored", "waiting restart") or (p.pm2_env.get("unstable_restarts") or 0) > 1:
             message = "%s: restarted %d times (status: %s)" % (p.name, p.restart_time, p.status)
             found.append(_problem("crash_loop", message, p))
@@ -233,10 +233,6 @@ def _daemon_problems(pm2_home: str, daemon: Optional[Daemon], installed: Optiona
 
 
 def _foreign_variables(pid: int, pm2_home: str) -> List[str]:
-    """Names of variables a daemon has that ours would not have given it; never a value."""
-    try:
-        with open("/proc/%d/environ" % pid, "rb") as stream:
-            names = {os.fsdecode(item.partition(b"=")[0]) for item in stream.read().split(b"\0") if item}
-    except OSError:
-        return []
+    """Names of variables that this collection would not have given to a daemon. Never a value."""
+    names = set(_procfs.environment(pid))
     return sorted(names - _DAEMON_OWN - set(_daemon.base_environment(pm2_home, "/usr/bin/node")))

@@ -4,17 +4,14 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What a transaction was about to do, written before it does it, so that the next run can finish or undo it."""
+"""What a transaction is about to do. It is written first, so that the next run can finish or undo it."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._journal import JournalFile
 
 TRYING = "trying"  # candidates may exist, the old are to be kept: undo
 COMMITTED = "committed"  # the new have proven themselves: finish retiring the old
@@ -40,38 +37,24 @@ class Journal(NamedTuple):
         return self.save and self.phase == COMMITTED
 
 
-def _path(pm2_home: str, namespace: str) -> str:
-    return _files.state_path(pm2_home, namespace + ".journal")
-
-
 def read(pm2_home: str, namespace: str) -> Optional[Journal]:
     """The journal a killed run left, or None. Raises NodeopsError when it is there and unreadable."""
-    path = _path(pm2_home, namespace)
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return Journal(**json.load(stream))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise NodeopsError(
-            "The journal %s of an interrupted run cannot be read (%s). Nothing was changed. Compare the namespace's "
-            "processes by hand (nodeops.pm2.pm2_info), then remove the file." % (path, error)
-        ) from error
+    return _file(pm2_home, namespace).read(lambda document: Journal(**document))
 
 
 def write(pm2_home: str, namespace: str, journal: Journal) -> None:
     """Make ``journal`` durable before anything it announces is done. Raises NodeopsError when it cannot."""
-    path = _path(pm2_home, namespace)
-    try:
-        _files.write_atomically(path, json.dumps(journal._asdict()).encode())
-    except OSError as error:
-        raise NodeopsError("The journal %s could not be written: %s." % (path, _files.why(error))) from error
+    _file(pm2_home, namespace).write(journal._asdict())
 
 
 def remove(pm2_home: str, namespace: str) -> None:
-    """The transaction is over: there is nothing to finish or undo."""
-    path = _path(pm2_home, namespace)
-    _files.discard_unfinished(path)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-        _files.sync_directory(os.path.dirname(path))
+    """The transaction is over: there is nothing to finish or undo. Raises NodeopsError when it cannot."""
+    _file(pm2_home, namespace).remove()
+
+
+def _file(pm2_home: str, namespace: str) -> JournalFile:
+    return JournalFile(
+        _files.state_path(pm2_home, namespace + ".journal"),
+        "run",
+        "Compare the namespace's processes by hand (nodeops.pm2.pm2_info), then remove the file.",
+    )

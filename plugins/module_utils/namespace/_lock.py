@@ -20,6 +20,6 @@ def held(pm2_home: str, namespace: str, not_done: str) -> ContextManager[None]:
 
     ``not_done`` follows the namespace's name in that error: "was not changed".
     """
-    # A name that no other lock has, whatever the namespace is called.
+    # The prefix keeps it apart from other locks, whatever the namespace is called.
     name = "namespace-" + namespace
     return _files.lock(pm2_home, name, "Namespace %s %s" % (namespace, not_done), TIMEOUT)

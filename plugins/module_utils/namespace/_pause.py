@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The processes of one namespace, stopped for a while; and started again, exactly those."""
+"""Stop the processes of one namespace for a while, and start exactly those again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _AGAIN = 0.2  # seconds until PM2 is looked at again
 
 
 class Started(NamedTuple):
-    """A process that was started again: ``restarts`` is what PM2 has counted until then."""
+    """A process that was started again. ``restarts``: how many PM2 had counted by then."""
 
     identity: str
     name: str
@@ -39,7 +39,7 @@ class Started(NamedTuple):
 
 
 class Pause:
-    """``home`` and ``namespace`` None: there are no processes, and nothing is done."""
+    """Without ``home`` and ``namespace`` it has no processes, and does nothing."""
 
     def __init__(self, home: Optional[str], executable: Optional[str], namespace: Optional[str]) -> None:
         self._home = home or ""
@@ -53,12 +53,12 @@ class Pause:
 
     @property
     def has_home(self) -> bool:
-        """Whether there is such a PM2_HOME; where there is none nothing can run."""
+        """Whether the PM2_HOME exists. Without it nothing can run."""
         return not self._name or os.path.isdir(self._home)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """No other run changes the namespace meanwhile. Raises NodeopsError when one does, after a while."""
+        """No other run changes the namespace meanwhile. Raises NodeopsError if another run does not finish in time."""
         try:
             self._hold()
             yield
@@ -70,15 +70,15 @@ class Pause:
             self._lock.enter_context(_lock.held(self._home, self._name, "was not stopped"))
 
     def look(self) -> List[Stopped]:
-        """Those that run or are about to, as they are now. Nothing is changed."""
+        """The processes that run or are about to run, as they are now. Changes nothing."""
         namespace = self._namespace()
         self._daemon = namespace.daemon.pid if namespace else None
         return _active(namespace) if namespace else []
 
     def find(self, seen: Sequence[Stopped]) -> List[Stopped]:
-        """The same, when what a killed run has left of the namespace is finished or undone.
+        """The same, after what a killed run has left of the namespace was finished or undone.
 
-        Of a daemon that has gone since ``look`` it is those that were ``seen`` then: they are made anew.
+        If the daemon has gone since ``look``, it is also those that were ``seen`` then: they are made anew.
         """
         namespace = self._namespace()
         found: List[Stopped] = []
@@ -92,18 +92,19 @@ class Pause:
 
     @staticmethod
     def check(processes: Sequence[Stopped], timeout: float) -> None:
-        """Raises NodeopsError when one may take longer than ``timeout`` seconds to stop."""
+        """Raises NodeopsError if one may take longer than ``timeout`` seconds to stop."""
         for process in processes:
             seconds = _milliseconds(process.entry.get("kill_timeout")) / 1000
             if seconds > timeout:
                 raise NodeopsError(
                     "%s has %g s to stop (its kill_timeout), stop_timeout is %g s. Nothing was changed. Raise "
-                    "stop_timeout: the service is down for so long." % (process.name, seconds, timeout)
+                    "stop_timeout: the service may be down for that long." % (process.name, seconds, timeout)
                 )
 
     def check_room(self) -> None:
-        """Raises NodeopsError when PM2_HOME has no room: starting something would end the daemon, with all
-        that it runs."""
+        """Raises NodeopsError if the disk of PM2_HOME is full: starting a process would then end the daemon, with all
+        that it runs.
+        """
         if not self._name or not self.has_home:
             return
         path = _files.state_path(self._home, "room")
@@ -117,16 +118,16 @@ class Pause:
             ) from error
 
     def stop(self, processes: Sequence[Stopped]) -> None:
-        """Stop them; they stay in PM2's list. Without a daemon there are none."""
+        """Stop them. They stay in PM2's list. Without a daemon there are none."""
         namespace = self._namespace()
         if namespace is not None:
             namespace.stop(self._present(namespace, processes).values())
 
     def await_resurrect(self, processes: Sequence[Stopped], timeout: float) -> bool:
-        """Where one of them is missing: wait until PM2 has brought all of its dump back. False: it has not.
+        """If one of them is missing, wait until PM2 has brought back all of its dump. False if it has not in time.
 
-        At boot a ``pm2 resurrect`` is on its way. It leaves out what is called as something that runs, in whatever
-        namespace, and starts twice what begins beside it.
+        At boot a ``pm2 resurrect`` may be under way. It leaves out an app if one of the same name runs, in any
+        namespace, and it starts an app twice that is started beside it.
         """
         deadline = time.monotonic() + timeout
         while not self._is_resurrected(processes):
@@ -137,9 +138,9 @@ class Pause:
 
     def _is_resurrected(self, processes: Sequence[Stopped]) -> bool:
         try:
-            daemon = _daemon.find_unless_deaf(self._home) if self._name else None
+            daemon = _daemon.find_listening(self._home) if self._name else None
             live = [process for process in map(Process, daemon.read() if daemon else []) if not process.is_module]
-        except NodeopsError:  # it is just starting, or whoever needs it will say what is wrong
+        except NodeopsError:  # it is just starting, or the first step that needs it will say what is wrong
             return False
         found = {(process.name, process.instance) for process in live if process.namespace == self._name}
         if all((process.name, process.instance) in found for process in processes):
@@ -150,7 +151,7 @@ class Pause:
     def start(self, processes: Sequence[Stopped]) -> List[Started]:
         """Start them again as they were, and wait until each runs or has failed.
 
-        One that has gone with its daemon is made anew. Those that run are left alone.
+        A process that has gone with its daemon is made anew. One that runs is left alone.
         """
         if not processes:
             return []
@@ -170,8 +171,8 @@ class Pause:
         return [Started(p.identity, p.name, p.restart_time) for p in found.values()]
 
     def _bring(self, missing: Sequence[Stopped]) -> None:
-        """They start as they were, and prove themselves afterwards: here it is enough that they run."""
-        self._lock.close()  # who brings them holds it
+        """Make them anew as they were. Here it is enough that they run: they have to prove themselves later."""
+        self._lock.close()  # the reconciler takes it
         try:
             ready = {"timeout": _START_TIMEOUT, "min_uptime": 0.0}
             entries = [dict(process.entry, status="online") for process in missing]
@@ -185,11 +186,11 @@ class Pause:
         return namespace.read() if namespace else []
 
     def errors(self) -> _bus.Errors:
-        """What its processes say on standard error from now on. To be closed."""
+        """What its processes write to standard error from now on. The caller closes it."""
         return _bus.Errors(self._home, self._name)
 
     def reader(self) -> Callable[[], List[Process]]:
-        """``read`` over one connection; the daemon that goes away is looked for again."""
+        """``read`` over one connection. If the daemon goes away, it is looked for again."""
         known: List[Namespace] = []
 
         def read() -> List[Process]:
@@ -206,7 +207,7 @@ class Pause:
         return read
 
     def _present(self, namespace: Namespace, processes: Sequence[Stopped]) -> Dict[str, Process]:
-        """By former identity, as it is now: the same one; or, of another daemon, the one of that name and number."""
+        """By former identity, what each is now: the same process, or in another daemon that of its name and number."""
         live = namespace.read()
         identities = {process.identity: process for process in live}
         numbered = {(process.name, process.instance): process for process in live}
@@ -220,10 +221,10 @@ class Pause:
         return found
 
     def _namespace(self) -> Optional[Namespace]:
-        """None where no daemon runs. Raises NodeopsError for one that does not answer."""
+        """None if no daemon runs. Raises NodeopsError for one that does not answer."""
         if not self._name:
             return None
-        daemon = _daemon.find_unless_deaf(self._home)
+        daemon = _daemon.find_listening(self._home)
         return Namespace(daemon, self._name) if daemon else None
 
 
@@ -233,7 +234,7 @@ def _active(namespace: Namespace) -> List[Stopped]:
 
 
 def log_sizes(processes: Sequence[Process]) -> Dict[str, int]:
-    """How much there is in their logs: what comes later is said by their next life."""
+    """The sizes of their logs now: what is written later comes from the processes that are started next."""
     sizes = {}
     for process in processes:
         for path in {process.out_log, process.err_log} - {None, ""}:

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What to do, per app: which instances stay, which are started, which processes go. Pure: nothing is sent."""
+"""What to do, per app: which instances stay, which are started, which processes go. Nothing is sent here."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_sta
     is_active,
     is_between_lives,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._dump_app import Saved
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._dump_app import DumpApp
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Difference, Process, differences, reasons
 
 Action = Dict[str, Any]
-Defined = Union[App, Clone, Saved]
+Defined = Union[App, LiveApp, DumpApp]
 
-BESIDE = "beside"  # candidates start while the old serve
+BESIDE = "beside"  # candidates start while the old ones serve
 STOP_FIRST = "stop_first"  # the old are stopped before the new start, and started again if the new fail
 
 _COUNT_DIFFERS = "instances: %d running, %d defined"
@@ -47,7 +47,7 @@ class AppPlan(NamedTuple):
     differences: List[Difference]
 
     def affected(self) -> int:
-        """How many processes this would change: a replaced one counts once."""
+        """How many processes this would change. A replaced one counts once."""
         return max(len(self.start), len(self.retire)) + len(self.stop)
 
 
@@ -59,7 +59,7 @@ class StopThenStart(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """``leaving`` are those of the processes to remove that end before a new app is started."""
+    """``leaving``: the processes to remove that end before a new app is started."""
 
     apps: List[AppPlan]
     leaving: Tuple[Process, ...] = ()
@@ -82,7 +82,7 @@ class Plan(NamedTuple):
 
 
 def group(processes: Iterable[Process]) -> Dict[str, List[Process]]:
-    """By app name, each in the order of instance number and pm_id."""
+    """By app name, in the order of instance number and pm_id."""
     groups: Dict[str, List[Process]] = {}
     for process in sorted(processes, key=lambda p: (p.instance is None, p.instance or 0, p.pm_id)):
         groups.setdefault(process.name, []).append(process)
@@ -125,13 +125,13 @@ def _bring_up(app: Defined, live: List[Process], strategy: str, again: bool) -> 
 
 
 def _differences(app: Defined, process: Process) -> List[Difference]:
-    if isinstance(app, Clone):
+    if isinstance(app, LiveApp):
         return []
-    return app.differences(process) if isinstance(app, Saved) else differences(app, process)
+    return app.differences(process) if isinstance(app, DumpApp) else differences(app, process)
 
 
 def as_wanted(app: Defined, process: Process) -> bool:
-    """Running; or resting where the definition wants that: not started automatically, or waiting for its cron."""
+    """Whether it runs; or rests because the definition says so: it is not started automatically, or waits for cron."""
     if process.running:
         return True
     if process.status != "stopped":
@@ -154,7 +154,7 @@ def _order(app: Defined, retire: List[Process], strategy: str) -> str:
 def _actions(
     app: Defined, start: List[int], retire: List[Process], order: str, why: Dict[int, List[str]], live: int
 ) -> List[Action]:
-    """One action per process that changes: an old one that makes way for a new one is one action."""
+    """One action per process that changes. An old process and the new one in its place are one action."""
     actions = []
     waiting = list(retire)
     for slot in start:
@@ -171,12 +171,12 @@ def _actions(
 
 
 def action(verb: str, name: str, pm_id: Optional[int], instance: Optional[int], why: List[str]) -> Action:
-    """``pm_id`` is that of the process found, null for one that did not exist."""
+    """``pm_id``: of the process that was found, None if there was none."""
     return {"action": verb, "name": name, "pm_id": pm_id, "instance": instance, "reasons": why}
 
 
 def stop(live: Iterable[Process]) -> Plan:
-    """``stopped``: every process of these stays in PM2's list and does not run."""
+    """``stopped``: these processes stay in PM2's list and do not run."""
     plans = []
     for name, processes in group(live).items():
         active = [process for process in processes if process.status != "stopped" or is_between_lives(process)]
@@ -187,7 +187,7 @@ def stop(live: Iterable[Process]) -> Plan:
 
 
 def remove(live: Iterable[Process], reason: str) -> Plan:
-    """``absent`` and ``prune``: none of these is in PM2's list."""
+    """``absent`` and ``prune``: these processes are taken out of PM2's list."""
     plans = []
     for name, processes in group(live).items():
         actions = [action("delete", name, p.pm_id, p.instance, [reason]) for p in processes]
@@ -196,10 +196,10 @@ def remove(live: Iterable[Process], reason: str) -> Plan:
 
 
 def remove_undefined(plan: Plan, undefined: List[Process], strategy: str) -> Plan:
-    """``plan``, and none of the processes that are not defined.
+    """``plan``, and the removal of the processes that are not defined.
 
-    A new app may be one of them by another name, with its port: it is started when they have ended. Workers share their
-    ports, so they are not stopped for new workers.
+    A new app may be one of them under another name, on the same port, so it is started when they have ended. Cluster
+    workers share their ports, so they are not stopped for new workers.
     """
     new = [app for app in plan.apps if app.app is not None and app.start and _is_new(app)]
     has_workers = any(app.app is not None and app.app.exec_mode == "cluster_mode" for app in new)

@@ -14,17 +14,17 @@ _RESTING = ("stopped", "errored")
 
 
 def is_active(process: Process) -> bool:
-    """Running or about to run by itself (launching, waiting for a restart): it may hold ports."""
+    """Whether it runs, or is about to by itself (launching, waiting for a restart). Then it may hold ports."""
     return process.status not in _RESTING or process.pid > 0
 
 
 def is_between_lives(process: Process) -> bool:
-    """It has crashed, and PM2 is restarting it: only then a stopped process still has its former pid (God.js:459)."""
+    """Whether it has crashed and PM2 is restarting it. Only then a stopped process has its former pid (God.js:459)."""
     return process.status == "stopped" and process.pid > 0
 
 
 def describe(process: Process) -> str:
-    """The status PM2 claims, and what is true where that differs."""
+    """The status that PM2 tells, or what is true if that differs."""
     if process.status == "online" and not process.running:
         return "online without a live process"
     return process.status

@@ -14,6 +14,7 @@ import signal
 import time
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _handover
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_state import is_between_lives
@@ -39,7 +40,7 @@ class Namespace:
         """Those its checks ask."""
 
     def read(self) -> List[Process]:
-        """Our processes as they are now; modules of PM2 (pm2-logrotate) are nobody's app."""
+        """The processes as they are now. Modules of PM2 (pm2-logrotate) are not apps of a namespace."""
         return ours(self.daemon.read(), self.name)
 
     def still_there(self, processes: Iterable[Process]) -> List[Process]:
@@ -48,9 +49,9 @@ class Namespace:
         return [process for process in self.read() if process.identity in wanted]
 
     def delete(self, processes: Iterable[Process], restless: bool = False) -> None:
-        """Stop them and take them out of PM2's list. Raises AxonError when the daemon refuses.
+        """Stop them and take them out of PM2's list. Raises AxonError if the daemon refuses.
 
-        ``restless``: they may be crashing just now, so it is made sure that none comes back.
+        ``restless``: they may be crashing just now, so make sure that none comes back.
         """
         wanted = {process.identity for process in processes}
         if not wanted:
@@ -68,15 +69,15 @@ class Namespace:
         self._again("deleteProcessId", [process for process in present if restless or _is_restless(process)])
 
     def stop(self, processes: Iterable[Process]) -> None:
-        """Stop them; they stay in the list, and are still watched when they were."""
+        """Stop them. They stay in the list, and PM2 still watches those that it watched."""
         for _stopped in self.stop_each([list(processes)]):
             pass
 
     def stop_each(self, groups: Sequence[List[Process]]) -> Iterator[int]:
-        """Stop them all at the same time; give the number of each group as soon as it has come to its end.
+        """Stop them all at the same time. Give the number of each group as soon as all of it has ended.
 
-        PM2 looks only every 0.1 s whether a process has ended (God/Methods.js:174, kill_retry_time): one after the
-        other that adds up. Nobody waits for a group that is slow.
+        PM2 looks only every 0.1 s whether a process has ended (God/Methods.js:174, kill_retry_time), which adds up if
+        they are stopped one after the other. No group waits for a slower one.
         """
         present = {process.identity: process for process in self.still_there(p for group in groups for p in group)}
         pending = {
@@ -104,7 +105,7 @@ class Namespace:
     def _again(self, method: str, processes: List[Process]) -> None:
         """Stop or delete once more what has come back.
 
-        PM2 restarts a crashed process in two steps, and a stop or delete between them is forgotten: the second step
+        PM2 restarts a crashed process in two steps and forgets a stop or delete between them: the second step
         puts the process back into the list, running (God.js:229 executeApp, the callback of forkMode and nodeApp).
         """
         quiet = 0
@@ -137,9 +138,9 @@ class Namespace:
                 self.daemon.client.receive(request, method, _patience(process), sent)
 
     def restart(self, processes: Iterable[Process]) -> None:
-        """Start stopped ones again as they were, and wait until each runs.
+        """Start stopped processes again as they were, and wait until each runs.
 
-        One that is still being stopped is asked again: PM2 refuses to start it (God/ActionMethods.js:268).
+        PM2 refuses to start one that is still being stopped (God/ActionMethods.js:268), so it is asked again.
         """
         waiting = {process.identity for process in processes}
         asked: Dict[Any, float] = {}
@@ -180,17 +181,18 @@ def _is_restless(process: Process) -> bool:
 
 
 def _end_survivor(process: Process) -> None:
-    """PM2 takes a process out of its list even when it could not kill it (ActionMethods.js:363): then nobody would."""
-    with contextlib.suppress(OSError):
-        with open("/proc/%d/environ" % process.pid, "rb") as stream:
-            is_it = process.unique_id.encode() in stream.read()
-        if process.pid and process.unique_id and is_it:
+    """Kill what is left: PM2 takes a process out of its list even if it could not kill it (ActionMethods.js:363)."""
+    if not process.pid or not process.unique_id:
+        return
+    # Anywhere in it: the environment of a cluster worker is all in one variable.
+    if process.unique_id.encode() in _procfs.environment_block(process.pid):
+        with contextlib.suppress(OSError):
             os.kill(process.pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def _already_gone() -> Any:
-    """Somebody else deleted it meanwhile: that is what was wanted."""
+    """Another run or user has deleted it meanwhile, as was intended."""
     try:
         yield
     except RemoteError as error:

@@ -37,9 +37,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._process_res
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import Namespace, ours
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._report import difference_text, summary
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump, _dump_app, _orphans
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import Daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._host_context import context_for
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 
 UP = ("started", "restarted", "reloaded")
@@ -83,7 +83,7 @@ class Additions(NamedTuple):
 
 
 class Reconciler:
-    """Brings one namespace to what the options say."""
+    """Brings one namespace to what the options and additions say."""
 
     def __init__(
         self,
@@ -99,8 +99,9 @@ class Reconciler:
         self._redactor = redactor or Redactor()
         _checks.hide(options.ready, self._redactor)
         self.warnings: List[str] = []
+        self._warned_of_cron: Set[str] = set()
         self.is_settled = True
-        """In check mode: no process that is as defined has restarted so lately that it may be in a crash loop."""
+        """In check mode: no process that is as defined has restarted a moment ago, so none may be in a crash loop."""
 
     def run(self) -> Dict[str, Any]:
         """The module's result. Raises ChangeFailed, its text without secrets, when everything is as it was."""
@@ -114,7 +115,7 @@ class Reconciler:
         check_namespace(options.namespace)
         _daemon.check_home(options.pm2_home)
         ready = _checks.parse(options.ready)
-        daemon = _daemon.find_unless_deaf(options.pm2_home)
+        daemon = _daemon.find_listening(options.pm2_home)
         context = context_for(options.pm2_home, options.pm2_executable, daemon)
         apps = self._defined_apps(context)
         if daemon is None and not apps:
@@ -164,7 +165,7 @@ class Reconciler:
         return self._result(plan, orphans, live, before, saved or recovery.saved, recovery.outcome)
 
     def _answers_badly(self, live: List[Process], ready: Ready) -> bool:
-        """Whether a check fails now; a warning tells which."""
+        """Whether a check fails now. A warning tells which."""
         pids = _checks.Pids(set(), set(), {process.pid for process in live if process.running})
         for check in ready.connections:
             problem = _checks.attempt(check, pids).problem
@@ -196,7 +197,7 @@ class Reconciler:
         return _dump.differs(self._options.pm2_home, self._options.namespace, _transaction.entries_after(live, plan))
 
     def _without_daemon(self) -> Dict[str, Any]:
-        """Nothing runs, and no daemon is started for that. What is absent must not come back at boot either."""
+        """Nothing runs, and no daemon is started for it. What is to be absent must not come back at boot either."""
         options, saved = self._options, False
         if options.state == "absent" and options.save and os.path.isdir(options.pm2_home):
             entries = _dump.of_namespace(_dump.read(options.pm2_home).entries, options.namespace)
@@ -210,7 +211,7 @@ class Reconciler:
     # -- what is wanted ------------------------------------------------------------------------------------------
 
     def _defined_apps(self, context: Context) -> Sequence[_plan.Defined]:
-        """The apps this call is about, validated; empty where the state works on what is live."""
+        """The apps this call is about, validated. Empty if the state works on what is live."""
         options = self._options
         if self._additions.entries is not None:
             return _dump_app.build(self._additions.entries, options.namespace, self._redactor)
@@ -288,7 +289,7 @@ class Reconciler:
         if options.state in UP:
             again = again or options.state != "started"
             strategy = "restart" if options.state == "restarted" and options.strategy == "auto" else options.strategy
-            wanted: Sequence[_plan.Defined] = apps or self._clones(live)
+            wanted: Sequence[_plan.Defined] = apps or self._live_apps(live)
             self._check_watch(wanted, everything)
             plan = _plan.bring_up(wanted, live, strategy, again)
             names = {app.name for app in apps}
@@ -298,22 +299,22 @@ class Reconciler:
         return _plan.stop(chosen) if options.state == "stopped" else _plan.remove(chosen, "asked for")
 
     def _goes(self, process: Process) -> bool:
-        """Whether it is removed where it is not defined."""
+        """Whether a process that is not defined is removed."""
         return self._options.prune or bool(self._additions.removes and self._additions.removes(process))
 
-    def _clones(self, live: List[Process]) -> List[Clone]:
+    def _live_apps(self, live: List[Process]) -> List[LiveApp]:
         groups = _plan.group(live)
         names = self._options.names
         missing = sorted(set(names or []) - set(groups))
         if missing:
             raise NodeopsError(
-                "names: there is no process %s in namespace %s (there: %s). Nothing was changed."
-                % (", ".join(missing), self._options.namespace, ", ".join(groups) or "none")
+                "names: namespace %s has no process %s (it has: %s). Nothing was changed."
+                % (self._options.namespace, ", ".join(missing), ", ".join(groups) or "none")
             )
-        return [Clone(name, processes) for name, processes in groups.items() if not names or name in names]
+        return [LiveApp(name, processes) for name, processes in groups.items() if not names or name in names]
 
     def _chosen(self, live: List[Process]) -> List[Process]:
-        """Of a namespace to stop or remove: what is defined here, or all of it; limited to ``names``."""
+        """What to stop or remove: the defined apps, or all of the namespace; limited to ``names``."""
         chosen = self._chosen_names()
         return [process for process in live if chosen is None or process.name in chosen]
 
@@ -369,7 +370,7 @@ class Reconciler:
             )
 
     def _settled(self, namespace: Namespace, live: List[Process], plan: _plan.Plan, ready: Ready) -> List[Process]:
-        """A crash loop is not "running": who has restarted a moment ago must stay up for min_uptime first."""
+        """A crash loop is not "running": what has restarted a moment ago must first stay up for min_uptime."""
         young = _restarted(plan)
         return _gate.settle(young, ready.min_uptime, namespace.read) if young else live
 
@@ -404,8 +405,9 @@ class Reconciler:
         if (
             self._options.state == "stopped"
             and process.pm2_env.get("cron_restart")
-            and process.name not in str(self.warnings)
+            and process.name not in self._warned_of_cron
         ):
+            self._warned_of_cron.add(process.name)
             self.warnings.append(
                 "%s has a cron_restart: PM2 starts it again at that time although it is stopped (Worker.js:46). "
                 "Use state absent to keep it down." % process.name
@@ -420,5 +422,5 @@ class Reconciler:
 
 
 def _restarted(plan: _plan.Plan) -> List[Process]:
-    """Of those that are as defined."""
+    """The processes that are as defined, and have restarted before."""
     return [process for app in plan.apps for process in app.keep if process.restart_time > 0 and process.running]

@@ -29,7 +29,7 @@ def undo(namespace: Namespace, transaction: str, stopped: Sequence[Process]) -> 
 
 
 class Recovery(NamedTuple):
-    """What was done about a killed run: ``finished``, ``undone`` or None; and whether the dump was written."""
+    """What was done about a killed run (``finished``, ``undone``, None), and whether the dump was written."""
 
     outcome: Optional[str]
     saved: bool
@@ -56,7 +56,7 @@ def recover(namespace: Namespace, pm2_home: str) -> Recovery:
 
 
 def _finish_switch(journal: Journal) -> None:
-    """Unless somebody has let the link lead elsewhere meanwhile, or has removed where it is."""
+    """Switch the link, unless it was changed meanwhile or its directory was removed."""
     if journal.switch:
         switch = _symlink.Switch(**journal.switch)
         if os.path.isdir(os.path.dirname(switch.path)) and _symlink.target(switch.path) == switch.before:
@@ -77,7 +77,7 @@ def after_recovery(live: List[Process], journal: Optional[Journal]) -> List[Proc
 
 
 class _Predicted(Process):
-    """A process as it will be with ``changes``; one that will be online will also run."""
+    """A process as it will be with ``changes``. One that will be online will also run."""
 
     def __init__(self, process: Process, **changes: Any) -> None:
         env = dict(process.pm2_env, **changes)

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The diff of a change: what is shown is never a value of an environment or an argument."""
+"""The diff of a change. It never shows a value of an environment or an argument."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECRET_KEYS = ("args", "node_args", "io")
 
 
 def summary(live: Iterable[Process]) -> Dict[str, Any]:
-    """Per app what a reader of a diff wants to see first."""
+    """Per app, what a reader of a diff looks for first."""
     result: Dict[str, Any] = {}
     for name, processes in _plan.group(live).items():
         result[name] = {"instances": len(processes), "status": sorted({describe(p) for p in processes})}
@@ -27,7 +27,7 @@ def summary(live: Iterable[Process]) -> Dict[str, Any]:
 
 
 def difference_text(namespace: str, before: Dict[str, Any], plan: _plan.Plan) -> Dict[str, str]:
-    """Ansible's diff: ``before`` and ``after`` as text, equal when nothing changes."""
+    """Ansible's diff: ``before`` and ``after`` as text. They are equal if nothing changes."""
     old = {name: dict(value) for name, value in before.items()}
     new = {name: dict(value) for name, value in before.items()}
     for app in plan.apps:

@@ -33,11 +33,11 @@ def bring(
     revert: Optional[Callable[[], None]] = None,
     redactor: Optional[Redactor] = None,
 ) -> Dict[str, Any]:
-    """The result of pm2_process with ``entries`` (of this namespace) as what is wanted.
+    """The result of pm2_process with ``entries`` (of this namespace) in place of a definition.
 
-    A daemon is started where there is none. ``prune``: processes of the namespace without an entry go. ``again``: also
-    those are renewed that are as their entries say. ``revert`` puts back what was changed for the new processes; it is
-    called before old ones are started again. Raises NodeopsError when everything is as it was.
+    A daemon is started if none runs. ``prune``: processes of the namespace without an entry are removed. ``again``:
+    processes that are as their entries say are renewed too. ``revert`` puts back what was changed for the new
+    processes, and is called before old ones are started again. Raises ChangeFailed.
     """
     wanted: Optional[List[_dump.Entry]] = entries
     state = "reloaded" if again else "started"
@@ -57,7 +57,7 @@ def renew(
     revert: Optional[Callable[[], None]] = None,
     redactor: Optional[Redactor] = None,
 ) -> Dict[str, Any]:
-    """Renew the processes of a namespace as they are, because a file has changed that they read at their start."""
+    """Renew the processes of a namespace as they are: a file has changed that they read at their start."""
     options = _options(pm2_home, pm2_executable, namespace, ready)._replace(state="reloaded")
     return _run(options, Additions(revert=revert), check_mode, warn, redactor)
 

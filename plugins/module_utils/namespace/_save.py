@@ -20,11 +20,11 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Pr
 
 
 def save(given_home: Optional[str], namespace: str, check_mode: bool) -> Dict[str, Any]:
-    """The module's result. Raises NodeopsError, nothing written, without a daemon: its empty list would be saved."""
+    """The module's result. Raises NodeopsError without a daemon: its empty list would be saved."""
     pm2_home = given_home or _daemon.default_home()
     check_namespace(namespace)
     _daemon.check_home(pm2_home)
-    daemon = _daemon.find_unless_deaf(pm2_home)
+    daemon = _daemon.find_listening(pm2_home)
     if daemon is None:
         raise NodeopsError(
             "No PM2 daemon runs in %s. Nothing was saved: what a resurrect would bring back stays as it is." % pm2_home
@@ -36,7 +36,7 @@ def save(given_home: Optional[str], namespace: str, check_mode: bool) -> Dict[st
         wanted = _entries(_recovery.after_recovery(ours(daemon.processes, namespace), journal))
         written = _dump.differs(pm2_home, namespace, wanted)
     else:
-        # Not in the middle of a change: that would save processes which are still to prove themselves.
+        # In the middle of a change it would save processes that have not proven themselves yet.
         with _lock.held(pm2_home, namespace, "was not saved"):
             outcome, saved = _recovery.recover(Namespace(daemon, namespace), pm2_home)
             wanted = _entries(ours(daemon.read(), namespace))

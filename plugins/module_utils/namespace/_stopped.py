@@ -12,7 +12,7 @@ from typing import Any, Dict, NamedTuple, Optional
 
 
 class Stopped(NamedTuple):
-    """A process that is to run again: what it was, and how to make it anew where it is lost.
+    """A process that is to run again: what it was, and how to make it anew if it is lost.
 
     ``identity`` is that of _process.Process, ``entry`` that of a dump.
     """

@@ -6,8 +6,8 @@
 
 """Carry out a plan as a transaction: start, prove, save, commit, retire; or put everything back.
 
-The journal is written before each phase (see _journal). ``reached`` marks the points between which a run can be
-killed; the tests kill it there.
+The journal is written before each phase (see _journal). ``_points.reached`` marks the points between which a run can
+be killed; the tests kill it there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import time
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals, _sockets, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals, _sockets, _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import (
     COMMITTED,
     UNDO_FAILED,
@@ -41,10 +41,6 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes i
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _bus, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._axon import RemoteError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
-
-
-def reached(point: str) -> None:
-    """A named point of a transaction. Does nothing; the crash tests replace it."""
 
 
 class Transaction:
@@ -80,7 +76,7 @@ class Transaction:
         self._kept = [process for app in plan.apps for process in app.keep]
 
     def run(self) -> bool:
-        """Do it. Return whether the dump was written. Raises NodeopsError when everything was put back."""
+        """Do it. Return whether the dump was written. Raises NodeopsError, which tells by its outcome what is left."""
         try:
             return self._run()
         finally:
@@ -88,7 +84,7 @@ class Transaction:
 
     def _run(self) -> bool:
         self._write_journal(_journal.TRYING)
-        reached("journal_written")
+        _points.reached("journal_written")
         try:
             self._try()
             saved = self._commit()
@@ -99,13 +95,13 @@ class Transaction:
         return saved
 
     def _clear_away(self) -> None:
-        """What is left to do after the commit. Where it fails, the next run finishes it."""
+        """What is left to do after the commit. If it fails, the next run finishes it."""
         with after_commit():
             self._namespace.unwatch(self._stop)
             self._namespace.delete(self._retire)
-            reached("retired")
+            _points.reached("retired")
             _journal.remove(self._home, self._namespace.name)
-        reached("journal_removed")
+        _points.reached("journal_removed")
 
     def _try(self) -> None:
         for plan in self._plan.apps:  # before anything is stopped for what could not be started
@@ -114,23 +110,23 @@ class Transaction:
         beside = [plan for plan in self._plan.apps if plan.order == _plan.BESIDE]
         for plan in beside:
             self._start(plan)
-        reached("beside_started")
+        _points.reached("beside_started")
         if self._stop_first and self._candidates:
             # Nothing is stopped for a release whose first processes do not stay up or answer badly.
             self._wait(self._ready._replace(connections=self._answered_by_workers(), log=[]))
-            reached("beside_up")
+            _points.reached("beside_up")
         steps = self._plan.stop_then_start
         for number in self._namespace.stop_each([step.stop for step in steps]):
-            reached("old_stopped")
+            _points.reached("old_stopped")
             for plan in steps[number].start:
                 self._start(plan)
-                reached("stop_first_started")
+                _points.reached("stop_first_started")
         if self._candidates:
             self._wait(self._ready)
-            reached("gate_passed")
+            _points.reached("gate_passed")
         if self._stop:
             self._namespace.stop(self._stop)
-            reached("stopped")
+            _points.reached("stopped")
 
     def _answered_by_workers(self) -> List[Check]:
         """The checks that only cluster workers can answer: the daemon listens for them."""
@@ -141,20 +137,20 @@ class Transaction:
         """From here a killed run is finished by the next one, not undone."""
         _signals.hold()
         self._write_journal(_journal.COMMITTED)
-        reached("committed")
+        _points.reached("committed")
         try:
             if self._switch:
                 _symlink.apply(self._switch)
-                reached("switched")
+                _points.reached("switched")
             saved = self._save and _dump.save(self._home, self._namespace.name, self._entries())
         except BaseException:
             self._withdraw()
             raise
-        reached("saved")
+        _points.reached("saved")
         return saved
 
     def _withdraw(self) -> None:
-        """Not committed after all: a run killed while it puts back must not be finished by the next one."""
+        """Take the commit back: the next run must not finish a run that is killed during its undo."""
         if self._switch:
             with contextlib.suppress(NodeopsError, OSError):
                 _symlink.revert(self._switch)
@@ -171,7 +167,7 @@ class Transaction:
             payload = plan.app.payload(slot, {"transaction": self._id})
             request = self._namespace.daemon.client.send("prepare", payload)
             self._candidates.append(Candidate(plan.app, slot, request, sizes))
-            reached("candidate_sent")
+            _points.reached("candidate_sent")
 
     def _wait(self, ready: Ready) -> None:
         retiring = [process for process in self._retire if process.running]
@@ -196,7 +192,7 @@ class Transaction:
             client.receive(candidate.request, "prepare")
         except RemoteError as error:
             return str(error.details["rpc_error"])
-        # Taken in: it will not arrive again.
+        # The daemon has accepted it, and will not answer again.
         return None
 
     def _entries(self) -> List[_dump.Entry]:
@@ -217,8 +213,8 @@ class Transaction:
         _journal.write(self._home, self._namespace.name, journal)
 
     def _put_back(self, error: BaseException) -> None:
-        """Undo, and tell in ``error`` whether that worked and what the failed process said last."""
-        _signals.hold()  # an undo that is broken off leaves nothing that serves
+        """Undo, and tell in ``error`` whether that worked and what the failed process logged last."""
+        _signals.hold()  # an undo that is interrupted leaves nothing that serves
         if isinstance(error, NodeopsError):
             error.details.update(self._evidence(error))
         try:
@@ -235,7 +231,7 @@ class Transaction:
             error.settle(UNDONE)
 
     def _await_starts(self) -> None:
-        """Until every candidate is in PM2's list or refused: one that appears after the undo would stay for ever."""
+        """Wait until every candidate is in PM2's list or refused: one that comes after the undo would stay for ever."""
         client = self._namespace.daemon.client
         deadline = time.monotonic() + _processes.STOP_GRACE
         while time.monotonic() < deadline:
@@ -259,7 +255,7 @@ class Transaction:
 
 @contextlib.contextmanager
 def after_commit() -> Iterator[None]:
-    """What fails within does not undo the change, and says so: in words, and as the outcome ``COMMITTED``."""
+    """A failure within does not undo the change. Its message and its outcome ``COMMITTED`` say so."""
     try:
         yield
     except (NodeopsError, OSError) as error:
@@ -284,7 +280,7 @@ def entries_after(live: List[Process], plan: _plan.Plan) -> List[_dump.Entry]:
 
 
 def _saved(process: Process, resting: bool) -> _dump.Entry:
-    """The entry of a process; a stopped one is not watched any more, which is ended after the dump is written."""
+    """The entry of a process. One that is to be stopped is saved as not watched: that ends after the save."""
     entry = _dump.entry_of(process.pm2_env)
     if resting:
         entry["status"] = "stopped"

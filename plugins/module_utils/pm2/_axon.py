@@ -28,11 +28,11 @@ _UCRED = struct.Struct("3i")
 
 
 class AxonError(NodeopsError):
-    """The daemon cannot be talked to: refused, gone in the middle, or no axon peer."""
+    """No conversation with the daemon: it refused, closed the connection, or does not speak axon."""
 
 
 class RpcTimeout(AxonError):
-    """The daemon took the call and did not answer in time."""
+    """The daemon accepted the call and did not answer in time."""
 
 
 class RemoteError(AxonError):
@@ -40,7 +40,7 @@ class RemoteError(AxonError):
 
 
 class Peer(NamedTuple):
-    """Who holds the other end of the socket (SO_PEERCRED), whatever pm2.pid says."""
+    """The process at the other end of the socket (SO_PEERCRED), whatever pm2.pid says."""
 
     pid: int
     uid: int
@@ -57,9 +57,9 @@ def encode(arguments: Sequence[bytes]) -> bytes:
 
 
 def decode(buffer: Union[bytes, bytearray]) -> Optional[Tuple[List[bytes], int]]:
-    """The first whole frame of ``buffer`` and the bytes it took, or None when it is not all there yet.
+    """The first whole frame of ``buffer`` and its length in bytes, or None if it is not complete yet.
 
-    Raises AxonError when the first byte is none of a version 1 frame.
+    Raises AxonError if the first byte does not begin a frame of version 1.
     """
     if not buffer:
         return None
@@ -123,7 +123,7 @@ class Client:
         self.close()
 
     def send(self, method: str, *args: Any) -> str:
-        """Send a call, return the id its reply will carry."""
+        """Send a call. Returns the id that its reply will have."""
         self._next_id += 1
         identifier = str(self._next_id)
         call = json.dumps({"type": "call", "method": method, "args": args}, allow_nan=False)
@@ -139,7 +139,7 @@ class Client:
         return sorted(reply.get("methods", {}))
 
     def call(self, method: str, *args: Any, timeout: Optional[float] = None) -> Any:
-        """Call and wait: the daemon's answer, RemoteError with its error, or RpcTimeout."""
+        """Call and wait. Returns the daemon's answer; raises RemoteError with its error, or RpcTimeout."""
         return self.receive(self.send(method, *args), method, timeout)
 
     def receive(
@@ -149,7 +149,7 @@ class Client:
         return _result(method, self._wait(identifier, method, self.timeout if timeout is None else timeout, since))
 
     def collect(self) -> None:
-        """Take in what has arrived, without waiting."""
+        """Read the replies that have arrived, without waiting."""
         self._socket.setblocking(False)
         try:
             while self._read_some():
@@ -160,7 +160,7 @@ class Client:
             self._socket.settimeout(self.timeout)
 
     def arrived(self, identifier: str) -> bool:
-        """Whether the reply to an earlier ``send`` is here (after ``collect``)."""
+        """Whether the reply to an earlier ``send`` has arrived (after ``collect``)."""
         return identifier in self._replies
 
     def _send(self, data: bytes) -> None:

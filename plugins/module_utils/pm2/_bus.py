@@ -4,11 +4,11 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The daemon's event bus (``$PM2_HOME/pub.sock``): what a process says that never reaches its log file.
+"""The daemon's event bus (``$PM2_HOME/pub.sock``): error lines of a process that never reach its log file.
 
 A cluster worker that throws at its start writes to its log asynchronously and exits at once: the file stays empty
-(ProcessContainer.js:263). The same lines go over the bus before. A frame is ``[s:<event>, j:<data>]`` (pm2-axon
-pub-emitter); every subscriber gets every event.
+(ProcessContainer.js:263). The same lines are sent over the bus first. A frame is ``[s:<event>, j:<data>]`` (pm2-axon
+pub-emitter); each subscriber gets every event.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EVENT = b"s:log:err"
 
 
 class Errors:
-    """Collects the error lines of one namespace, the last 50 of each process. Never fails: it is only evidence."""
+    """Collects the error lines of one namespace, the last 50 of each process. Never fails, as it is only evidence."""
 
     def __init__(self, pm2_home: str, namespace: str) -> None:
         self._namespace = namespace
@@ -47,7 +47,7 @@ class Errors:
         self._socket.close()
 
     def collect(self) -> None:
-        """Take in what has arrived, so that the daemon need not keep it for us."""
+        """Read the events that have arrived, so that the daemon does not have to buffer them."""
         while self._open:
             try:
                 data = self._socket.recv(1 << 18)

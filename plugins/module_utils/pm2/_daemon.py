@@ -6,8 +6,8 @@
 
 """Find, identify and start the PM2 daemon of one PM2_HOME.
 
-The daemon is whoever listens on ``$PM2_HOME/rpc.sock``: the kernel names it (SO_PEERCRED). ``pm2.pid`` is never
-trusted, it survives ``kill -9``.
+The daemon is the process that listens on ``$PM2_HOME/rpc.sock``: the kernel names it (SO_PEERCRED). ``pm2.pid`` is
+never trusted, as it survives ``kill -9``.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ import subprocess
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._axon import AxonError, Client, RpcTimeout
 
 KNOWN_MAJORS = (5, 6, 7)
 START_TIMEOUT = 60.0  # seconds
-DEAF_GRACE = 5.0  # seconds a daemon that starts or ends may have no socket
-BREAKS, BREAK_PAUSE = 3, 0.1  # how often, and after how many seconds, one that breaks off is asked again
+SOCKET_GRACE = 5.0  # seconds: a daemon that starts or ends may have no socket for so long
+ATTEMPTS, ATTEMPT_PAUSE = 3, 0.1  # how often a daemon is asked that breaks off; seconds between
+_GOD_DAEMON = re.compile(rb"PM2 v\S+: God Daemon \(")  # how its title begins (Daemon.js:448)
 SOCKET_PATH_LIMIT = 107  # bytes, sun_path without its final NUL
 
 Version = Tuple[int, int, int]
@@ -53,14 +54,14 @@ class Daemon(NamedTuple):
 
 
 def default_home() -> str:
-    """PM2's own choice: ``$PM2_HOME``, else ``~/.pm2`` of the user we run as (PM2 paths.js:11)."""
+    """PM2's own default: ``$PM2_HOME``, else ``~/.pm2`` of the user we run as (PM2 paths.js:11)."""
     return os.environ.get("PM2_HOME") or os.path.join(pwd.getpwuid(os.geteuid()).pw_dir, ".pm2")
 
 
 def check_home(home: str) -> None:
     """Refuse a PM2_HOME that is not ours. Raises NodeopsError; changes nothing.
 
-    Root is refused too: a pm2 of root leaves root-owned sockets in a user's home and locks the user out.
+    Root is refused too: a pm2 that runs as root leaves its sockets in a user's home and locks the user out.
     """
     if not os.path.isabs(home):
         raise NodeopsError("pm2_home must be an absolute path, not %r. Nothing was changed." % home)
@@ -86,7 +87,7 @@ def check_home(home: str) -> None:
 
 
 def user_name(uid: int) -> str:
-    """The user's name, or the number where there is none."""
+    """The user's name, or the number if there is none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -94,19 +95,19 @@ def user_name(uid: int) -> str:
 
 
 def find(home: str, timeout: float = 15.0) -> Optional[Daemon]:
-    """The daemon of ``home`` with its processes, or None where none listens.
+    """The daemon of ``home`` with its processes, or None if none listens.
 
     Raises NodeopsError for a daemon of another user, one that does not answer, or one of an unknown version.
     """
-    for _try in range(BREAKS - 1):
-        with contextlib.suppress(_BrokenOff):
+    for _try in range(ATTEMPTS - 1):
+        with contextlib.suppress(_ConnectionLost):
             return _find(home, timeout)
-        time.sleep(BREAK_PAUSE)
+        time.sleep(ATTEMPT_PAUSE)
     return _find(home, timeout)
 
 
-class _BrokenOff(NodeopsError):
-    """The peer did not speak to the end: perhaps a daemon that was ending just then."""
+class _ConnectionLost(NodeopsError):
+    """The peer closed the connection early, perhaps because the daemon was ending just then."""
 
 
 def _find(home: str, timeout: float) -> Optional[Daemon]:
@@ -140,7 +141,7 @@ def _identify(client: Client, home: str) -> Daemon:
         if version is None or version[0] not in KNOWN_MAJORS:
             raise NodeopsError(
                 "The PM2 daemon of %s (pid %d) says it is version %s. This collection knows PM2 %s and sends "
-                "nothing to another. Nothing was changed."
+                "nothing to other versions. Nothing was changed."
                 % (home, client.peer.pid, text, ", ".join(map(str, KNOWN_MAJORS)))
             )
         processes = client.receive(processes_id, "getMonitorData")
@@ -152,7 +153,7 @@ def _identify(client: Client, home: str) -> Daemon:
             % (error, home)
         ) from error
     except AxonError as error:
-        raise _BrokenOff("%s Nothing was changed. Look at %s/pm2.log." % (error, home)) from error
+        raise _ConnectionLost("%s Nothing was changed. Look at %s/pm2.log." % (error, home)) from error
     return Daemon(client, client.peer.pid, version, processes)
 
 
@@ -172,7 +173,7 @@ class Executable(NamedTuple):
 
 
 def find_executable(given: Optional[str]) -> Executable:
-    """The pm2 program, the version it is and the node it runs on. Raises NodeopsError saying where it looked."""
+    """The pm2 program, its version and its node. Raises NodeopsError, with the places that were searched."""
     path = given or shutil.which("pm2", path=_search_path())
     if not path or not (os.path.isfile(path) and os.access(path, os.X_OK)):
         raise NodeopsError(
@@ -187,7 +188,7 @@ def find_executable(given: Optional[str]) -> Executable:
     except (OSError, ValueError):
         version = None
     if version is None:
-        raise NodeopsError("%s is no pm2: %s holds no version. Nothing was changed." % (path, package))
+        raise NodeopsError("%s is not a pm2 program: %s holds no version. Nothing was changed." % (path, package))
     if version[0] not in KNOWN_MAJORS:
         raise NodeopsError(
             "%s is PM2 %d.%d.%d. This collection knows PM2 %s. Nothing was changed."
@@ -207,19 +208,16 @@ def _search_path() -> str:
 
 
 def node_of(pid: int) -> Optional[str]:
-    """The node binary a daemon runs on (process.execPath), None when the kernel does not tell."""
-    try:
-        return os.readlink("/proc/%d/exe" % pid)
-    except OSError:
-        return None
+    """The node binary that a daemon runs on (process.execPath), None if the kernel does not tell."""
+    return _procfs.program(pid)
 
 
 def base_environment(home: str, node: str) -> Dict[str, str]:
-    """What every app and the daemon get, computed and never inherited from a caller.
+    """The environment of the daemon and of every app: computed, never inherited from a caller.
 
     PATH starts with node's own directory, so that ``node``, ``npm`` and ``npx`` are the daemon's. SHLVL keeps
-    ``bash -c`` from reading ``~/.bashrc``, so that nothing exported there reaches an app: bash takes PM2's socket on
-    its standard input for that of a remote shell (bash(1), "remote shell daemon"), unless it is a nested shell.
+    ``bash -c`` from reading ``~/.bashrc``, so that nothing exported there reaches an app. Without SHLVL, bash would
+    take PM2's socket on its standard input for that of a remote shell (bash(1), "remote shell daemon").
     """
     user = pwd.getpwuid(os.geteuid())
     directory = os.path.dirname(node)
@@ -237,10 +235,10 @@ def base_environment(home: str, node: str) -> Dict[str, str]:
 
 
 def ensure(home: str, given_executable: Optional[str]) -> Tuple[Daemon, bool]:
-    """The daemon of ``home``, started when there is none; and whether it was started.
+    """The daemon of ``home``, which is started if there is none; and whether it was started.
 
-    However many callers start at once, there is exactly one daemon: the start is serialised by a lock, and who waited
-    looks again.
+    If several callers start at once, there is exactly one daemon: a lock serialises the start, and a caller that
+    waited looks again.
     """
     daemon = find(home)
     if daemon:
@@ -252,7 +250,7 @@ def ensure(home: str, given_executable: Optional[str]) -> Tuple[Daemon, bool]:
         raise NodeopsError("pm2_home %s cannot be made: %s. Nothing was changed." % (home, error.strerror)) from error
     check_home(home)
     with _files.lock(home, "daemon", "The PM2 daemon of %s was not started" % home, START_TIMEOUT):
-        daemon = find_unless_deaf(home)
+        daemon = find_listening(home)
         if daemon:
             return daemon, False
         _start(home, executable)
@@ -300,12 +298,12 @@ def _wait_until_it_answers(home: str) -> Daemon:
     raise NodeopsError("The PM2 daemon of %s was started but does not answer. Look at %s/pm2.log." % (home, home))
 
 
-def find_unless_deaf(home: str) -> Optional[Daemon]:
-    """As ``find``.
+def find_listening(home: str) -> Optional[Daemon]:
+    """As ``find``, but raises NodeopsError for a daemon that runs and does not listen.
 
-    Raises NodeopsError for a daemon that runs and does not listen, unless it is just starting or ending.
+    A daemon that is just starting or ending gets SOCKET_GRACE seconds.
     """
-    deadline = time.monotonic() + DEAF_GRACE
+    deadline = time.monotonic() + SOCKET_GRACE
     while True:
         daemon = find(home)
         pid = None if daemon else running_without_socket(home)
@@ -321,37 +319,23 @@ def find_unless_deaf(home: str) -> Optional[Daemon]:
 
 
 def running_without_socket(home: str) -> Optional[int]:
-    """The pid of a God Daemon of ours with this PM2_HOME found among the machine's processes, else None.
+    """The pid of a God Daemon of this user with this PM2_HOME, found among the host's processes, else None.
 
-    Its title begins with ``PM2 v7.0.4: God Daemon (`` (Daemon.js:448); what follows may be cut, so its environment
-    tells which PM2_HOME it is.
+    Its title may be cut, so its environment tells its PM2_HOME.
     """
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                if os.stat("/proc/" + entry).st_uid != os.geteuid():
-                    continue
-                with open("/proc/%s/cmdline" % entry, "rb") as stream:
-                    if not re.match(rb"PM2 v\S+: God Daemon \(", stream.read(200)):
-                        continue
-                if _files.same(_home_of(int(entry)), home):
-                    return int(entry)
+    for pid in _procfs.pids():
+        if _procfs.owner(pid) == os.geteuid() and _GOD_DAEMON.match(_procfs.command_line(pid, 200)):
+            if _files.same(_home_of(pid), home):
+                return pid
     return None
 
 
 def _home_of(pid: int) -> str:
-    """The PM2_HOME a daemon was started with, empty for none. Raises OSError when it is gone."""
-    with open("/proc/%d/environ" % pid, "rb") as stream:
-        for item in stream.read().split(b"\0"):
-            if item.startswith(b"PM2_HOME="):
-                return os.fsdecode(item[len(b"PM2_HOME=") :])
-    return ""
+    """The PM2_HOME that a daemon was started with, empty if it has none or is gone."""
+    return _procfs.environment(pid).get("PM2_HOME", "")
 
 
 def home_as_named_by(daemon_pid: int, home: str) -> str:
-    """``home`` as its daemon calls it, so that a link to it makes no difference to its apps."""
-    with contextlib.suppress(OSError):
-        named = _home_of(daemon_pid)
-        if _files.same(named, home):
-            return named
-    return home
+    """``home`` as its daemon names it, so that a link to it makes no difference to its apps."""
+    named = _home_of(daemon_pid)
+    return named if _files.same(named, home) else home

@@ -4,10 +4,10 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""``dump.pm2``: what ``pm2 resurrect`` brings back. Read, merge one namespace, write.
+"""``dump.pm2``, from which ``pm2 resurrect`` starts processes: read it, merge one namespace, write it.
 
 PM2's own save truncates and rewrites the file and its backup without a lock. Here a lock serialises our writers, the
-file is replaced by rename, and every other namespace's entries stay as they were.
+file is replaced by rename, and the entries of every other namespace stay as they were.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Entry = Dict[str, Any]
 
 LOCK_TIMEOUT = 30.0
 
-# Not in an entry: pm2's own save leaves them out (Startup.js, dump).
+# Not in an entry, as in PM2's own save (Startup.js, dump).
 _NOT_SAVED = ("instances", "pm_id", "prev_restart_delay")
-# Not part of what an entry means: they change while nothing was changed.
+# Not part of an entry's meaning: they change although the app is the same.
 _VOLATILE = frozenset(
     """axm_actions axm_dynamic axm_monitor axm_options created_at exit_code km_link node_version nodeops pm_uptime
     restart_time unique_id unstable_restarts updateEnv version versioning vizion_running _pm2_version _tree_pids
@@ -39,7 +39,7 @@ _ID_SUFFIX = re.compile(r"-[0-9]+(\.(?:log|pid))$")
 
 
 class Dump(NamedTuple):
-    """The entries a resurrect would start from; ``source`` is the file they came from, None when there is none."""
+    """The entries that a resurrect would use; ``source`` is their file, None if there is none."""
 
     entries: List[Entry]
     source: Optional[str]
@@ -51,7 +51,7 @@ def path_of(pm2_home: str) -> str:
 
 
 def read(pm2_home: str) -> Dump:
-    """What ``pm2 resurrect`` would read: the dump, or its backup where the dump is missing or broken (Startup.js:573).
+    """What ``pm2 resurrect`` would read: the dump, or its backup if the dump is missing or broken (Startup.js:573).
 
     ``problem`` says what is wrong with the dump. Never raises for a bad file.
     """
@@ -76,12 +76,12 @@ def _parse(path: str) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         return None, "%s cannot be read (%s)" % (path, error)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return None, "%s is no list of processes" % path
+        return None, "%s is not a list of processes" % path
     return entries, None
 
 
 def namespace_of(entry: Entry) -> str:
-    """An entry without a namespace belongs to ``default``, as PM2 takes it (Common.js, _startJson)."""
+    """The namespace of an entry; ``default``, as in PM2, if it has none (Common.js, _startJson)."""
     return str(entry.get("namespace") or "default")
 
 
@@ -91,7 +91,7 @@ def entry_of(pm2_env: Dict[str, Any]) -> Entry:
 
 
 def entry_of_payload(payload: Dict[str, Any]) -> Entry:
-    """The same for a process that ``prepare`` would start: its variables go over its configuration (God.js:178)."""
+    """The same for a process that ``prepare`` would start: variables override the configuration (God.js:178)."""
     status = "stopped" if payload.get("autostart") is False else "online"
     return entry_of({**payload, **payload["env"], "status": status})
 
@@ -102,7 +102,7 @@ def entries_of(pm2_envs: Iterable[Dict[str, Any]]) -> List[Entry]:
 
 
 def meaning(entry: Entry) -> Entry:
-    """What a resurrect of this entry would bring: without counters, timestamps, ids and metrics."""
+    """What a resurrect of this entry would start: without counters, timestamps, ids and metrics."""
     result = {key: value for key, value in entry.items() if key not in _VOLATILE and key not in _NOT_SAVED}
     result["status"] = "stopped" if entry.get("status") in _STOPPED else "online"
     environment = entry.get("env")
@@ -115,12 +115,12 @@ def meaning(entry: Entry) -> Entry:
 
 
 def same(left: Iterable[Entry], right: Iterable[Entry]) -> bool:
-    """Whether a resurrect of both would bring the same processes, in whatever order."""
+    """Whether a resurrect of both would start the same processes, in any order."""
     return canonical(left) == canonical(right)
 
 
 def canonical(entries: Iterable[Entry]) -> List[str]:
-    """What a resurrect of these entries would bring, as texts that do not depend on their order."""
+    """What a resurrect of these entries would start, as texts that do not depend on their order."""
     return sorted(json.dumps(meaning(entry), sort_keys=True) for entry in entries)
 
 
@@ -129,9 +129,9 @@ def of_namespace(entries: Iterable[Entry], namespace: str) -> List[Entry]:
 
 
 def differs(pm2_home: str, namespace: str, wanted: List[Entry]) -> bool:
-    """Whether ``save`` would write: other processes than saved, a broken dump, or one others can read.
+    """Whether ``save`` would write: the processes differ, the dump is broken, or other users can read it.
 
-    Raises NodeopsError where ``save`` would.
+    Raises NodeopsError if ``save`` would.
     """
     dump = _readable(pm2_home, namespace)
     if not same(of_namespace(dump.entries, namespace), wanted):
@@ -142,10 +142,10 @@ def differs(pm2_home: str, namespace: str, wanted: List[Entry]) -> bool:
 
 
 def save(pm2_home: str, namespace: str, wanted: List[Entry]) -> bool:
-    """Make the dump hold exactly ``wanted`` for ``namespace``, every other entry as it was. Return whether it wrote.
+    """Make the dump hold exactly ``wanted`` for ``namespace``; every other entry stays. Returns whether it wrote.
 
-    The former dump becomes ``dump.pm2.bak``; both are 0600. Raises NodeopsError, with the dump as it was, when neither
-    file can be read (the other namespaces' entries would be lost) or when the new one cannot be written.
+    The former dump becomes ``dump.pm2.bak``; both are 0600. Raises NodeopsError, with the dump as it was, if neither
+    file can be read (the other namespaces' entries would be lost) or if the new one cannot be written.
     """
     with _files.lock(pm2_home, "dump", "Namespace %s was not saved" % namespace, LOCK_TIMEOUT):
         dump = _readable(pm2_home, namespace)
@@ -157,9 +157,9 @@ def save(pm2_home: str, namespace: str, wanted: List[Entry]) -> bool:
 
 
 def replace(pm2_home: str, namespaces: List[str], wanted: List[Entry]) -> bool:
-    """Make the dump hold exactly ``wanted`` for these namespaces, at once. Return whether it wrote.
+    """Make the dump hold exactly ``wanted`` for these namespaces, in one write. Returns whether it wrote.
 
-    As ``save``, but where neither file can be read they are put aside (``.broken``) and the dump begins anew.
+    As ``save``, but if neither file can be read, both are put aside (``.broken``) and a new dump is begun.
     """
     with _files.lock(pm2_home, "dump", "The dump was not changed", LOCK_TIMEOUT):
         _files.discard_unfinished(path_of(pm2_home))
@@ -184,7 +184,7 @@ def would_replace(pm2_home: str, namespaces: List[str], wanted: List[Entry]) -> 
 
 
 def put_aside(pm2_home: str) -> bool:
-    """Where neither the dump nor its backup can be read: rename both to ``.broken``. Return whether it did.
+    """If neither the dump nor its backup can be read, rename both to ``.broken``. Returns whether it did.
 
     A resurrect would remove them (Startup.js, parseDumpFile).
     """
@@ -215,7 +215,7 @@ def _readable(pm2_home: str, namespace: str) -> Dump:
 
 
 def _merge(entries: List[Entry], namespace: str, wanted: List[Entry]) -> List[Entry]:
-    """``wanted`` takes the place of the namespace's first entry, so that the order of a boot stays."""
+    """``wanted`` takes the place of the namespace's first entry, so that the order of a start at boot stays."""
     first = next((i for i, entry in enumerate(entries) if namespace_of(entry) == namespace), len(entries))
     others_before = list(entries[:first])
     others_after = [entry for entry in entries[first:] if namespace_of(entry) != namespace]
@@ -231,7 +231,7 @@ def _write(pm2_home: str, former: Dump, entries: List[Entry]) -> None:
 
 
 def _keep_former(path: str, former: Dump) -> None:
-    """What stands at ``path`` now becomes the backup; a broken file is kept aside, the good backup stays."""
+    """The file at ``path`` becomes the backup. A broken file is put aside instead, and the good backup stays."""
     if former.source == path:
         _keep_as_backup(path)
     elif former.problem and os.path.exists(path):
@@ -239,13 +239,13 @@ def _keep_former(path: str, former: Dump) -> None:
 
 
 def _keep_as_backup(path: str) -> None:
-    """The backup is the same file under a second name: nothing is copied, no reader sees half of it."""
+    """The backup is the same file under a second name: it is not copied, so a reader never sees a part of it."""
     os.chmod(path, 0o600)
     temporary = path + ".bak.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
     os.link(path, temporary)
     os.rename(temporary, path + ".bak")
-    # rename(2) does nothing when both already are the same file, and leaves the first name.
+    # rename(2) does nothing, and leaves the first name, if both names are of the same file already.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)

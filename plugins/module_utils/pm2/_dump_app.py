@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""An app defined by what a dump says of it: for bringing back what nobody defines here."""
+"""An app made from entries of a dump: to bring back an app that the call does not define."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _sch
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump, _process, _resurrectable
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import OF_ONE_RUN
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import OF_ONE_RUN
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Difference, Process
 
 _NAMES = {
@@ -27,11 +27,11 @@ _NAMES = {
     "pm_log_path": "log_file",
     "pm_pid_path": "pid_file",
 }
-"""What an ecosystem file calls these keys."""
+"""The names of these keys in an ecosystem file."""
 
 
-class Saved:
-    """Has the interface of _app.App; each instance is one entry, with the number that it had."""
+class DumpApp:
+    """Has the interface of _app.App; each instance is one entry, with the number it had."""
 
     def __init__(self, name: str, entries: Iterable[_dump.Entry]) -> None:
         self._entries = dict(_numbered(entries))
@@ -47,37 +47,37 @@ class Saved:
         self.log_dirs = sorted({os.path.dirname(path) for path in paths if path and path != "/dev/null"})
 
     def starts(self, slot: int) -> bool:
-        """Whether this instance runs once it is brought back."""
+        """Whether this instance runs after it is brought back."""
         entry = self._entries.get(slot, self.config)
         return _dump.meaning(entry)["status"] == "online" and entry.get("autostart") is not False
 
     def payload(self, slot: int, marker: Dict[str, object]) -> Dict[str, object]:
-        """What ``pm2 resurrect`` would send for the entry, without what belongs to the run that it was saved from."""
+        """What ``pm2 resurrect`` would send for the entry, without the keys of the run that it was saved from."""
         entry = self._entries[slot]
         payload = {key: value for key, value in entry.items() if key not in OF_ONE_RUN}
         payload["nodeops"] = marker
         if not self.starts(slot):
-            # Such a process is put into the list as it comes (God.prepare), and nothing is filled in.
+            # PM2 puts such a process into its list unchanged (God.prepare), without any default.
             payload.update(status="stopped", unique_id=str(uuid.uuid4()), restart_time=0, unstable_restarts=0)
             payload.update(axm_actions=[], axm_monitor={}, axm_options={}, axm_dynamic={})
             payload["created_at"] = entry.get("created_at") or 0
         return payload
 
     def differences(self, process: Process) -> List[Difference]:
-        """What of a live process is not as its entry says; [] when it is. One that should rest may not run."""
+        """What is different in a live process from its entry. A process that should be stopped must not run."""
         wanted = self._entries.get(-1 if process.instance is None else process.instance)
         if wanted is None:
-            return []  # its number says enough
+            return []  # no entry has its number: that is the difference, and the plan sees it
         found = list(_differences(_compared(wanted), _compared(process.pm2_env), process))
         if process.status != "stopped" and not self.starts(process.instance or 0):
             found.append(Difference("status", process.status, "stopped"))
         return found
 
 
-def build(entries: Iterable[_dump.Entry], namespace: str, redactor: Redactor) -> List[Saved]:
+def build(entries: Iterable[_dump.Entry], namespace: str, redactor: Redactor) -> List[DumpApp]:
     """The apps of ``entries``, in their order; ``redactor`` learns their secrets.
 
-    Raises NodeopsError naming every entry that could not be brought back here: nothing of it reaches the daemon.
+    Raises NodeopsError, naming every entry that could not be brought back on this host. Nothing is sent to the daemon.
     """
     groups: Dict[str, List[_dump.Entry]] = {}
     for entry in entries:
@@ -91,7 +91,7 @@ def build(entries: Iterable[_dump.Entry], namespace: str, redactor: Redactor) ->
             % (namespace, "; ".join(_resurrectable.text(found))),
             {"problems": _resurrectable.text(found)},
         )
-    apps = [Saved(name, group) for name, group in groups.items()]
+    apps = [DumpApp(name, group) for name, group in groups.items()]
     for group in groups.values():
         for entry in group:
             redactor.add_environment(variables(entry))
@@ -101,7 +101,7 @@ def build(entries: Iterable[_dump.Entry], namespace: str, redactor: Redactor) ->
 
 
 def variables(entry: _dump.Entry) -> Dict[str, Any]:
-    """The variables an entry gives its process: what is at the top, and over it its ``env`` (God.js:178)."""
+    """The variables that an entry gives its process: its top level, overridden by its ``env`` (God.js:178)."""
     return {key: value for key, value in _effective(entry).items() if key not in _schema.PM2_KEYS}
 
 
@@ -111,7 +111,7 @@ def _effective(entry: _dump.Entry) -> _dump.Entry:
 
 
 def _numbered(entries: Iterable[_dump.Entry]) -> Iterator[Any]:
-    """Each entry ready to be sent, under its number; one whose number is missing or taken gets the lowest free one."""
+    """Each entry, ready to be sent, with its number. If that is missing or taken, it gets the lowest free number."""
     waiting = []
     taken = set()
     for entry in entries:
@@ -139,7 +139,7 @@ def _with_number(entry: _dump.Entry, number: int) -> _dump.Entry:
 
 
 def _compared(entry: _dump.Entry) -> _dump.Entry:
-    """What a process of this entry has once it runs; its ``env`` is all at the top by then."""
+    """What a process of this entry has when it runs: its ``env`` is at the top level then."""
     compared = _dump.meaning(_effective(entry))
     for key in ("env", "status"):
         compared.pop(key, None)
@@ -162,6 +162,6 @@ def _differences(wanted: _dump.Entry, live: _dump.Entry, process: Process) -> It
 
 
 def _told(key: str, before: bool, after: bool) -> Difference:
-    """Of what may be secret only that it changes."""
+    """That something changes which may be secret, without its value."""
     changed = _process.CHANGED if before else _process.SET
     return Difference(key, _process.SET if before else None, changed if after else None)

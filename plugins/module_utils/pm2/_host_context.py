@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Whose daemon it is, which version, which node: the context of a call on this host."""
+"""The context of a call on this host: the daemon's version and node, its user, the CPUs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._daemon import Dae
 
 
 def context_for(pm2_home: str, executable: Optional[str], daemon: Optional[Daemon]) -> Context:
-    """What normalisation depends on: the daemon's version and node, or those of the program that would start it."""
+    """The context, with the daemon's version and node, or those of the program that would start a daemon."""
     try:
         installed: Optional[_daemon.Executable] = _daemon.find_executable(executable)
     except NodeopsError:

@@ -4,9 +4,9 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Processes a killed daemon left behind: nobody's children that still hold their ports.
+"""Orphans: processes that a killed daemon has left, which still hold their ports.
 
-After ``kill -9`` of a daemon its Node children end, others (python, sleep) go on, and a new daemon would start them a
+After ``kill -9`` of a daemon its Node children end. Others (python, sleep) go on, and a new daemon would start them a
 second time.
 """
 
@@ -17,9 +17,9 @@ import json
 import os
 import signal
 import time
-from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Set
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _process_group
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _process_group, _process_id, _procfs
 
 DEFAULT_KILL_TIMEOUT = 1600  # ms, KILL_TIMEOUT (constants.js)
 CLUSTER_PROGRAM = "/lib/ProcessContainer.js"  # of each cluster worker, until it has set its title (God.js:42)
@@ -28,54 +28,53 @@ CLUSTER_PROGRAM = "/lib/ProcessContainer.js"  # of each cluster worker, until it
 class Orphan(NamedTuple):
     pid: int
     name: str
-    start_time: str  # field 22 of /proc/PID/stat: a pid that was given away again has another
+    start_time: int  # _procfs.Stat.start
 
 
 def find(pm2_home: str, namespace: str, names: Set[str], live_ids: Iterable[str], daemon_pid: int) -> List[Orphan]:
-    """Processes of ours that a former daemon of ``pm2_home`` ran as one of ``names`` in ``namespace``.
+    """Processes of this user that a former daemon of ``pm2_home`` ran as one of ``names`` in ``namespace``.
 
-    One is recognised by the environment PM2 gives every process (PM2_HOME, namespace, name, unique_id), its pid file or
-    a command line that shows its script, a unique_id no live process has, and a parent that is not the daemon.
+    An orphan has the environment that PM2 gives every process (PM2_HOME, namespace, name, unique_id), and a pid file or
+    a command line with its script. No live process has its unique_id, and its parent is not the daemon.
     """
     known = set(live_ids)
     found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
+    for pid in _procfs.pids():
+        if _procfs.owner(pid) != os.geteuid():
             continue
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            if os.stat("/proc/" + entry).st_uid != os.geteuid():
+        environment = _environment(pid)
+        if (
+            _files.same(environment.get("PM2_HOME", ""), pm2_home)
+            and environment.get("namespace", "default") == namespace
+            and environment.get("name") in names
+            and environment.get("unique_id")
+            and environment["unique_id"] not in known
+            and _is_the_app_itself(pid, environment)
+        ):
+            stat = _procfs.stat(pid)
+            if stat is None or stat.parent == daemon_pid:
                 continue
-            environment = _environment(int(entry))
-            if (
-                _files.same(environment.get("PM2_HOME", ""), pm2_home)
-                and environment.get("namespace", "default") == namespace
-                and environment.get("name") in names
-                and environment.get("unique_id")
-                and environment["unique_id"] not in known
-                and _is_the_app_itself(int(entry), environment)
-            ):
-                _state, parent, start_time = _stat(int(entry))
-                if parent != daemon_pid and _environment_id(parent) != environment["unique_id"]:
-                    found.append(Orphan(int(entry), environment["name"], start_time))
+            if _environment(stat.parent).get("unique_id") != environment["unique_id"]:
+                found.append(Orphan(pid, environment["name"], stat.start))
     return found
 
 
 def _is_the_app_itself(pid: int, environment: Dict[str, str]) -> bool:
-    """And no child of it, which has the same environment and may be meant to live on.
+    """Whether it is not a child of the app: that has the same environment, and may be meant to live on.
 
-    No sign is always there: a pid file may be that of a later process, and a title is cut (node) or that of another
-    program (``bash -c`` gives way to the command it runs). A cluster worker is online before it has either: only its
+    No single sign is reliable. A pid file may be that of a later process. A title may be cut (node) or that of another
+    program (``bash -c`` is replaced by the command it runs). A cluster worker is online before it has either: only its
     program, ProcessContainer.js, sets the title and writes the pid file (lines 25 and 71).
     """
     with contextlib.suppress(OSError), open(environment.get("pm_pid_path", ""), encoding="ascii") as stream:
         if stream.read().strip() == str(pid):
             return True
-    command_line = _command_line(pid)
+    command_line = os.fsdecode(_procfs.command_line(pid))
     return environment.get("pm_exec_path", "\n") in command_line or CLUSTER_PROGRAM in command_line
 
 
 def end(orphans: Iterable[Orphan]) -> None:
-    """SIGINT, then after PM2's own kill timeout SIGKILL; and until they have ended, as long as that makes sense."""
+    """Send SIGINT, and SIGKILL after PM2's own kill timeout. Waits until they have ended, but not without limit."""
     waiting = list(orphans)
     for orphan in waiting:
         _signal(orphan, signal.SIGINT)
@@ -97,38 +96,16 @@ def _signal(orphan: Orphan, number: signal.Signals) -> None:
 
 
 def _is_alive(orphan: Orphan) -> bool:
-    try:
-        state, _parent, start_time = _stat(orphan.pid)
-        return start_time == orphan.start_time and state not in "ZX"
-    except (OSError, ValueError, IndexError):
-        return False
+    return _process_id.ProcessId(orphan.pid, orphan.start_time).alive()
 
 
 def _environment(pid: int) -> Dict[str, str]:
-    with open("/proc/%d/environ" % pid, "rb") as stream:
-        pairs = (item.partition(b"=") for item in stream.read().split(b"\0"))
-    found = {os.fsdecode(name): os.fsdecode(value) for name, _equals, value in pairs}
+    found = _procfs.environment(pid)
     # Of a cluster worker it is all in one variable (ClusterMode.js:59).
-    worker = json.loads(found.get("pm2_env", "{}"))
+    try:
+        worker = json.loads(found.get("pm2_env", "{}"))
+    except ValueError:
+        return {}
     if isinstance(worker, dict):
         found.update({name: value for name, value in worker.items() if isinstance(value, str)})
     return found
-
-
-def _environment_id(pid: int) -> Optional[str]:
-    try:
-        return _environment(pid).get("unique_id")
-    except (OSError, ValueError):
-        return None
-
-
-def _command_line(pid: int) -> str:
-    with open("/proc/%d/cmdline" % pid, "rb") as stream:
-        return os.fsdecode(stream.read())
-
-
-def _stat(pid: int) -> Tuple[str, int, str]:
-    """State, parent, start time."""
-    with open("/proc/%d/stat" % pid, "rb") as stream:
-        fields = stream.read().rpartition(b")")[2].split()
-    return fields[0].decode(), int(fields[1]), fields[19].decode()

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""A live process as the daemon lists it, and how it differs from what an App says."""
+"""A live process as the daemon lists it, and its differences from an App."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PM2_OWN_VARIABLES = frozenset(
         "windowsHide",
     )
 )
-"""What PM2's command line puts into its own environment, from where it leaks (grep `process.env.PM2_* =`)."""
+"""Variables that PM2's command line sets for itself and that leak into apps (grep `process.env.PM2_* =`)."""
 _NO_MODULE_CONFIGURATION = "{}"
 """`pm2 start <file>` gives each app a variable of its own name, with its `pm2 set` values (API.js:1143)."""
 _RESTING = ("stopped", "errored")
@@ -65,7 +65,7 @@ class Process:
         self.status = str(env.get("status", ""))
         self.restart_time = int(env.get("restart_time") or 0)
         self.pm_uptime = int(env.get("pm_uptime") or 0)
-        """When it was last started, in milliseconds since 1970."""
+        """The time of its last start, in milliseconds since 1970."""
         self.exit_code: Optional[int] = env.get("exit_code")
         self.exec_mode = str(env.get("exec_mode", ""))
         self.instance_var = str(env.get("instance_var") or DEFAULT_INSTANCE_VAR)
@@ -80,7 +80,7 @@ class Process:
 
     @property
     def identity(self) -> str:
-        """What no other process of this daemon has. `pm2 scale` gives its copies the unique_id of the first."""
+        """Unique among the processes of this daemon. `pm2 scale` gives its copies the unique_id of the first."""
         return "%d:%s" % (self.pm_id, self.unique_id)
 
     @property
@@ -103,7 +103,7 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Status online, and a process of that pid is there."""
+        """Whether its status is online, and a process with its pid exists."""
         if self.status != "online" or self.pid <= 0:
             return False
         try:
@@ -125,7 +125,7 @@ def _slot(value: object) -> Optional[int]:
 
 
 class Difference(NamedTuple):
-    """One key that is not as defined. Of variables and arguments no value is told, only that it changes."""
+    """One key that is not as defined. Variables and arguments only say that they change, never a value."""
 
     key: str
     before: object
@@ -133,7 +133,7 @@ class Difference(NamedTuple):
 
 
 Normal = Callable[[Any], Any]
-"""Two values that have the same effect become equal."""
+"""Makes two values equal if they have the same effect."""
 
 
 def _flag(value: object) -> bool:
@@ -141,7 +141,7 @@ def _flag(value: object) -> bool:
 
 
 def _optional(value: object) -> object:
-    """Not given, and what JavaScript takes as false; a number and its text are the same."""
+    """Values that are false to JavaScript are the same as none; a number and its text are the same."""
     if not truthy(value):
         return None
     return _number(value) if isinstance(value, str) else value
@@ -236,11 +236,12 @@ _NORMAL: Dict[str, Normal] = {
     "kill_retry_time": _or_default(100),
     "io": _json,
 }
-"""The keys that change a process, under one name in schema and pm2_env, with what makes two values equal.
+"""The keys that change a process and have one name in schema and pm2_env, each with what makes two values equal.
 
-Not here: name and namespace (a process of another name is another process), script, cwd, interpreter, the paths with
-merge_logs and env (below), and what works only through another key or not at all: time, automation, disable_trace,
-execute_command, force, write, install_url, name_prefix, append_env_to_name, filter_env, username, windowsHide.
+Not here: name and namespace (a process of another name is another process); script, cwd, interpreter, the paths with
+merge_logs, and env (see below); keys that work only through another key, or not at all: time, automation,
+disable_trace, execute_command, force, write, install_url, name_prefix, append_env_to_name, filter_env, username,
+windowsHide.
 """
 
 _PATHS = {
@@ -252,9 +253,9 @@ _PATHS = {
 
 
 def differences(app: App, process: Process) -> List[Difference]:
-    """What of the live process is not as the app says; [] when it is as defined.
+    """What is different in the live process from its definition; [] if it is as defined.
 
-    Any instance number the app has is right. A stopped process does not watch (God.js stopWatch sets watch to false).
+    Any instance number of the app is right. A stopped process does not watch (God.js stopWatch sets watch to false).
     """
     live, wanted = process.pm2_env, app.config
     found: List[Difference] = []
@@ -278,7 +279,7 @@ def differences(app: App, process: Process) -> List[Difference]:
 
 
 def _same_interpreter(app: App, live: object) -> bool:
-    """The same name, or two names of the same file: 5.x says "node" where later versions give its path."""
+    """Whether both names are of the same file: PM2 5 says "node", later versions give its path."""
     if live == app.config["exec_interpreter"]:
         return True
     if not isinstance(live, str) or app.interpreter_path is None:
@@ -290,8 +291,8 @@ def _same_interpreter(app: App, live: object) -> bool:
 def _path_differences(app: App, process: Process) -> Iterable[Difference]:
     """The log and pid files, and with them merge_logs.
 
-    merge_logs does nothing but keep the pm_id out of the names of the logs when a process is made (God.js:208). PM2
-    sets it to true in every process that somebody restarts with the pm2 command, so the names are the truth.
+    The only effect of merge_logs is that the names of the logs of a new process have no pm_id (God.js:208). A restart
+    with the pm2 command sets it to true, so only the names are reliable.
     """
     merge = _flag(app.config.get("merge_logs"))
     other_merge: List[bool] = []
@@ -322,14 +323,14 @@ def _variable_differences(app: App, process: Process) -> Iterable[Difference]:
 
 
 def _told(key: str, before: object, after: object) -> Difference:
-    """Arguments and io can hold secrets: told is only that they change."""
+    """Arguments and io can hold secrets: their difference only says that they change."""
     if key == "node_args" or _schema.BY_NAME[key].is_secret:
         return Difference(key, SET if before else None, (CHANGED if before else SET) if after else None)
     return Difference(key, before, after)
 
 
 def reasons(found: Iterable[Difference]) -> List[str]:
-    """The differences as sentences for people: no value of a variable or an argument."""
+    """The differences as sentences, without any value of a variable or an argument."""
     sentences: List[str] = []
     added: List[str] = []
     changed: List[str] = []

@@ -6,8 +6,8 @@
 
 """Whether an entry of a dump could be brought back on this host.
 
-``pm2 resurrect`` asks nothing and returns 0: without its directory a process is "online" for ever and does not run, and
-an entry of the wrong shape ends the daemon with all it runs.
+``pm2 resurrect`` checks nothing and returns 0: a process whose directory is missing is "online" for ever and does not
+run, and an entry of the wrong shape ends the daemon with all its processes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NOWHERE = "/dev/null"
 
 
 class Problem(NamedTuple):
-    """What is wrong with one entry. Shows no value of a variable."""
+    """What is wrong with one entry, without any value of a variable."""
 
     namespace: str
     name: str
@@ -33,7 +33,7 @@ class Problem(NamedTuple):
 
 
 def problems(entries: Iterable[_dump.Entry]) -> List[Problem]:
-    """What stands in the way of each; [] when all could be brought back here and now."""
+    """Why entries could not be brought back; [] if all could be, here and now."""
     found = []
     for entry in entries:
         namespace, name = (_label(part) for part in (_dump.namespace_of(entry), entry.get("name")))
@@ -63,9 +63,9 @@ def _malformed(entry: _dump.Entry) -> Iterable[str]:
         yield str(error)
     for key in ("pm_exec_path", "pm_cwd", *_PATHS):
         if not _is_path(entry.get(key)):
-            yield "%s is no absolute path" % key
+            yield "%s is not an absolute path" % key
     if not (entry.get("pm_log_path") is None or _is_path(entry["pm_log_path"])):
-        yield "pm_log_path is no absolute path"
+        yield "pm_log_path is not an absolute path"
     if entry.get("exec_mode") not in _MODES:
         yield "exec_mode is neither fork_mode nor cluster_mode"
     if not isinstance(entry.get("env"), dict):
@@ -127,7 +127,7 @@ def _missing(entry: _dump.Entry) -> Iterable[str]:
 
 
 def _missing_interpreter(entry: _dump.Entry) -> Iterable[str]:
-    """A cluster worker is run by the daemon's own node."""
+    """Only for fork mode: a cluster worker runs on the daemon's own node."""
     interpreter = entry.get("exec_interpreter") or "none"
     if interpreter == "none":
         if os.path.isfile(entry["pm_exec_path"]) and not os.access(entry["pm_exec_path"], os.X_OK):
@@ -137,5 +137,5 @@ def _missing_interpreter(entry: _dump.Entry) -> Iterable[str]:
     search = variables.get("PATH")
     search = search if isinstance(search, str) and search else STANDARD_PATH
     if _paths.which(interpreter, search, entry["pm_cwd"]) is None:
-        where = "" if "/" in interpreter else " in the PATH it has"
-        yield "its interpreter %s was not found%s" % (interpreter, where)
+        searched = "" if "/" in interpreter else " on its PATH"
+        yield "its interpreter %s was not found%s" % (interpreter, searched)

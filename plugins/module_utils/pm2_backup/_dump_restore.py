@@ -18,7 +18,7 @@ import os
 from typing import Any, Callable, Dict, List, Optional, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal, _resurrect
@@ -149,7 +149,7 @@ class Restore:
         if self._check_mode:
             return self._brought(changed, {each: self._bring_one(each, again, None) for each in self._namespaces})
         self._former_files = {each.path: FormerFile(_env_files.look(each.path), []) for each in changed}
-        daemon = _daemon.find_unless_deaf(self._home)
+        daemon = _daemon.find_listening(self._home)
         self._remember(daemon)
         for note in unfinished.values():
             self._take_over(note, daemon)
@@ -253,11 +253,8 @@ class Restore:
     def _settle(self) -> None:
         try:
             _restore_note.settle(self._home, self._namespaces, set(self._former_files))
-        except OSError as error:
-            self._warn(
-                "That the restore is over could not be noted below %s: %s. The next one will renew all processes."
-                % (self._home, _files.why(error))
-            )
+        except NodeopsError as error:
+            self._warn("That the restore is over could not be noted: %s The next one will renew all processes." % error)
 
     def _bring_one(self, namespace: str, again: bool, revert: Optional[Callable[[], None]]) -> Dict[str, Any]:
         ready = self._params["ready"]

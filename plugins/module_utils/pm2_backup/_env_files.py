@@ -140,8 +140,8 @@ def _place(path: str) -> str:
 def _check_way(path: str) -> None:
     """Root reads and writes only where no other user could lead it elsewhere; everybody else may do what he may."""
     if os.geteuid() == 0:
-        _trusted_path.check_way(path, "The file")
-        _trusted_path.check_way(_place(path), "The file")
+        _trusted_path.check_parents(path, "The file")
+        _trusted_path.check_parents(_place(path), "The file")
 
 
 def _user_name(uid: int) -> str:

@@ -15,14 +15,12 @@ changed it since. The marks are signatures, so that nobody can try values agains
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
 from typing import Any, Collection, ContextManager, Dict, List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._journal import JournalFile
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _env_files
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup._env_files import EnvFile
@@ -97,24 +95,18 @@ def path_of(pm2_home: str, namespace: Optional[str]) -> str:
 def find(pm2_home: str, namespaces: Collection[str]) -> Dict[str, Unfinished]:
     """What killed restores of any of ``namespaces`` have left, by path. Raises NodeopsError where it is unreadable."""
     paths = [path_of(pm2_home, namespace) for namespace in (None, *sorted(namespaces))]
-    found = {path: note for path in paths for note in [_read(path)] if note}
+    found = {path: note for path in paths for note in [_file(path).read(_parse)] if note}
     return {path: note for path, note in found.items() if set(namespaces) & set(note.namespaces)}
 
 
-def _read(path: str) -> Optional[Unfinished]:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            document = json.load(stream)
-        files = {name: _file_from_json(**each) for name, each in document["files"].items()}
-        namespaces = {name: Former(**each) for name, each in document["namespaces"].items()}
-        return Unfinished(document["backup"], files, namespaces)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise NodeopsError(
-            "What an interrupted restore has left in %s cannot be read (%s). Nothing was changed. Compare the "
-            "environment files by hand, then remove it." % (path, type(error).__name__)
-        ) from error
+def _file(path: str) -> JournalFile:
+    return JournalFile(path, "restore", "Compare the environment files by hand, then remove the file.")
+
+
+def _parse(document: Dict[str, Any]) -> Unfinished:
+    files = {name: _file_from_json(**each) for name, each in document["files"].items()}
+    namespaces = {name: Former(**each) for name, each in document["namespaces"].items()}
+    return Unfinished(document["backup"], files, namespaces)
 
 
 def _file_from_json(file: Any, marks: List[str]) -> FormerFile:
@@ -127,44 +119,38 @@ def write(pm2_home: str, namespace: Optional[str], unfinished: Unfinished) -> No
     From now on no other note says anything of the same namespaces and files.
     """
     path = path_of(pm2_home, namespace)
-    former = _read(path)
+    former = _file(path).read(_parse)
     merged = unfinished
     if former:
         files, namespaces = {**former.files, **unfinished.files}, {**former.namespaces, **unfinished.namespaces}
         merged = unfinished._replace(files=files, namespaces=namespaces)
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        _write(path, merged)
+        _file(path).write(_document(merged))
         settle(pm2_home, unfinished.namespaces, unfinished.files, but=path)
-    except OSError as error:
-        raise NodeopsError("%s could not be written: %s. Nothing was restored." % (path, _files.why(error))) from error
+    except NodeopsError as error:
+        raise NodeopsError("%s Nothing was restored." % error) from error
 
 
-def _write(path: str, unfinished: Unfinished) -> None:
+def _document(unfinished: Unfinished) -> Dict[str, Any]:
     files = {
         name: {"file": each.file.as_json() if each.file else None, "marks": each.marks}
         for name, each in unfinished.files.items()
     }
     namespaces = {name: each._asdict() for name, each in unfinished.namespaces.items()}
-    document = {"backup": unfinished.backup, "files": files, "namespaces": namespaces}
-    _files.write_atomically(path, json.dumps(document).encode())
+    return {"backup": unfinished.backup, "files": files, "namespaces": namespaces}
 
 
 def settle(pm2_home: str, namespaces: Collection[str], files: Collection[str], but: str = "") -> None:
-    """These are as they should be. What is noted of others stays noted, and all in the note ``but``. Raises OSError."""
+    """These are as they should be. What is noted of others stays noted, and all in the note ``but``.
+
+    Raises NodeopsError when that cannot be noted.
+    """
     for path, note in find(pm2_home, namespaces).items():
         if path == but:
             continue
         left = {name: each for name, each in note.namespaces.items() if name not in namespaces}
         if left:
             others = {name: each for name, each in note.files.items() if name not in files}
-            _write(path, note._replace(files=others, namespaces=left))
+            _file(path).write(_document(note._replace(files=others, namespaces=left)))
         else:
-            _remove(path)
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        _files.discard_unfinished(path)
-        os.unlink(path)
-        _files.sync_directory(os.path.dirname(path))
+            _file(path).remove()

@@ -15,7 +15,7 @@ import stat
 import tempfile
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
@@ -211,7 +211,7 @@ def _in_memory(line: str, stack: contextlib.ExitStack) -> Optional[str]:
     except (AttributeError, OSError):
         return None
     stack.callback(os.close, handle)
-    path = "/proc/%d/fd/%d" % (os.getpid(), handle)
+    path = _procfs.descriptor_path(os.getpid(), handle)
     try:
         os.fchmod(handle, 0o600)
         os.write(handle, line.encode("utf-8", "surrogateescape"))

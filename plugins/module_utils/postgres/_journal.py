@@ -11,20 +11,15 @@ It lies in the store, and holds ids: what has happened to the databases is told 
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._journal import JournalFile
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._stopped import Stopped
 
 LOADING = "loading"  # a scratch database may exist, nothing live was touched: it is dropped
 SWAPPING = "swapping"  # processes may be stopped, databases fenced or swapped: the names decide
 BACK = "back"  # what was swapped has failed: it is swapped back
-
-_FORMAT = 1
 
 
 class Swap(NamedTuple):
@@ -69,38 +64,28 @@ def path_of(dest: str) -> str:
 
 def read(dest: str) -> Optional[Journal]:
     """The journal a killed run left, or None. Raises NodeopsError when it is there and cannot be used."""
-    path = path_of(dest)
-    try:
-        with open(path, encoding="utf-8") as stream:
-            document = json.load(stream)
-        if document.pop("format") != _FORMAT:
-            raise ValueError("it is of another version of this collection")
-        swaps = [Swap(*swap) for swap in document.pop("swaps")]
-        processes = [Stopped(*process) for process in document.pop("processes")]
-        return Journal(swaps=swaps, processes=processes, **document)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise NodeopsError(
-            "The journal %s of an interrupted restore cannot be read (%s). Nothing was changed. Look at the databases "
-            "(pg_restore, state status) and the processes by hand, then remove the file." % (path, error)
-        ) from error
+    return _file(dest).read(_parse)
+
+
+def _parse(document: Dict[str, Any]) -> Journal:
+    swaps = [Swap(*swap) for swap in document.pop("swaps")]
+    processes = [Stopped(*process) for process in document.pop("processes")]
+    return Journal(swaps=swaps, processes=processes, **document)
 
 
 def write(dest: str, journal: Journal) -> None:
     """Make ``journal`` durable before anything it announces is done. Raises NodeopsError when it cannot."""
-    path = path_of(dest)
-    try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        _files.write_atomically(path, json.dumps(dict(journal._asdict(), format=_FORMAT)).encode("utf-8"))
-    except OSError as error:
-        raise NodeopsError("The journal %s could not be written: %s." % (path, _files.why(error))) from error
+    _file(dest).write(journal._asdict())
 
 
 def remove(dest: str) -> None:
-    """There is nothing to finish or undo any more."""
-    path = path_of(dest)
-    _files.discard_unfinished(path)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-        _files.sync_directory(os.path.dirname(path))
+    """There is nothing to finish or undo any more. Raises NodeopsError when it cannot."""
+    _file(dest).remove()
+
+
+def _file(dest: str) -> JournalFile:
+    return JournalFile(
+        path_of(dest),
+        "restore",
+        "Look at the databases (pg_restore, state status) and the processes by hand, then remove the file.",
+    )

@@ -353,12 +353,7 @@ class _Call:
 
     def _built(self, source: Source, verb: str) -> List[str]:
         room = _space.find(self._server, source.outside["tablespace"])
-        jobs = self._params["jobs"]
-
-        def reached(point: str) -> None:
-            _points.reached("%s %s" % (verb, point))
-
-        problems = _scratch.build(self._server, source, jobs, room, self._steps, reached)
+        problems = _scratch.build(self._server, source, self._params["jobs"], room, self._steps, verb)
         return ["%s: %s" % (source.name, problem) for problem in problems]
 
     @contextlib.contextmanager

@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _archive_errors, _contents, _databases, _space
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
@@ -44,7 +45,7 @@ def build(
     jobs: int,
     room: Optional[_space.Room],
     steps: Steps,
-    reached: Callable[[str], None],
+    verb: str,
 ) -> List[str]:
     """Make the scratch database and fill it. What differs from the backup; [] when it is the same.
 
@@ -53,33 +54,31 @@ def build(
     """
     with steps.step("create", source.name):
         server.execute(_databases.creation(source.scratch, source.outside, server.version))
-        reached("scratch created")
+        _points.reached("%s scratch created" % verb)
         _databases.try_on(server, source.scratch, source.outside)
         if not source.facts.get("public", True):
             with Session(server.tools, server.connection, source.scratch) as session:
                 session.execute("DROP SCHEMA public")
     with steps.step("load", source.name):
-        _load(server, source, jobs, room, reached)
-        reached("loaded")
+        _load(server, source, jobs, room, verb)
+        _points.reached("%s loaded" % verb)
     with Session(server.tools, server.connection, source.scratch) as session:
         with steps.step("analyze", source.name):
             session.execute("ANALYZE")
-            reached("analyzed")
+            _points.reached("%s analyzed" % verb)
         with steps.step("compare", source.name):
             problems = _contents.compare(source.facts, _contents.facts(session))
-            reached("compared")
+            _points.reached("%s compared" % verb)
     return problems
 
 
-def _load(
-    server: Server, source: Source, jobs: int, room: Optional[_space.Room], reached: Callable[[str], None]
-) -> None:
+def _load(server: Server, source: Source, jobs: int, room: Optional[_space.Room], verb: str) -> None:
     """Owners and privileges are restored as they were: nothing but the database itself is of the login."""
     arguments = [server.tools.pg_restore, "--exit-on-error", "--no-password", "--no-subscriptions"]
     arguments += ["--jobs=%d" % jobs, "--dbname=" + server.connection.target(source.scratch), source.archive]
     next_look = 0.0
     with Program(arguments, server.connection, source.scratch) as program:
-        reached("loading")
+        _points.reached("%s loading" % verb)
         while program.poll() is None:
             if room and time.monotonic() >= next_look:
                 next_look = time.monotonic() + _CHECK_SPACE_EVERY

@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 import time
-from typing import Callable, Dict, Iterable, List, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, Sequence, Set, Tuple
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _databases
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
@@ -22,8 +23,6 @@ IN_USE = "55006"  # object_in_use
 LOCKED = "55P03"  # lock_not_available
 _PAUSE = 0.02  # seconds between two looks at who is connected
 _LOCK_TIMEOUT = 5  # seconds for the renames to get their locks
-
-Reached = Callable[[str], None]
 
 
 def is_swapped(existing: Iterable[str], swaps: Sequence[Swap]) -> bool:
@@ -124,7 +123,7 @@ def _terminate(server: Server, pid: str) -> bool:
 
 
 def exchange(
-    server: Server, moves: Sequence[Tuple[str, str]], opened: Sequence[str], timeout: float, reached: Reached
+    server: Server, moves: Sequence[Tuple[str, str]], opened: Sequence[str], timeout: float, verb: str
 ) -> None:
     """Carry out all ``moves`` (from, to) and let everybody into ``opened``, in one transaction.
 
@@ -138,7 +137,7 @@ def exchange(
     while True:
         clear(server, [before for before, _after in moves], max(0.0, deadline - time.monotonic()))
         try:
-            server.transaction(statements, lambda: reached("renamed"))
+            server.transaction(statements, lambda: _points.reached("%s renamed" % verb))
             return
         except PgError as error:
             if is_lost(error) and _is_done(_databases.names(server), moves):

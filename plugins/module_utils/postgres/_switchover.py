@@ -112,7 +112,7 @@ class Exchange:
             self.begun = True
             start = time.monotonic()
             try:
-                self._reached("recorded")
+                _points.reached("%s recorded" % self._verb)
                 self._there()
                 end = self._well_since or time.monotonic()
                 _signals.hold()
@@ -120,7 +120,7 @@ class Exchange:
             except BaseException as error:
                 self._put_back(error, start)
                 raise
-            self._reached("committed")
+            _points.reached("%s committed" % self._verb)
         names = _distinct(process.name for process in processes)
         return Down(round(end - start, 3), names, names)
 
@@ -160,32 +160,32 @@ class Exchange:
             self._stop()
         with self._steps.step("swap"):
             self._swap(_swap.forth(self._journal.swaps), self._journal.names)
-            self._reached("swapped")
+            _points.reached("%s swapped" % self._verb)
         self._start_and_prove()
 
     def _stop(self) -> None:
         self._pause.stop(self._journal.processes)
-        self._reached("stopped")
+        _points.reached("%s stopped" % self._verb)
 
     def _swap(self, moves: List[Any], opened: Sequence[str]) -> None:
         names = [before for before, _after in moves]
         deadline = time.monotonic() + self._fence_timeout
         with self._server.impatient(self._fence_timeout + _ANSWER):
             _swap.fence(self._server, names, self._fence_timeout)
-            self._reached("fenced")
+            _points.reached("%s fenced" % self._verb)
             _swap.clear(self._server, names, max(0.0, deadline - time.monotonic()))
-            self._reached("cleared")
-            _swap.exchange(self._server, moves, opened, max(0.0, deadline - time.monotonic()), self._reached)
+            _points.reached("%s cleared" % self._verb)
+            _swap.exchange(self._server, moves, opened, max(0.0, deadline - time.monotonic()), self._verb)
 
     def _start_and_prove(self) -> None:
         sizes = _pause.log_sizes(self._pause.read())
         with contextlib.closing(self._pause.errors()) as errors:
             with self._steps.step("start"):
                 watched = self._start()
-                self._reached("started")
+                _points.reached("%s started" % self._verb)
             with self._steps.step("prove"):
                 self._prove(watched, sizes, errors)
-                self._reached("proven")
+                _points.reached("%s proven" % self._verb)
 
     def _start(self) -> List[_pause.Started]:
         timeout, self._resurrect_timeout = self._resurrect_timeout, 0.0
@@ -288,14 +288,14 @@ class Exchange:
             with contextlib.suppress(NodeopsError):  # the disk of the store is full: the names tell as well
                 self._journal = self._journal._replace(phase=BACK)
                 _journal.write(self._dest, self._journal)
-            self._reached("back recorded")
+            _points.reached("%s back recorded" % self._verb)
             self._pause.stop(self._journal.processes)
-            self._reached("back stopped")
+            _points.reached("%s back stopped" % self._verb)
             moves = _swap.back(self._journal.swaps)
             self._swap(moves, names)
-            self._reached("back swapped")
+            _points.reached("%s back swapped" % self._verb)
         self.opened += _swap.lift(self._server, names, self._fence_timeout)
-        self._reached("back open")
+        _points.reached("%s back open" % self._verb)
         try:
             self._start_and_prove()
         except GateFailure as error:
@@ -308,15 +308,12 @@ class Exchange:
             for scratch in (swap.incoming for swap in self._journal.swaps):
                 _databases.drop(self._server, scratch)
                 self.dropped += [scratch] if scratch in existing else []
-                self._reached("scratch dropped")
+                _points.reached("%s scratch dropped" % self._verb)
         _journal.remove(self._dest)
-        self._reached("journal removed")
+        _points.reached("%s journal removed" % self._verb)
 
     def _is_swapped(self) -> bool:
         return _swap.is_swapped(_databases.names(self._server), self._journal.swaps)
-
-    def _reached(self, point: str) -> None:
-        _points.reached("%s %s" % (self._verb, point))
 
 
 def _distinct(names: Any) -> List[str]:

@@ -23,7 +23,7 @@ import signal
 import time
 from typing import Any, Dict, Iterator, NamedTuple, NoReturn, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id, _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 LIFETIME = 3600.0  # seconds
@@ -138,7 +138,7 @@ class Lease:
     @contextlib.contextmanager
     def working(self, may_be_ended: bool) -> Iterator[None]:
         """Note a task as working. ``may_be_ended``: the holder sends it SIGTERM once the run's anchor has ended."""
-        seen = _process_id.look(os.getpid())
+        seen = _process_id.find(os.getpid())
         self._note(operation=[*seen, may_be_ended] if seen else None)
         try:
             self._check_driven()  # once it is noted: a holder that ended before did not know of it
@@ -252,12 +252,12 @@ def _write(handle: int, content: Dict[str, Any]) -> None:
 
 def _end_holder(content: Dict[str, Any]) -> None:
     pid, start = content.get("holder") or (0, 0)
-    if pid and _process_id.Seen(pid, start).alive():
+    if pid and _process_id.ProcessId(pid, start).alive():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
 
 
-def _fork_holder(handle: int) -> _process_id.Seen:
+def _fork_holder(handle: int) -> _process_id.ProcessId:
     """Start a process in its own session that keeps ``handle`` open, and so the flock, until the run has ended."""
     inside, outside = os.pipe()
     child = os.fork()
@@ -268,7 +268,7 @@ def _fork_holder(handle: int) -> _process_id.Seen:
     os.close(outside)
     os.waitpid(child, 0)
     with os.fdopen(inside, "rb") as stream:
-        seen = _process_id.look(int(stream.read() or b"0"))
+        seen = _process_id.find(int(stream.read() or b"0"))
     if seen is None:
         raise NodeopsError("The process that holds the lock could not be started. Nothing was changed. Run again.")
     return seen
@@ -286,10 +286,7 @@ def _hold(handle: int, outside: int) -> NoReturn:
         nothing = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(nothing, standard)
-        for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and int(name) != handle:
-                with contextlib.suppress(OSError):
-                    os.close(int(name))
+        _procfs.close_descriptors(but=(0, 1, 2, handle))
         unreadable = 0
         while unreadable < PATIENCE:
             content = _read(handle)  # {} while another process writes it
@@ -305,7 +302,7 @@ def _hold(handle: int, outside: int) -> NoReturn:
 def _still_wanted(content: Dict[str, Any]) -> bool:
     anchor = content.get("anchor")
     if anchor:
-        return _process_id.Seen(*anchor).alive()
+        return _process_id.ProcessId(*anchor).alive()
     return time.time() < float(content.get("until") or 0)
 
 
@@ -317,7 +314,7 @@ def _end_operation(handle: int) -> None:
             time.sleep(TICK / PATIENCE)
             content = _read(handle)
     pid, start, may_be_ended = content.get("operation") or (0, 0, False)
-    operation = _process_id.Seen(pid, start)
+    operation = _process_id.ProcessId(pid, start)
     if pid and operation.alive() and may_be_ended:
         os.kill(pid, signal.SIGTERM)
     while pid and operation.alive():

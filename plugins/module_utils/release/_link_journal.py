@@ -8,51 +8,49 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from typing import Optional
+from typing import Any, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._journal import JournalFile
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
-
-
-def _path(layout: Layout) -> str:
-    return os.path.join(layout.private, "trial.json")
 
 
 def begin(layout: Layout, switch: _symlink.Switch) -> None:
     """Write the switch down, durably, before it is made. Raises NodeopsError."""
     try:
-        _files.write_atomically(_path(layout), json.dumps([switch.before, switch.after]).encode())
-    except OSError as error:
-        raise NodeopsError(
-            "%s could not be written: %s. Nothing was changed." % (_path(layout), _files.why(error))
-        ) from error
+        _file(layout).write({"before": switch.before, "after": switch.after})
+    except NodeopsError as error:
+        raise NodeopsError("%s Nothing was changed." % error) from error
 
 
 def end(layout: Layout) -> None:
-    """Remove the journal: the site has proven itself, or the link is as it was."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(_path(layout))
-        _files.sync_directory(layout.private)
+    """Remove the journal: the site has proven itself, or the link is as it was. Raises NodeopsError."""
+    _file(layout).remove()
 
 
 def pending(layout: Layout) -> Optional[_symlink.Switch]:
     """The switch that a killed run has left unproven, or None. Raises NodeopsError."""
-    try:
-        with open(_path(layout), encoding="utf-8") as stream:
-            before, after = json.load(stream)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise NodeopsError(
-            "The journal %s of an interrupted run cannot be read (%s). Nothing was changed. Make sure that %s leads to "
-            "the right release, then remove the journal." % (_path(layout), error, layout.current)
-        ) from error
-    switch = _symlink.Switch(layout.current, before, after)
-    return switch if _symlink.target(layout.current) == after else None  # else it was changed since
+    switch = _file(layout).read(lambda document: _parse(layout, document))
+    if switch is None or _symlink.target(layout.current) != switch.after:
+        return None  # the link was changed since
+    return switch
+
+
+def _parse(layout: Layout, document: Any) -> _symlink.Switch:
+    if isinstance(document, list):  # as earlier versions wrote it
+        before, after = document
+        return _symlink.Switch(layout.current, before, after)
+    return _symlink.Switch(layout.current, **document)
+
+
+def _file(layout: Layout) -> JournalFile:
+    return JournalFile(
+        os.path.join(layout.private, "trial.json"),
+        "deploy",
+        "Make sure that %s leads to the right release, then remove the file." % layout.current,
+    )
 
 
 def undo(layout: Layout) -> bool:
@@ -60,6 +58,6 @@ def undo(layout: Layout) -> bool:
     switch = pending(layout)
     if switch is not None:
         _symlink.revert(switch)
-    if os.path.exists(_path(layout)):
+    if os.path.exists(_file(layout).path):
         end(layout)
     return switch is not None

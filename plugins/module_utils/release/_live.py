@@ -67,7 +67,7 @@ def _recover(call: ModuleCall) -> None:
     home, namespace = call.options.pm2_home, call.options.namespace
     if _journal.read(home, namespace) is None:
         return
-    daemon = _daemon.find_unless_deaf(home)
+    daemon = _daemon.find_listening(home)
     if daemon is None:
         return
     from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _recovery

@@ -29,7 +29,7 @@ def predict(call: ModuleCall) -> Dict[str, Any]:
     if not apps and not options.ecosystem:
         _checks.parse_of_files(options.ready)
         _static_site.removal_of_processes(call, _definitions.requested(options), is_rollback=False)
-    daemon = _daemon.find_unless_deaf(options.pm2_home) if apps or options.ecosystem or options.prune else None
+    daemon = _daemon.find_listening(options.pm2_home) if apps or options.ecosystem or options.prune else None
     processes = ours(daemon.processes, options.namespace) if daemon else []
     there: Dict[str, int] = {process.name: process.pm_id for process in processes}
     names = list(there) if options.ecosystem else [app_name(app) for app in apps]

@@ -15,7 +15,7 @@ import re
 import shutil
 from typing import Any, Iterable, List, Set
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _procfs, _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import _definitions, _layout, _manifest
@@ -72,12 +72,8 @@ def _mentioned(things: Iterable[Any]) -> Set[str]:
 
 def _in_use(layout: Layout) -> Set[str]:
     """The releases that are the working directory of any process on this host."""
-    found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                found.add(layout.release_at(os.readlink("/proc/%s/cwd" % entry)))
-    return found
+    directories = map(_procfs.working_directory, _procfs.pids())
+    return {layout.release_at(directory) for directory in directories if directory}
 
 
 def remove(layout: Layout, release: str) -> None:

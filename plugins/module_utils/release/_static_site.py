@@ -102,7 +102,7 @@ def _left_processes(call: ModuleCall, prune: bool) -> List[str]:
     """Names of processes that an earlier release has left: all of the namespace (``prune``), or those in releases."""
     home = call.options.pm2_home
     try:
-        daemon = _daemon.find_unless_deaf(home) if os.path.isdir(home) else None
+        daemon = _daemon.find_listening(home) if os.path.isdir(home) else None
     except NodeopsError as error:
         if prune:
             raise

@@ -25,7 +25,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._address import (
     is_url,
     origin,
     shown,
-    take_apart,
+    split_credentials,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._directory import CHUNK
@@ -39,7 +39,7 @@ def download(url: str, dest: str, timeout: float) -> str:
 
     ``timeout``: give up after so many seconds without a byte. Raises NodeopsError, and OSError for ``dest``.
     """
-    plain, credentials = take_apart(url)
+    plain, credentials = split_credentials(url)
     content = hashlib.sha256()
     opener = _opener(credentials)
     request = _authorized(urllib.request.Request(plain, headers={"User-Agent": _AGENT}), credentials)
@@ -131,7 +131,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request:
         """The same request to another address."""
-        plain = take_apart(newurl).plain
+        plain = split_credentials(newurl).plain
         request = urllib.request.Request(plain, headers={"User-Agent": _AGENT}, unverifiable=True)
         return _authorized(request, self._credentials)
 

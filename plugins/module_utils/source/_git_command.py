@@ -25,7 +25,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._address import (
     is_url,
     origin,
     shown,
-    take_apart,
+    split_credentials,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
@@ -138,7 +138,7 @@ class Git:
         path = os.environ.get("PATH") or STANDARD_PATH
         self._program = program(path)
         self._environment = _environment(path)
-        self._credentials = take_apart(access.address).credentials
+        self._credentials = split_credentials(access.address).credentials
         self._helper = self._write("credentials", _HELPER)
         self._ssh = self._ssh_command()
         hide(access.address, redactor)
@@ -225,7 +225,7 @@ class Git:
 
     def _credentials_for(self, address: str) -> Optional[Credentials]:
         """The credentials of the address itself, or those of the source if it has the same origin (submodules)."""
-        own = take_apart(address).credentials
+        own = split_credentials(address).credentials
         if own is None and self._credentials and is_url(address) and origin(address) == self._credentials.origin:
             return self._credentials
         return own
@@ -311,7 +311,7 @@ def program(path: str) -> str:
 
 def plain(address: str) -> str:
     """An address without credentials, as a process list may show it."""
-    return take_apart(address).plain
+    return split_credentials(address).plain
 
 
 def _environment(path: str) -> Dict[str, str]:

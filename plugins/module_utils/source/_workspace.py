@@ -18,7 +18,7 @@ import tempfile
 import time
 from typing import Iterator, NamedTuple, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _process_id, _procfs
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 PREFIX = "tmp-"
@@ -93,7 +93,7 @@ def _wait_for(handle: int, private: str) -> None:
         _end_survivors(handle)
         time.sleep(0.05)
     os.ftruncate(handle, 0)
-    os.pwrite(handle, ("%d %d\n" % (_process_id.look(os.getpid()) or (0, 0))).encode("ascii"), 0)
+    os.pwrite(handle, ("%d %d\n" % (_process_id.find(os.getpid()) or (0, 0))).encode("ascii"), 0)
 
 
 def _end_survivors(handle: int) -> None:
@@ -103,23 +103,13 @@ def _end_survivors(handle: int) -> None:
     words = os.pread(handle, 100, 0).decode("ascii", "replace").split()
     if len(words) != 2 or not all(word.isdigit() for word in words):
         return
-    if _process_id.Seen(int(words[0]), int(words[1])).alive():
+    if _process_id.ProcessId(int(words[0]), int(words[1])).alive():
         return
     wanted = os.fstat(handle)
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
-        if pid != os.getpid() and _has_open(pid, wanted):
+    for pid in _procfs.pids():
+        if pid != os.getpid() and _procfs.has_open(pid, wanted):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def _has_open(pid: int, wanted: os.stat_result) -> bool:
-    directory = "/proc/%d/fd" % pid
-    with contextlib.suppress(OSError):
-        for name in os.listdir(directory):
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.stat(os.path.join(directory, name)), wanted):
-                    return True
-    return False
 
 
 def free(path: str) -> int:

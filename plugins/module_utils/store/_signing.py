@@ -54,7 +54,7 @@ def canonical(document: Dict[str, Any]) -> bytes:
 
 def load(path: str) -> Key:
     """The key in ``path``. Raises NodeopsError when there is none, or one that others may know or replace."""
-    _trusted_path.check_way(path, "The key")
+    _trusted_path.check_parents(path, "The key")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def _check_file(path: str, found: os.stat_result) -> None:
 
 def ensure(path: str) -> Key:
     """The key in ``path``, made where there is none. Raises NodeopsError."""
-    _trusted_path.check_way(path, "The key")
+    _trusted_path.check_parents(path, "The key")
     if not os.path.lexists(path):
         try:
             _make(path)

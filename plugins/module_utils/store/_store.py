@@ -122,7 +122,7 @@ class Store:
         self.key_file = key_file or self.dest + ".key"
         self._held = 0
         self._key: Optional[_signing.Key] = None
-        _trusted_path.check_way(dest, "The backup store")
+        _trusted_path.check_parents(dest, "The backup store")
         if self.dest == "/" or (self.key_file + "/").startswith(self.dest + "/"):
             raise NodeopsError(
                 "The backup store %s cannot have its key at %s. %s Keep the key outside of the store: else whoever can "

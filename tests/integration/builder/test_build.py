@@ -18,7 +18,7 @@ from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Tupl
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.builder import _dependencies, _tree
-from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands, _signals
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _commands, _points, _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MASK, Redactor
@@ -613,7 +613,7 @@ def _provide_and_die(npm: Releases, release: Path, wanted: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     try:
-        _tree.reached = reached
+        _points.reached = reached
         npm.provide(release)
     finally:
         os._exit(7)
@@ -633,7 +633,7 @@ def at_entry(number: int, action: Callable[[], None]) -> Callable[[str], None]:
 def test_an_interrupted_copy_is_removed(npm: Releases, app: NodeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = npm.make("r1", app), npm.make("r2", app)
     npm.provide(first)
-    monkeypatch.setattr(_tree, "reached", at_entry(4, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    monkeypatch.setattr(_points, "reached", at_entry(4, lambda: os.kill(os.getpid(), signal.SIGTERM)))
     with pytest.raises(_signals.Interrupted), _signals.raised():
         npm.provide(second)
     assert not (second / "node_modules").exists()
@@ -650,7 +650,7 @@ def test_a_full_disk_is_said_and_nothing_is_left(
     def full() -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(_tree, "reached", at_entry(4, full))
+    monkeypatch.setattr(_points, "reached", at_entry(4, full))
     with pytest.raises(NodeopsError, match="The disk is full"):
         npm.provide(second)
     assert not (second / "node_modules").exists()
@@ -666,7 +666,7 @@ def test_any_other_failure_of_the_copy_falls_back_to_installing(
     def broken() -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), "some/file")
 
-    monkeypatch.setattr(_tree, "reached", at_entry(4, broken))
+    monkeypatch.setattr(_points, "reached", at_entry(4, broken))
     found = npm.provide(second)
     assert found["taken_from"] is None
     assert found["note"] == f"that of {first} was not copied: Input/output error (some/file)"

@@ -131,7 +131,7 @@ CASES: List[Case] = [
     case("log of NULL", {"out_file": "{apps}/NULLABLE.log"}, "out_file", "NULL"),
     case("pid file of dev", {"pid_file": "/dev/null"}, "pid_file", "/dev"),
     case("pid file NULL", {"pid_file": "NULL"}, "pid_file", "/dev"),
-    case("pid file of something", {"pid_file": "{apps}/report.js"}, "pid_file", "holds no pid"),
+    case("pid file of something", {"pid_file": "{apps}/report.js"}, "pid_file", "does not hold a pid"),
     case("user missing", {"uid": "no-such-user"}, "uid"),
     case("group without user", {"gid": 0 if os.getuid() else "root"}, "gid"),
     # Variables

@@ -238,9 +238,9 @@ def test_expectations(world_7: World) -> None:
     message = world_7.refuse(world_7.app(), http=check("status == 'ok' && workers > `7`"))
     assert "workers > `7`" in message
     assert '"workers":2' in message, "what was answered is not told"
-    assert "answered no JSON: no json" in world_7.refuse(world_7.app(), http=check("status", "/text"))
-    assert "cannot be compared" in world_7.refuse(world_7.app(), http=check("length(workers)"))
-    assert "does not hold" in world_7.refuse(world_7.app(), http=check("missing"))
+    assert "did not answer JSON: no json" in world_7.refuse(world_7.app(), http=check("status", "/text"))
+    assert "cannot be evaluated on" in world_7.refuse(world_7.app(), http=check("length(workers)"))
+    assert "is not true of the answer" in world_7.refuse(world_7.app(), http=check("missing"))
     world_7.bring(world_7.app(), http=check("status == 'ok' && workers > `1`"))
 
 

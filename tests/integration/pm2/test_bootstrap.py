@@ -229,7 +229,7 @@ def test_node_orphans_that_end_by_themselves_are_no_matter(pm2, tmp_path):
 
 def test_a_deaf_daemon_is_refused(pm2, monkeypatch):
     """It lives and its socket is gone: a second daemon would run every app twice. Also for absent and a save."""
-    monkeypatch.setattr(_daemon, "DEAF_GRACE", 0.3)
+    monkeypatch.setattr(_daemon, "SOCKET_GRACE", 0.3)
     bring(options(pm2))
     (daemon,) = pm2.daemon_pids()
     (item,) = pm2.jlist()
@@ -459,7 +459,7 @@ while True:
 
 def test_a_link_to_a_home_is_that_home(pm2, tmp_path, monkeypatch):
     """One daemon, one namespace, nothing to do twice, whichever path is given; a deaf daemon is found through both."""
-    monkeypatch.setattr(_daemon, "DEAF_GRACE", 0.3)
+    monkeypatch.setattr(_daemon, "SOCKET_GRACE", 0.3)
     link = tmp_path / "link"
     link.symlink_to(pm2.home)
     bring(options(pm2))
@@ -506,7 +506,7 @@ def test_a_program_that_is_no_pm2_is_refused(pm2_7, tmp_path):
         (str(tmp_path / "missing"), "was not found"),
         (str(plain), "was not found"),
         (str(tmp_path), "was not found"),
-        (str(other), "is no pm2"),
+        (str(other), "is not a pm2 program"),
         (str(old), "is PM2 4.5.6"),
     ):
         refused(options(pm2_7, pm2_home=str(home), pm2_executable=executable), words, executable)

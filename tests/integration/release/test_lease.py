@@ -197,7 +197,7 @@ def test_a_task_that_must_not_be_ended_keeps_the_lock_until_it_is_done(
 def test_a_run_takes_it_again_when_its_holder_is_gone_unless_another_had_it(tmp_path: Path) -> None:
     mine = lease(tmp_path, "first")
     mine.acquire(0)
-    holder = _process_id.Seen(*said(tmp_path)["holder"])
+    holder = _process_id.ProcessId(*said(tmp_path)["holder"])
     os.kill(holder.pid, signal.SIGKILL)
     eventually(lambda: not holder.alive())
     mine.ensure()

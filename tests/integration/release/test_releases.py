@@ -475,13 +475,13 @@ def test_a_static_site_needs_no_daemon(app: Application) -> None:
 
 def test_a_static_site_has_no_log_to_wait_for(app: Application) -> None:
     refused = other_version(app, apps=[], ready={"log": ["listening"]})
-    assert "a release without processes writes none" in refused["msg"]
+    assert "a release without processes writes no log" in refused["msg"]
     assert app.current() is None
 
 
 def test_a_static_site_does_not_need_a_daemon_that_answers(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     os.makedirs(app.pm2.home, exist_ok=True)
-    monkeypatch.setattr(_daemon, "find_unless_deaf", _fail)
+    monkeypatch.setattr(_daemon, "find_listening", _fail)
     result = other_version(app, apps=[], ready={"min_uptime": 0})
     assert not result["failed"], result
     assert "cannot be told: The daemon said no" in str(result["warnings"])

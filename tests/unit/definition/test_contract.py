@@ -99,14 +99,14 @@ def test_rules(rule: Dict[str, Any], right: str, wrong: str) -> None:
 
 def test_a_secret_left_at_the_examples_value_is_refused() -> None:
     assert problem("JWT_SECRET", "put your secret here") == [
-        "JWT_SECRET has the value of the example, which everybody can read"
+        "JWT_SECRET has the value of the example, which is not secret"
     ]
     example = (
         "API_TOKEN=k9Xw3Lq8Rt5Zp\nUSE_TOKEN=true\nTOKEN_TTL=15m\nTLS_KEY=/etc/app/key.pem\nBCRYPT_SALT_ROUNDS=10\n"
     )
     values = {"API_TOKEN": "k9Xw3Lq8Rt5Zp", "USE_TOKEN": True, "TOKEN_TTL": "15m", "TLS_KEY": "/etc/app/key.pem"}
     found = check({**values, "BCRYPT_SALT_ROUNDS": 10}, example=example)
-    assert found == ["API_TOKEN has the value of the example, which everybody can read"]
+    assert found == ["API_TOKEN has the value of the example, which is not secret"]
 
 
 WEAK = """\
@@ -222,13 +222,13 @@ def test_no_message_shows_a_value() -> None:
 @pytest.mark.parametrize(
     ("contract", "names"),
     [
-        ({"exmaple": "x"}, "exmaple is no part of a contract: did you mean example"),
+        ({"exmaple": "x"}, "exmaple is not a key of a contract: did you mean example"),
         ({"example": 7}, "example"),
         ({"optional": "PORT"}, "optional"),
         ({"weak": [None]}, "weak"),
         ({"rules": []}, "rules"),
         ({"rules": {"A": 7}}, "rules.A"),
-        ({"rules": {"A": {"minlength": 3}}}, "rules.A.minlength is no rule: did you mean min_length"),
+        ({"rules": {"A": {"minlength": 3}}}, "rules.A.minlength is not a rule: did you mean min_length"),
         ({"rules": {"A": {"min_length": "long"}}}, "rules.A.min_length"),
         ({"rules": {"A": {"min_length": True}}}, "rules.A.min_length"),
         ({"rules": {"A": {"min_length": -1}}}, "rules.A.min_length"),

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Tuple
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App, build_apps
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _plan
-from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._clone import Clone
+from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process
 from model.context import plain_context
 from model.definitions import write_programs
@@ -163,9 +163,9 @@ def test_reloaded_renews_what_is_as_defined(base: Path) -> None:
 def test_what_nobody_defines_is_renewed_as_it_is(base: Path) -> None:
     app = app_of(base, **CLUSTER)
     processes = [live(app, 0), live(app, 1)]
-    plan = plan_of(Clone("app", processes), processes, again=True)
+    plan = plan_of(LiveApp("app", processes), processes, again=True)
     assert actions(plan) == [("replace", 0, 0), ("replace", 1, 1)]
-    assert plan_of(Clone("app", processes), processes).actions == []
+    assert plan_of(LiveApp("app", processes), processes).actions == []
 
 
 def test_stopping_leaves_what_is_stopped(base: Path) -> None:

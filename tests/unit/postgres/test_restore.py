@@ -213,7 +213,7 @@ def test_no_key_of_a_journal_is_optional(tmp_path):
     _journal.write(str(tmp_path), JOURNAL)
     path = Path(_journal.path_of(str(tmp_path)))
     document = json.loads(path.read_text())
-    for key in document:
+    for key in set(document) - {"format"}:  # the first format had no number
         path.write_text(json.dumps({other: value for other, value in document.items() if other != key}))
         with pytest.raises(NodeopsError, match="cannot be read"):
             _journal.read(str(tmp_path))

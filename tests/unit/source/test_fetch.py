@@ -73,7 +73,7 @@ BAD: Dict[str, Any] = {
     "archive without sha256": (options(type="archive", address="/x"), "archive without sha256"),
     "short sha256": (options(type="archive", address="/x", sha256="abc"), "'abc', which is not 64"),
     "no hexadecimal": (options(type="archive", address="/x", sha256="g" * 64), "which is not 64"),
-    "relative archive": (options(type="archive", address="x.tgz", sha256=SHA), "'x.tgz' is no absolute path"),
+    "relative archive": (options(type="archive", address="x.tgz", sha256=SHA), "'x.tgz' is not an absolute path"),
     "ftp archive": (options(type="archive", address="ftp://h/x", sha256=SHA), "a path or an http or https URL"),
     "file archive": (options(type="archive", address="file:///x", sha256=SHA), "a path or an http or https URL"),
     "URL without host": (options(type="archive", address="https:///x", sha256=SHA), "is not a usable URL"),
@@ -81,9 +81,9 @@ BAD: Dict[str, Any] = {
     "negative strip": (options(type="archive", address="/x", sha256=SHA, strip=-1), "strip -1"),
     "strip of git": (options(type="git", address="/x", strip=1), "strip is for archives"),
     "sha256 of a directory": (options(type="directory", address="/x", sha256=SHA), "sha256 is for archives"),
-    "relative directory": (options(type="directory", location="host", address="x"), "'x' is no absolute path"),
+    "relative directory": (options(type="directory", location="host", address="x"), "'x' is not an absolute path"),
     "unnamed directory": (options(type="directory", address="/x"), "without the revision"),
-    "relative repository": (options(type="git", address="./x"), "'./x' is no absolute path"),
+    "relative repository": (options(type="git", address="./x"), "'./x' is not an absolute path"),
     "dash": (options(type="git", address="--upload-pack=x"), "starts with a dash"),
     "dash as a host": (options(type="git", address="ssh://-oProxyCommand=x/y"), "not a usable URL"),
     "ext": (options(type="git", address="ext::sh -c x"), "transport that is not allowed"),
@@ -91,10 +91,13 @@ BAD: Dict[str, Any] = {
     "ftp repository": (options(type="git", address="ftp://h/x"), "transport that is not allowed"),
     "newline": (options(type="git", address="https://h/x\ny"), "control character"),
     "query": (options(type="git", address=f"https://h/x?token={CANARY}"), "has a query"),
-    "password for ssh": (options(type="git", address=f"ssh://git:{CANARY}@h/x"), "has a password in it"),
+    "password for ssh": (
+        options(type="git", address=f"ssh://git:{CANARY}@h/x"),
+        "has a password, which ssh cannot use",
+    ),
     "two keys": (options(type="git", address="git@h:x", key=KEY, key_file="/k"), "both key and key_file"),
     "public key": (options(type="git", address="git@h:x", key="ssh-ed25519 AAAA"), "not a private key"),
-    "relative key": (options(type="git", address="git@h:x", key_file="k"), "no absolute path"),
+    "relative key": (options(type="git", address="git@h:x", key_file="k"), "not an absolute path"),
     "no time": (options(type="git", address="/x", timeout=0), "timeout 0"),
     **{
         f"version {version!r}": (
@@ -165,7 +168,7 @@ def test_the_host_before_a_scope_is_not_hidden() -> None:
 
 
 def test_credentials_are_decoded_and_belong_to_one_origin() -> None:
-    plain, credentials = _address.take_apart("HTTPS://a%40b:p%3Aq%2F@h:1/x")
+    plain, credentials = _address.split_credentials("HTTPS://a%40b:p%3Aq%2F@h:1/x")
     assert plain.lower() == "https://h:1/x"
     assert credentials == _address.Credentials("https://h:1", "a@b", "p:q/")
 

@@ -156,7 +156,7 @@ def test_somebody_elses_is_refused(key: Path) -> None:
 @pytest.mark.parametrize("path", ["", "key", "./key", "/a/../key", "/a//key", "/a/./key", "~/key", "/a/.."])
 def test_only_absolute_paths(path: str) -> None:
     with pytest.raises(NodeopsError, match="absolute path"):
-        _trusted_path.check_way(path, "The store")
+        _trusted_path.check_parents(path, "The store")
 
 
 def test_what_may_be_on_the_way(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_what_may_be_on_the_way(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(sticky / "ours")
     (tmp_path / "near").symlink_to("sticky/../sticky/ours")
     for path in (sticky / "ours" / "store", sticky / "new", tmp_path / "link" / "store", tmp_path / "near" / "x" / "y"):
-        _trusted_path.check_way(str(path), "The store")
+        _trusted_path.check_parents(str(path), "The store")
 
 
 def test_a_directory_others_may_write_to_is_refused(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_directory_others_may_write_to_is_refused(tmp_path: Path) -> None:
     place.chmod(0o777)
     for path in (place / "key", place / "below" / "key", tmp_path / "link" / "key", place / "away" / "key"):
         with pytest.raises(NodeopsError, match=f"{place} can be written to by other users"):
-            _trusted_path.check_way(str(path), "The store")
+            _trusted_path.check_parents(str(path), "The store")
 
 
 def test_a_loop_and_a_file_on_the_way(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_loop_and_a_file_on_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for name, words in (("a", "symbolic links"), ("file", "Not a directory")):
         with pytest.raises(NodeopsError, match=words):
-            _trusted_path.check_way(str(tmp_path / name / "key"), "The store")
+            _trusted_path.check_parents(str(tmp_path / name / "key"), "The store")
 
 
 @AS_ROOT
@@ -199,7 +199,7 @@ def test_a_directory_or_link_of_somebody_is_refused(tmp_path: Path, owner: int) 
     os.chown(tmp_path / "link", owner, owner, follow_symlinks=False)
     for name in ("theirs", "link"):
         with pytest.raises(NodeopsError, match=f"{name} belongs to {_trusted_path.name_of(owner)}"):
-            _trusted_path.check_way(str(tmp_path / name / "store"), "The store")
+            _trusted_path.check_parents(str(tmp_path / name / "store"), "The store")
 
 
 @AS_ROOT
@@ -211,6 +211,6 @@ def test_a_group_of_several_is_somebody_else(tmp_path: Path) -> None:
         place.chmod(0o775)
         if is_refused:
             with pytest.raises(NodeopsError, match="other users"):
-                _trusted_path.check_way(str(place / "store"), "The store")
+                _trusted_path.check_parents(str(place / "store"), "The store")
         else:
-            _trusted_path.check_way(str(place / "store"), "The store")
+            _trusted_path.check_parents(str(place / "store"), "The store")
