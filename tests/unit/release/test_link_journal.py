@@ -51,5 +51,7 @@ def test_a_link_that_leads_elsewhere_meanwhile_stays(layout: Layout) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '["one"]', "{}", '{"before": null}', '{"path": "/x"}'])
 def test_one_that_cannot_be_read_is_refused(layout: Layout, text: str) -> None:
     Path(layout.private, "trial.json").write_text(text)
-    with pytest.raises(NodeopsError, match=r"trial\.json of an interrupted deploy cannot be read.*Make sure that .*/current"):
+    with pytest.raises(
+        NodeopsError, match=r"trial\.json of an interrupted deploy cannot be read.*Make sure .*/current"
+    ):
         _link_journal.pending(layout)
