@@ -24,7 +24,7 @@ JOBS = (MAKING, "drill", "recover")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")  # becomes part of file names and of systemd's units
 
 
-class Step(NamedTuple):
+class JobStep(NamedTuple):
     """``params`` holds every option of the module of this name, with its defaults."""
 
     module: str
@@ -35,7 +35,7 @@ class Job(NamedTuple):
     """``patience``: the seconds that a step which fails is tried again, for a server that is still starting."""
 
     name: str
-    steps: List[Step]
+    steps: List[JobStep]
     ping_url: Optional[str]
     patience: float
 
@@ -100,13 +100,13 @@ def parse(document: Dict[str, Any]) -> Config:
     return Config(name, environment, directory, log, metrics_dir, document.get("search_path") or os.defpath, jobs)
 
 
-def _steps(steps: List[Dict[str, Any]]) -> List[Step]:
+def _steps(steps: List[Dict[str, Any]]) -> List[JobStep]:
     if not steps:
         raise _wrong("jobs.steps", steps, "a list with at least one step: there is nothing to do")
     for step in steps:
         if step["module"] not in KINDS:
             raise _wrong("jobs.steps.module", step["module"], "one of %s" % ", ".join(KINDS))
-    return [Step(step["module"], dict(step["params"])) for step in steps]
+    return [JobStep(step["module"], dict(step["params"])) for step in steps]
 
 
 def _ping_url(job: Dict[str, Any]) -> Optional[str]:

@@ -21,7 +21,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _kinds
-from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._config import Config, Job, Step
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._config import Config, Job, JobStep
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._record import Record
 
 FAILED = 1
@@ -90,7 +90,7 @@ def perform(config: Config, job: Job, check_mode: bool, warn: Callable[[str], No
     return outcomes
 
 
-def _attempt(step: Step, patience: float, check_mode: bool, warn: Callable[[str], Any]) -> Outcome:
+def _attempt(step: JobStep, patience: float, check_mode: bool, warn: Callable[[str], Any]) -> Outcome:
     """Run a step, again and again for ``patience`` seconds while it fails."""
     begun = time.monotonic()
     with _signals.raised():
@@ -122,7 +122,7 @@ def _is_told_to_end() -> bool:
     return any(number in signal.sigpending() for number in _signals.ENDING)
 
 
-def _unexpected(error: Exception, step: Step) -> str:
+def _unexpected(error: Exception, step: JobStep) -> str:
     """A defect, or what nobody thought of: its kind and place, and its message without the secrets we know."""
     redactor = Redactor()
     redactor.add_environment({name: step.params.get(name) for name in _SECRETS if step.params.get(name)})

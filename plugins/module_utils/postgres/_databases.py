@@ -74,21 +74,21 @@ def creation(name: str, facts: Facts, version: Version) -> str:
     return " ".join(parts)
 
 
-def dress(server: Server, name: str, facts: Facts) -> None:
-    """Give the database the comment, connection limit, privileges and settings that ``facts`` tell.
+def apply_properties(server: Server, name: str, facts: Facts) -> None:
+    """Give the database the comment, connection limit, privileges and settings of ``facts``. Raises NodeopsError."""
+    _in_transaction(server, name, facts)
 
-    Raises NodeopsError.
+
+def check_properties(server: Server, name: str, facts: Facts) -> None:
+    """Raises NodeopsError if ``apply_properties`` would fail.
+
+    It is rolled back: a connection limit, for one, could keep the backup from being loaded.
     """
-    _put_on(server, name, facts)
+    _in_transaction(server, name, facts, "ROLLBACK")
 
 
-def try_on(server: Server, name: str, facts: Facts) -> None:
-    """Raises NodeopsError where ``dress`` would not work. The database gets nothing: loading it may need it plain."""
-    _put_on(server, name, facts, "ROLLBACK")
-
-
-def _put_on(server: Server, name: str, facts: Facts, *then: str) -> None:
-    statements = _clothes(server, name, facts)
+def _in_transaction(server: Server, name: str, facts: Facts, *then: str) -> None:
+    statements = _property_statements(server, name, facts)
     try:
         server.transaction([*statements, *then])
     except PgError as error:
@@ -110,7 +110,7 @@ def _put_on(server: Server, name: str, facts: Facts, *then: str) -> None:
         ) from error
 
 
-def _clothes(server: Server, name: str, facts: Facts) -> List[str]:
+def _property_statements(server: Server, name: str, facts: Facts) -> List[str]:
     statements = privileges(name, facts, _exploded(server, facts["acl"]))
     statements += [setting(name, role, text) for role, text in facts["settings"]]
     if facts["comment"] is not None:

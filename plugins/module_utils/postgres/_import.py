@@ -27,11 +27,11 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _backup,
     _contents,
     _databases,
+    _disk_space,
     _names,
     _preflight,
     _programs,
     _psql,
-    _space,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup import Call
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import (
@@ -82,8 +82,8 @@ def run(call: Call) -> Dict[str, Any]:
             if call.check_mode:
                 return {"changed": True, "backup": None}
             with call.store.lock("%s was not imported" % call.params["source"], call.params["lock_timeout"]):
-                with _scratch(call, tools, reached, name, content) as (scratch, room):
-                    _load(tools, reached, scratch, stream, content, room)
+                with _scratch(call, tools, reached, name, content) as (scratch, space):
+                    _load(tools, reached, scratch, stream, content, space)
                     _points.reached("import loaded")
                     outside = _outside(tools, reached, name)
                     with call.store.draft(_store.POSTGRESQL) as draft:
@@ -226,11 +226,11 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 @contextlib.contextmanager
 def _scratch(
     call: Call, tools: Tools, reached: Connection, name: str, content: Content
-) -> "Iterator[tuple[str, Optional[_space.Room]]]":
+) -> "Iterator[tuple[str, Optional[_disk_space.DiskSpace]]]":
     """A new, empty database, dropped at the end, and the disks it is on. What killed imports left is dropped first."""
     with Server(tools, reached) as server:
         _preflight.check_server(server)
-        server.guard([name], call.params["lock_timeout"])
+        server.lock([name], call.params["lock_timeout"])
         parsed = [(database, _names.parse(database)) for database in _databases.names(server)]
         ours = [(database, found) for database, found in parsed if found and found.name == name]
         for database, found in ours:
@@ -238,18 +238,18 @@ def _scratch(
                 _databases.drop(server, database)
         scratch = _names.scratch(name, _names.new_id(found.id for _database, found in ours))
         live = _databases.read(server, name)
-        room = _space.find(server, live["tablespace"] if live else _databases.DEFAULT_TABLESPACE)
-        if room is None:
-            call.warn(_space.unchecked(content.size))
+        space = _disk_space.find(server, live["tablespace"] if live else _databases.DEFAULT_TABLESPACE)
+        if space is None:
+            call.warn(_disk_space.unchecked(content.size))
         else:
-            _space.check([(room, content.size)])
+            _disk_space.check([(space, content.size)])
         try:
             if live:
                 server.execute(_databases.creation(scratch, {**live, "owner": None}, server.version))
             else:
                 server.execute("CREATE DATABASE %s TEMPLATE template0" % identifier(scratch))
             _points.reached("import scratch made")
-            yield scratch, room
+            yield scratch, space
         finally:
             _databases.drop(server, scratch)
 
@@ -271,7 +271,7 @@ def _load(
     database: str,
     stream: IO[bytes],
     content: Content,
-    room: Optional[_space.Room],
+    space: Optional[_disk_space.DiskSpace],
 ) -> None:
     """Run the dump in one transaction, in a psql that runs no command but SQL. Raises NodeopsError."""
     token = secrets.token_hex(16)
@@ -288,7 +288,7 @@ def _load(
         try:
             if process.stdin:
                 with contextlib.suppress(BrokenPipeError):
-                    _feed(process.stdin, stream, content, token, room)
+                    _feed(process.stdin, stream, content, token, space)
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
             code = process.wait()
@@ -302,7 +302,9 @@ def _load(
         raise NodeopsError("source was changed while it was loaded. Nothing was imported.")
 
 
-def _feed(psql: IO[bytes], stream: IO[bytes], content: Content, token: str, room: Optional[_space.Room]) -> None:
+def _feed(
+    psql: IO[bytes], stream: IO[bytes], content: Content, token: str, space: Optional[_disk_space.DiskSpace]
+) -> None:
     """The dump, between commands of ours: from the first to the last, psql accepts no other. Its own are left out.
 
     Raises NodeopsError when a disk of the server is about to be full.
@@ -312,9 +314,9 @@ def _feed(psql: IO[bytes], stream: IO[bytes], content: Content, token: str, room
     fed = looked_at = 0
     for number, line in enumerate(_lines(stream)):
         fed += len(line)
-        if room and fed >= looked_at:
+        if space and fed >= looked_at:
             looked_at = fed + _LOOK_EVERY
-            problem = _space.problem(room)
+            problem = _disk_space.problem(space)
             if problem:
                 raise NodeopsError(
                     "Loading the dump was given up: %s, and a disk that is full would end the whole server. Nothing "

@@ -20,8 +20,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _swap,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._switchover import Exchange, Warn
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Steps
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._switchover import Switchover, Warn
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Timings
 
 Recovery = Dict[str, Any]
 """``databases``: live is ``old`` or ``new``; ``dropped``, ``kept``, ``opened``: databases; ``started``: processes.
@@ -31,7 +31,7 @@ Recovery = Dict[str, Any]
 
 class Recoverer:
     """``databases``: those this call is about, None for all. ``reopens``: also opens, without a journal, what an undo
-    may have closed; but it may be somebody else who did. Times in seconds; ``resurrect_timeout``: see ``Exchange``.
+    may have closed; but it may be somebody else who did. Times in seconds; ``resurrect_timeout``: see ``Switchover``.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Recoverer:
         lock_timeout: float,
         resurrect_timeout: float,
         reopens: bool,
-        steps: Steps,
+        timings: Timings,
         warn: Warn,
     ) -> None:
         self._server = server
@@ -53,7 +53,7 @@ class Recoverer:
         self._lock_timeout = lock_timeout
         self._resurrect_timeout = resurrect_timeout
         self._reopens = reopens
-        self._steps = steps
+        self._timings = timings
         self._warn = warn
 
     def foresee(self) -> Optional[Recovery]:
@@ -74,12 +74,12 @@ class Recoverer:
         found: Recovery = {"databases": {}, "dropped": [], "kept": [], "opened": [], "started": []}
         _points.reached("recover begun")
         if journal:
-            with self._steps.step("recover"):
+            with self._timings.measure("recover"):
                 self._finish(journal, found)
         for scratch, name in self._leftovers().items():
-            if self._server.try_guard(name):
+            if self._server.try_lock(name):
                 if self._reopens:
-                    found["opened"] += _swap.lift(self._server, [name], self._fence_timeout)
+                    found["opened"] += _swap.unfence(self._server, [name], self._fence_timeout)
                 _databases.drop(self._server, scratch)
                 found["dropped"].append(scratch)
                 _points.reached("recover leftover dropped")
@@ -90,17 +90,19 @@ class Recoverer:
 
     def _finish(self, journal: _journal.Journal, found: Recovery) -> None:
         self._check_server(journal)
-        self._server.guard(journal.names, self._lock_timeout)
-        exchange = Exchange(self._server, self._dest, journal, self._fence_timeout, self._steps, self._warn)
+        self._server.lock(journal.names, self._lock_timeout)
+        switchover = Switchover(self._server, self._dest, journal, self._fence_timeout, self._timings, self._warn)
         with _signals.mask_kept():  # what it holds back on its way may end what is done after it
             try:
-                outcome = exchange.resume(self._resurrect_timeout)
+                outcome = switchover.resume(self._resurrect_timeout)
             except NodeopsError as error:
                 error.details["unfinished"] = journal.names
                 raise
         _points.reached("recover finished")
         found["databases"] = dict.fromkeys(journal.names, outcome)
-        found.update(dropped=exchange.dropped, kept=exchange.kept, opened=exchange.opened, started=exchange.processes)
+        found.update(
+            dropped=switchover.dropped, kept=switchover.kept, opened=switchover.opened, started=switchover.processes
+        )
 
     def _check_server(self, journal: _journal.Journal) -> None:
         here = _preflight.identify(self._server)
@@ -145,4 +147,4 @@ class Recoverer:
         parsed = [_names.parse(name) for name in existing]
         kept = {each.name for each in parsed if each and each.kind == "prev"}
         wanted = [name for name in self._databases or () if name in kept and name in existing]
-        return _swap.lift(self._server, wanted, self._fence_timeout)
+        return _swap.unfence(self._server, wanted, self._fence_timeout)

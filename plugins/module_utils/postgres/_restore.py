@@ -20,6 +20,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _chec
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _databases,
+    _disk_space,
     _journal,
     _names,
     _preflight,
@@ -27,7 +28,6 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _psql,
     _restore_options,
     _scratch,
-    _space,
     _status,
     _swap,
 )
@@ -35,16 +35,16 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection i
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents import Facts
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal import LOADING, Journal, Swap
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._recover import Recoverer, Recovery
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._scratch import Source
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._scratch import ScratchDatabase
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._switchover import (
     RESTORE,
     UNDO,
     VERIFY,
-    Exchange,
+    Switchover,
     Warn,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Steps
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Timings
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _store
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
 
@@ -106,7 +106,7 @@ class _Call:
         self._warn = warn
         self._store = store
         self._server = server
-        self._steps = Steps()
+        self._timings = Timings()
         self._databases: List[str] = list(params["databases"] or [])
         self._recovered: Optional[Recovery] = None
         self._id = ""
@@ -125,7 +125,7 @@ class _Call:
             return self._result({})
         what = "%s: nothing was %s" % (", ".join(self._databases) or "The databases", state)
         with self._store.lock(what, self._params["lock_timeout"]):
-            self._server.guard(self._databases, self._params["lock_timeout"])
+            self._server.lock(self._databases, self._params["lock_timeout"])
             self._check_unfinished()
             try:
                 self._recovered = self._recoverer().run()
@@ -133,8 +133,8 @@ class _Call:
             except NodeopsError as error:
                 if self._recovered:
                     error.details.setdefault("recovered", self._recovered)
-                if self._steps.taken:
-                    error.details.setdefault("steps", self._steps.taken)
+                if self._timings.measured:
+                    error.details.setdefault("steps", self._timings.measured)
                 raise _told(error, untouched=not self._recovered) from error
 
     def _check_unfinished(self) -> None:
@@ -156,7 +156,7 @@ class _Call:
             params["lock_timeout"],
             params["resurrect_timeout"],
             params["state"] == "recovered",
-            self._steps,
+            self._timings,
             self._warn,
         )
 
@@ -167,7 +167,7 @@ class _Call:
         _preflight.check_server(self._server)
         if state == "undone":
             swaps = self._undo_swaps()
-            self._exchange(self._journal(UNDO, swaps, None)).check(self._params["stop_timeout"])
+            self._switchover(self._journal(UNDO, swaps, None)).check(self._params["stop_timeout"])
             return {"changed": True, **_swapped(swaps, None)}
         backup, facts = self._chosen()
         self._checked(backup)
@@ -175,7 +175,7 @@ class _Call:
         if state == "verified":
             return {"backup": backup.id, "problems": []}
         swaps = self._restore_swaps(lives)
-        self._exchange(self._journal(RESTORE, swaps, backup)).check(self._params["stop_timeout"])
+        self._switchover(self._journal(RESTORE, swaps, backup)).check(self._params["stop_timeout"])
         return {"changed": True, **_swapped(swaps, backup)}
 
     def _done(self) -> Result:
@@ -192,7 +192,7 @@ class _Call:
         return {
             "state": self._params["state"],
             "recovered": self._recovered,
-            "steps": self._steps.taken,
+            "steps": self._timings.measured,
             **found,
             "changed": bool(found.get("changed") or self._recovered),
         }
@@ -205,9 +205,9 @@ class _Call:
         lives = self._preflight(facts)
         swaps = self._restore_swaps(lives)
         journal = self._journal(RESTORE, swaps, backup)
-        exchange = self._exchange(journal)
-        exchange.check(self._params["stop_timeout"])
-        exchange.check_room()
+        switchover = self._switchover(journal)
+        switchover.check(self._params["stop_timeout"])
+        switchover.check_room()
         _points.reached("restore checked")
         with self._loaded(journal, backup, facts, lives) as problems:
             if problems:
@@ -219,18 +219,18 @@ class _Call:
                     {"problems": problems},
                 )
             for swap in swaps:
-                _databases.dress(self._server, swap.incoming, lives[swap.name] or facts[swap.name])
-                _points.reached("restore dressed")
+                _databases.apply_properties(self._server, swap.incoming, lives[swap.name] or facts[swap.name])
+                _points.reached("restore properties applied")
             self._store.note_verified(backup, _HOW, [])
             for name in self._databases:
                 _preflight.check_prepared(self._server, name)
         try:
-            down = exchange.run()
+            down = switchover.run()
         except BaseException as error:
-            if not exchange.begun:
+            if not switchover.begun:
                 self._unload(journal, error)
             raise
-        with self._steps.step("prune"):
+        with self._timings.measure("prune"):
             self._prune()
         return {"changed": True, **_swapped(swaps, backup), **_down(down)}
 
@@ -282,7 +282,7 @@ class _Call:
 
     def _checked(self, backup: Backup) -> None:
         """Its bytes. Raises NodeopsError before any program of PostgreSQL sees them."""
-        with self._steps.step("check"):
+        with self._timings.measure("check"):
             problems = self._store.check_files(backup)
         if problems:
             if not self._check_mode:
@@ -314,13 +314,13 @@ class _Call:
                 _preflight.check_live(server, who, name, self._after_recovery(name, live))
             if live:
                 _databases.check_same_encoding(name, live, facts[name])
-            space = outside["tablespace"]
-            size[space] = size.get(space, 0) + int(facts[name]["size"])
-        rooms = [(_space.find(server, space), needed) for space, needed in size.items()]
-        known = [(room, needed) for room, needed in rooms if room is not None]
-        if len(known) < len(rooms):
-            self._warn(_space.unchecked(sum(size.values())))
-        _space.check(known)
+            tablespace = outside["tablespace"]
+            size[tablespace] = size.get(tablespace, 0) + int(facts[name]["size"])
+        spaces = [(_disk_space.find(server, tablespace), needed) for tablespace, needed in size.items()]
+        known = [(space, needed) for space, needed in spaces if space is not None]
+        if len(known) < len(spaces):
+            self._warn(_disk_space.unchecked(sum(size.values())))
+        _disk_space.check(known)
         return lives
 
     @contextlib.contextmanager
@@ -336,8 +336,8 @@ class _Call:
             for swap in journal.swaps:
                 outside = lives[swap.name] or facts[swap.name]
                 with self._readable(backup, facts[swap.name]["file"], directory) as archive:
-                    source = Source(swap.name, swap.incoming, archive, facts[swap.name], outside)
-                    problems += self._built(source, journal.verb)
+                    scratch = ScratchDatabase(swap.incoming, swap.name, archive, facts[swap.name], outside)
+                    problems += self._built(scratch, journal.verb)
             yield problems
         except _scratch.Unloadable as error:
             self._unload(journal, error)
@@ -351,10 +351,10 @@ class _Call:
             self._unload(journal, error)
             raise
 
-    def _built(self, source: Source, verb: str) -> List[str]:
-        room = _space.find(self._server, source.outside["tablespace"])
-        problems = _scratch.build(self._server, source, self._params["jobs"], room, self._steps, verb)
-        return ["%s: %s" % (source.name, problem) for problem in problems]
+    def _built(self, scratch: ScratchDatabase, verb: str) -> List[str]:
+        space = _disk_space.find(self._server, scratch.properties["tablespace"])
+        problems = _scratch.build(self._server, scratch, self._params["jobs"], space, self._timings, verb)
+        return ["%s: %s" % (scratch.database, problem) for problem in problems]
 
     @contextlib.contextmanager
     def _readable(self, backup: Backup, file: str, directory: str) -> Iterator[str]:
@@ -362,7 +362,7 @@ class _Call:
         [recorded] = [each for each in backup.manifest["files"] if each["name"] == file]
         try:
             os.mkdir(directory, 0o700)
-            with self._steps.step("read"):
+            with self._timings.measure("read"):
                 path = _encryption.readable(backup, recorded, self._params["age_identity_file"] or "", directory)
             yield path
         except OSError as error:
@@ -380,7 +380,7 @@ class _Call:
                 error.details["cleanup_error"] = str(second)
 
     def _drop(self, swaps: Sequence[Swap]) -> None:
-        with self._steps.step("drop"):
+        with self._timings.measure("drop"):
             for swap in swaps:
                 _databases.drop(self._server, swap.incoming)
 
@@ -407,10 +407,10 @@ class _Call:
     def _undo(self) -> Result:
         swaps = self._undo_swaps()
         journal = self._journal(UNDO, swaps, None)
-        exchange = self._exchange(journal)
-        exchange.check(self._params["stop_timeout"])
+        switchover = self._switchover(journal)
+        switchover.check(self._params["stop_timeout"])
         _points.reached("undo checked")
-        down = exchange.run()
+        down = switchover.run()
         return {"changed": True, **_swapped(swaps, None), **_down(down)}
 
     def _undo_swaps(self) -> List[Swap]:
@@ -453,7 +453,7 @@ class _Call:
         journal = _journal.read(self._store.dest) if self._check_mode else None
         if journal is None or journal.phase != _journal.BACK or not _swap.is_swapped(names, journal.swaps):
             return names
-        renamed = dict(_swap.back(journal.swaps))
+        renamed = dict(_swap.renames_back(journal.swaps))
         return sorted(renamed.get(name, name) for name in names)
 
     def _after_recovery(self, name: str, live: Facts) -> Facts:
@@ -482,9 +482,9 @@ class _Call:
             processes=[],
         )
 
-    def _exchange(self, journal: Journal) -> Exchange:
+    def _switchover(self, journal: Journal) -> Switchover:
         fence_timeout = self._params["fence_timeout"]
-        return Exchange(self._server, self._store.dest, journal, fence_timeout, self._steps, self._warn)
+        return Switchover(self._server, self._store.dest, journal, fence_timeout, self._timings, self._warn)
 
 
 def _swapped(swaps: Sequence[Swap], backup: Optional[Backup]) -> Result:

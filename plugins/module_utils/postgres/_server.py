@@ -38,7 +38,7 @@ class Server:
         self.tools = tools
         self.connection = connection
         self._session: Optional[_psql.Session] = None
-        self._guarded: Set[str] = set()
+        self._locked: Set[str] = set()
         self._was_open = False
         self._patience: Optional[float] = None
 
@@ -108,14 +108,14 @@ class Server:
             self.close()
             raise
 
-    def guard(self, names: Sequence[str], timeout: float) -> None:
+    def lock(self, names: Sequence[str], timeout: float) -> None:
         """Keep every other restore away from these databases, until ``close``. Raises NodeopsError naming who works."""
-        wanted = set(names) - self._guarded
+        wanted = set(names) - self._locked
         _advisory_lock.lock(self._opened(), wanted, timeout)
-        self._guarded |= wanted
+        self._locked |= wanted
 
     @contextlib.contextmanager
-    def impatient(self, seconds: float) -> Iterator[None]:
+    def answering_within(self, seconds: float) -> Iterator[None]:
         """Within, a server that answers nothing for so long counts as lost: somebody waits who should not for ever."""
         self._patience = seconds
         try:
@@ -123,12 +123,12 @@ class Server:
         finally:
             self._patience = None
 
-    def try_guard(self, name: str) -> bool:
+    def try_lock(self, name: str) -> bool:
         """The same without waiting: False when another run works on the database."""
-        if name not in self._guarded:
+        if name not in self._locked:
             if not _advisory_lock.try_lock(self._opened(), name):
                 return False
-            self._guarded.add(name)
+            self._locked.add(name)
         return True
 
     def ask(self, question: Callable[[_psql.Session], Answer], again: bool = False) -> Answer:
@@ -166,7 +166,7 @@ class Server:
                 continue
             try:
                 # The old session may still be ending on the server: what it was doing is over when its locks are free.
-                _advisory_lock.lock(session, self._guarded, PATIENCE)
+                _advisory_lock.lock(session, self._locked, PATIENCE)
             except BaseException as error:
                 session.close()
                 if isinstance(error, NodeopsError) and not isinstance(error, PgError):

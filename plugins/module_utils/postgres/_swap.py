@@ -36,7 +36,7 @@ def is_swapped(existing: Iterable[str], swaps: Sequence[Swap]) -> bool:
     )
 
 
-def forth(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
+def renames(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
     """The renames that put the incoming databases in place."""
     moves = []
     for swap in swaps:
@@ -46,19 +46,19 @@ def forth(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
     return moves
 
 
-def back(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
-    """The renames that undo ``forth``."""
-    return [(after, before) for before, after in reversed(forth(swaps))]
+def renames_back(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
+    """The renames that undo ``renames``."""
+    return [(after, before) for before, after in reversed(renames(swaps))]
 
 
 def fence(server: Server, names: Iterable[str], timeout: float) -> None:
-    """Let nobody connect any more, superusers included. Who is connected stays so. ``timeout``: see ``lift``."""
+    """Let nobody connect any more, superusers included. Who is connected stays so. ``timeout``: see ``unfence``."""
     deadline = time.monotonic() + timeout
     for name in names:
         _allow(server, name, False, deadline - time.monotonic())
 
 
-def lift(server: Server, names: Iterable[str], timeout: float) -> List[str]:
+def unfence(server: Server, names: Iterable[str], timeout: float) -> List[str]:
     """Let in again where it is not so already; return where it was not. A name without a database is none.
 
     Raises NodeopsError when somebody's transaction keeps the database as it is for longer than ``timeout`` seconds.
@@ -85,7 +85,7 @@ def _allow(server: Server, name: str, allowed: bool, timeout: float) -> None:
         ) from error
 
 
-def clear(server: Server, names: Sequence[str], timeout: float) -> None:
+def disconnect(server: Server, names: Sequence[str], timeout: float) -> None:
     """End every connection to the fenced databases. Raises NodeopsError naming who stays longer than ``timeout`` s.
 
     A worker of autovacuum, which has no user, is none: a rename ends it.
@@ -122,7 +122,7 @@ def _terminate(server: Server, pid: str) -> bool:
     return True
 
 
-def exchange(
+def rename_all(
     server: Server, moves: Sequence[Tuple[str, str]], opened: Sequence[str], timeout: float, verb: str
 ) -> None:
     """Carry out all ``moves`` (from, to) and let everybody into ``opened``, in one transaction.
@@ -135,7 +135,7 @@ def exchange(
     statements += ["ALTER DATABASE %s ALLOW_CONNECTIONS true" % identifier(name) for name in opened]
     deadline = time.monotonic() + timeout
     while True:
-        clear(server, [before for before, _after in moves], max(0.0, deadline - time.monotonic()))
+        disconnect(server, [before for before, _after in moves], max(0.0, deadline - time.monotonic()))
         try:
             server.transaction(statements, lambda: _points.reached("%s renamed" % verb))
             return

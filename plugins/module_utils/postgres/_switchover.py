@@ -33,7 +33,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal impo
     Journal,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Steps
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Timings
 
 OLD, NEW = "old", "new"
 RESTORE, UNDO, VERIFY = "restore", "undo", "verify"
@@ -43,7 +43,7 @@ _ANSWER = 20.0  # seconds beside fence_timeout in which a server answers that is
 Warn = Callable[[str], None]
 
 
-class Down(NamedTuple):
+class Downtime(NamedTuple):
     """What the service has seen: seconds until it was well again, and the names of its processes."""
 
     seconds: float
@@ -51,17 +51,17 @@ class Down(NamedTuple):
     started: List[str]
 
 
-class Exchange:
+class Switchover:
     """``journal`` is what is to be done, or what a killed run was doing; ``fence_timeout`` in seconds."""
 
     def __init__(
-        self, server: Server, dest: str, journal: Journal, fence_timeout: float, steps: Steps, warn: Warn
+        self, server: Server, dest: str, journal: Journal, fence_timeout: float, timings: Timings, warn: Warn
     ) -> None:
         self._server = server
         self._dest = dest
         self._journal = journal
         self._fence_timeout = fence_timeout
-        self._steps = steps
+        self._timings = timings
         self._warn = warn
         self._verb = journal.verb
         self._ready = _checks.parse(journal.ready)
@@ -102,7 +102,7 @@ class Exchange:
         """Raises NodeopsError where PM2 could not start again what was stopped. Writes a file, and removes it."""
         self._pause.check_room()
 
-    def run(self) -> Down:
+    def run(self) -> Downtime:
         """Do it. Raises NodeopsError, with ``rolled_back`` in its details, when all is as before."""
         self.check_room()
         with self._pause.locked():
@@ -122,7 +122,7 @@ class Exchange:
                 raise
             _points.reached("%s committed" % self._verb)
         names = _distinct(process.name for process in processes)
-        return Down(round(end - start, 3), names, names)
+        return Downtime(round(end - start, 3), names, names)
 
     def resume(self, resurrect_timeout: float) -> str:
         """Finish or undo what a killed run was doing: whether the ``old`` databases are live, or the ``new`` ones.
@@ -156,10 +156,10 @@ class Exchange:
     # -- there -------------------------------------------------------------------------------------------------------
 
     def _there(self) -> None:
-        with self._steps.step("stop"):
+        with self._timings.measure("stop"):
             self._stop()
-        with self._steps.step("swap"):
-            self._swap(_swap.forth(self._journal.swaps), self._journal.names)
+        with self._timings.measure("swap"):
+            self._swap(_swap.renames(self._journal.swaps), self._journal.names)
             _points.reached("%s swapped" % self._verb)
         self._start_and_prove()
 
@@ -170,20 +170,20 @@ class Exchange:
     def _swap(self, moves: List[Any], opened: Sequence[str]) -> None:
         names = [before for before, _after in moves]
         deadline = time.monotonic() + self._fence_timeout
-        with self._server.impatient(self._fence_timeout + _ANSWER):
+        with self._server.answering_within(self._fence_timeout + _ANSWER):
             _swap.fence(self._server, names, self._fence_timeout)
             _points.reached("%s fenced" % self._verb)
-            _swap.clear(self._server, names, max(0.0, deadline - time.monotonic()))
+            _swap.disconnect(self._server, names, max(0.0, deadline - time.monotonic()))
             _points.reached("%s cleared" % self._verb)
-            _swap.exchange(self._server, moves, opened, max(0.0, deadline - time.monotonic()), self._verb)
+            _swap.rename_all(self._server, moves, opened, max(0.0, deadline - time.monotonic()), self._verb)
 
     def _start_and_prove(self) -> None:
         sizes = _pause.log_sizes(self._pause.read())
         with contextlib.closing(self._pause.errors()) as errors:
-            with self._steps.step("start"):
+            with self._timings.measure("start"):
                 watched = self._start()
                 _points.reached("%s started" % self._verb)
-            with self._steps.step("prove"):
+            with self._timings.measure("prove"):
                 self._prove(watched, sizes, errors)
                 _points.reached("%s proven" % self._verb)
 
@@ -250,7 +250,7 @@ class Exchange:
     def _let_in(self) -> None:
         """There was no way back. Whatever is live: better an application that tries than one that is down."""
         with contextlib.suppress(NodeopsError, OSError):
-            self.opened += _swap.lift(self._server, self._journal.names, self._fence_timeout)
+            self.opened += _swap.unfence(self._server, self._journal.names, self._fence_timeout)
         with contextlib.suppress(NodeopsError, OSError):
             self._start()
 
@@ -291,10 +291,10 @@ class Exchange:
             _points.reached("%s back recorded" % self._verb)
             self._pause.stop(self._journal.processes)
             _points.reached("%s back stopped" % self._verb)
-            moves = _swap.back(self._journal.swaps)
+            moves = _swap.renames_back(self._journal.swaps)
             self._swap(moves, names)
             _points.reached("%s back swapped" % self._verb)
-        self.opened += _swap.lift(self._server, names, self._fence_timeout)
+        self.opened += _swap.unfence(self._server, names, self._fence_timeout)
         _points.reached("%s back open" % self._verb)
         try:
             self._start_and_prove()

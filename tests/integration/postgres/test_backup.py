@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _backup, _import, _programs, _space
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _backup, _disk_space, _import, _programs
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
 from support import debian, processes
 from support.killer import Runner
@@ -653,9 +653,9 @@ def test_what_is_imported_is_never_the_latest(place: Place, source: Source):
 def test_a_disk_without_room_for_an_import(place: Place, source: Source, monkeypatch: pytest.MonkeyPatch):
     """Before it is begun it is refused; while it is loaded it is given up."""
     options = source.options(source.text.encode())
-    monkeypatch.setattr(_space, "_RESERVE", 1 << 60)
+    monkeypatch.setattr(_disk_space, "_RESERVE", 1 << 60)
     place.fails("Nothing was changed. Make room", **options)
-    monkeypatch.setattr(_space, "check", lambda _wanted: None)
+    monkeypatch.setattr(_disk_space, "check", lambda _wanted: None)
     place.fails("Loading the dump was given up: the disk of ", **options)
     assert not [name for name in place.postgres.databases() if name.startswith(f"{place.database}__")]
 

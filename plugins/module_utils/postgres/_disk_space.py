@@ -4,9 +4,9 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Room for a second copy beside the live database, and for the WAL of loading it: a full pg_wal ends the whole server.
+"""Disk space for a second copy beside the live database, and for the WAL of loading it.
 
-Only where the server is on this host and tells where its files are.
+A full pg_wal ends the whole server. It can be measured if the server is on this host and tells where its files are.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Disk(NamedTuple):
     segment: int
 
 
-class Room(NamedTuple):
+class DiskSpace(NamedTuple):
     """The disks of the server, and how many bytes of WAL loading so much data can leave before a checkpoint."""
 
     disks: List[Disk]
@@ -52,7 +52,7 @@ class Room(NamedTuple):
         return kept + 2 * self.segment
 
 
-def find(server: Server, tablespace: str) -> Optional[Room]:
+def find(server: Server, tablespace: str) -> Optional[DiskSpace]:
     """None when the server is elsewhere, or when the login may not know where its files are."""
     if not (server.connection.is_local or server.connection.settings.get("host") in _LOOPBACK):
         return None
@@ -71,7 +71,7 @@ def find(server: Server, tablespace: str) -> Optional[Room]:
     found = [disk for disk in disks if disk]
     if len(found) < len(disks):
         return None
-    return Room(found, segment, _most_wal(server))
+    return DiskSpace(found, segment, _most_wal(server))
 
 
 def _disk(use: str, path: str, segment: int) -> Optional[Disk]:
@@ -104,20 +104,20 @@ def unchecked(data: int) -> str:
     )
 
 
-def check(wanted: Sequence[Tuple[Room, int]], measure: Free = free) -> None:
-    """Raises NodeopsError when so many bytes for each room, and the WAL of all, do not fit beside what is there."""
-    everything = sum(data for _room, data in wanted)
+def check(wanted: Sequence[Tuple[DiskSpace, int]], measure: Free = free) -> None:
+    """Raises NodeopsError if the disks lack the space for so many bytes each, and for the WAL of all."""
+    everything = sum(data for _space, data in wanted)
     needs: Dict[Tuple[str, str], int] = {}
     devices: Dict[int, List[Disk]] = {}
-    for room, data in wanted:
-        for disk in room.disks:
+    for space, data in wanted:
+        for disk in space.disks:
             known = (disk.use, disk.path) in needs
             if not known:
                 devices.setdefault(disk.device, []).append(disk)
             if disk.use == _DATA:
                 needs[disk.use, disk.path] = needs.get((disk.use, disk.path), 0) + int(data * _SLACK)
             elif not known:
-                needs[disk.use, disk.path] = room.wal(everything)
+                needs[disk.use, disk.path] = space.wal(everything)
     for disks in devices.values():
         needed = sum(needs[disk.use, disk.path] for disk in disks) + _RESERVE
         left = measure(disks[0].path)
@@ -134,9 +134,9 @@ def check(wanted: Sequence[Tuple[Room, int]], measure: Free = free) -> None:
             )
 
 
-def problem(room: Room, measure: Free = free) -> Optional[str]:
+def problem(space: DiskSpace, measure: Free = free) -> Optional[str]:
     """What is running out while it is loaded; None when there is enough for the moment."""
-    for disk in room.disks:
+    for disk in space.disks:
         left = measure(disk.path)
         if left < max(_RESERVE // 2, 2 * disk.segment):
             return "the disk of %s (%s) has only %s left" % (disk.path, disk.use, shown(left))
