@@ -24,8 +24,8 @@ from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
-    _backup,
     _contents,
+    _database_dump,
     _databases,
     _disk_space,
     _names,
@@ -33,7 +33,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _programs,
     _psql,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup_call import Call, shown
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import (
     Connection,
     PgError,
@@ -74,7 +74,7 @@ def run(call: Call) -> Dict[str, Any]:
         content = _look(stream, call.params["source"], sha256)
         known = _imported_before(call, sha256)
         if known:
-            return {"changed": False, "backup": _backup.shown(known)}
+            return {"changed": False, "backup": shown(known)}
         with connection(call.params) as reached:
             tools, version = _psql.tools_for(call.params, reached)
             _programs.check_client(tools, version, call.params["accept_vulnerable_client"])
@@ -87,12 +87,12 @@ def run(call: Call) -> Dict[str, Any]:
                     _points.reached("import loaded")
                     outside = _outside(tools, reached, name)
                     with call.store.draft(_store.POSTGRESQL) as draft:
-                        found = _backup.dump(call, draft, tools, reached, name, "1.dump", scratch)
+                        found = _database_dump.dump(call, draft, tools, reached, name, "1.dump", scratch)
                         made = {"source": os.path.basename(call.params["source"]), "sha256": sha256}
                         databases = {name: {**found, **outside}}
                         everything = {"databases": databases, _store.IMPORTED: made}
-                        backup = _backup.commit(call, draft, tools, version, everything)
-                return {"changed": True, "backup": _backup.shown(backup)}
+                        backup = _database_dump.commit(call, draft, tools, version, everything)
+                return {"changed": True, "backup": shown(backup)}
 
 
 def _check(call: Call) -> "tuple[str, str]":
