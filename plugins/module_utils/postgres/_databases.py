@@ -95,7 +95,7 @@ def _in_transaction(server: Server, name: str, facts: Facts, *then: str) -> None
         if is_lost(error):
             raise
         others = sorted({role for role, _text in facts["settings"] if role})
-        raise PgError(
+        raise NodeopsError(
             "Database %s cannot get the settings, privileges and comment of the one that it is to replace: %s. The "
             "live database was not touched. Connect as a superuser%s."
             % (
@@ -105,8 +105,7 @@ def _in_transaction(server: Server, name: str, facts: Facts, *then: str) -> None
                 % ", ".join(others)
                 if others
                 else "",
-            ),
-            error.sqlstate,
+            )
         ) from error
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._journal import JournalFile
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._stopped import Stopped
 
@@ -75,7 +76,10 @@ def _parse(document: Dict[str, Any]) -> Journal:
 
 def write(dest: str, journal: Journal) -> None:
     """Make ``journal`` durable before anything it announces is done. Raises NodeopsError when it cannot."""
-    _file(dest).write(journal._asdict())
+    try:
+        _file(dest).write(journal._asdict())
+    except NodeopsError as error:
+        raise NodeopsError("%s The live database was not touched." % error) from error
 
 
 def remove(dest: str) -> None:

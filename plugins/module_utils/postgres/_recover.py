@@ -19,6 +19,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _preflight,
     _swap,
 )
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._restore_failure import RecoveryFailed
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._switchover import Switchover, Warn
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Timings
@@ -96,8 +97,7 @@ class Recoverer:
             try:
                 outcome = switchover.resume(self._resurrect_timeout)
             except NodeopsError as error:
-                error.details["unfinished"] = journal.names
-                raise
+                raise RecoveryFailed(error, journal.names) from error
         _points.reached("recover finished")
         found["databases"] = dict.fromkeys(journal.names, outcome)
         found.update(

@@ -17,7 +17,7 @@ import time
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import UNDO_FAILED, UNDONE, NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _health, _pause
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._gate import LOG_TAIL_LINES, GateFailure
@@ -103,7 +103,7 @@ class Switchover:
         self._pause.check_room()
 
     def run(self) -> Downtime:
-        """Do it. Raises NodeopsError, with ``rolled_back`` in its details, when all is as before."""
+        """Do it. Raises NodeopsError, with the outcome UNDONE if all is as before."""
         self.check_room()
         with self._pause.locked():
             processes = self._pause.find(self._seen)
@@ -235,17 +235,18 @@ class Switchover:
 
     def _put_back(self, error: BaseException, start: float) -> None:
         """All as before; ``error`` tells whether that worked, and how long it was down since ``start``."""
-        details = error.details if isinstance(error, NodeopsError) else {}
         try:
             self._go_back()
             self._clear_away(OLD)
         except (NodeopsError, OSError) as second:
             self._let_in()
-            details.update(rolled_back=False, rollback_error=self._redactor.text(str(second)))
+            if isinstance(error, NodeopsError):
+                error.settle(UNDO_FAILED, self._redactor.text(str(second)))
             return
-        details["rolled_back"] = True
-        if self._well_since is not None:
-            details["downtime"] = round(self._well_since - start, 3)
+        if isinstance(error, NodeopsError):
+            error.settle(UNDONE)
+            if self._well_since is not None:
+                error.details["downtime"] = round(self._well_since - start, 3)
 
     def _let_in(self) -> None:
         """There was no way back. Whatever is live: better an application that tries than one that is down."""
