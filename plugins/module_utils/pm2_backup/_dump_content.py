@@ -22,7 +22,13 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _dump
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _env_files
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup._env_files import EnvFile
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _signing, _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import (
+    _draft,
+    _encryption,
+    _signing,
+    _store,
+    _stored_backup,
+)
 
 DUMP = "dump.pm2"
 _FILE = "file-%03d"
@@ -69,7 +75,7 @@ def _read_dump(pm2_home: str) -> _dump.Dump:
     return dump
 
 
-def write(draft: _store.Draft, content: Content, recipients: List[str]) -> None:
+def write(draft: _draft.Draft, content: Content, recipients: List[str]) -> None:
     """Put all of it into a draft, encrypted where there are ``recipients``."""
     _write(draft, DUMP, json.dumps(content.entries).encode(), recipients, part="dump")
     for number, each in enumerate(content.files, 1):
@@ -77,7 +83,7 @@ def write(draft: _store.Draft, content: Content, recipients: List[str]) -> None:
     _points.reached("dump backup written")
 
 
-def _write(draft: _store.Draft, name: str, data: bytes, recipients: List[str], **facts: Any) -> None:
+def _write(draft: _draft.Draft, name: str, data: bytes, recipients: List[str], **facts: Any) -> None:
     try:
         handle = os.open(draft.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "wb") as stream:
@@ -87,12 +93,12 @@ def _write(draft: _store.Draft, name: str, data: bytes, recipients: List[str], *
     _encryption.add(draft, name, recipients, **facts)
 
 
-def is_readable(backup: _store.Backup, identity_file: Optional[str]) -> bool:
+def is_readable(backup: _stored_backup.Backup, identity_file: Optional[str]) -> bool:
     """Whether ``load`` can read it: it is not encrypted, or there is a key for it."""
     return bool(identity_file) or not any(map(_encryption.is_encrypted, backup.manifest["files"]))
 
 
-def load(store: _store.Store, backup: _store.Backup, identity_file: Optional[str]) -> Content:
+def load(store: _store.Store, backup: _stored_backup.Backup, identity_file: Optional[str]) -> Content:
     """The content of a backup whose files are intact. Raises NodeopsError."""
     entries: List[_dump.Entry] = []
     files = []
@@ -113,7 +119,7 @@ def load(store: _store.Store, backup: _store.Backup, identity_file: Optional[str
 
 
 @contextlib.contextmanager
-def _workplace(store: _store.Store, backup: _store.Backup) -> Iterator[str]:
+def _workplace(store: _store.Store, backup: _stored_backup.Backup) -> Iterator[str]:
     """A directory for what is decrypted; what a killed run leaves of it is swept as a draft is."""
     if not any(map(_encryption.is_encrypted, backup.manifest["files"])):
         yield ""
@@ -130,7 +136,7 @@ def _workplace(store: _store.Store, backup: _store.Backup) -> Iterator[str]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _parse(backup: _store.Backup, data: bytes) -> List[_dump.Entry]:
+def _parse(backup: _stored_backup.Backup, data: bytes) -> List[_dump.Entry]:
     try:
         entries = json.loads(data)
         if isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries):

@@ -23,7 +23,12 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup_call import Call, Warn, shown
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import Connection, connection
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools, Version
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _retention, _store, _store_options
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import (
+    _encryption,
+    _retention,
+    _store_options,
+    _stored_backup,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
 
 ARGUMENTS: Dict[str, Dict[str, Any]] = {
@@ -32,7 +37,7 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "verified", "pruned", "imported"], "default": "present"},
     "databases": {"type": "list", "elements": "str", "required": True},
     "namespace": {"type": "str"},
-    "backup": {"type": "str", "default": _store.LATEST},
+    "backup": {"type": "str", "default": _stored_backup.LATEST},
     "source": {"type": "path"},
     "sha256": {"type": "str"},
 }
@@ -75,7 +80,7 @@ def _back_up(call: Call) -> Dict[str, Any]:
         with call.store.lock("%s was not backed up" % call.what, call.params["lock_timeout"]):
             _warn_of_unfinished(call)
             _backup_verify.verify_unfinished(call, tools)
-            with call.store.draft(_store.POSTGRESQL) as draft:
+            with call.store.draft(_stored_backup.POSTGRESQL) as draft:
                 content = {}
                 for number, name in enumerate(call.databases, 1):
                     content[name] = _database_dump.dump(call, draft, tools, reached, name, "%d.dump" % number)
@@ -122,7 +127,7 @@ def _pruned(call: Call, result: Dict[str, Any]) -> Dict[str, Any]:
     """``result`` with what the keep rules let go, if there are any. Only after a success."""
     if call.rules is None or not call.store.exists:
         return result
-    outcome = _retention.prune(call.store, call.scope, call.rules, _store.now(), call.check_mode)
+    outcome = _retention.prune(call.store, call.scope, call.rules, _stored_backup.now(), call.check_mode)
     return {**result, **_retention.told(outcome, call.warn)}
 
 
@@ -134,7 +139,7 @@ def _foreseen(call: Call, tools: Tools) -> Dict[str, Any]:
     for number, backup in enumerate(backups):
         if backup.verification is None:
             backups[number] = backup._replace(verification={"problems": _backup_verify.look(call, backup, tools)})
-    return _retention.told(_retention.foresee(backups, call.rules, _store.now()), call.warn)
+    return _retention.told(_retention.foresee(backups, call.rules, _stored_backup.now()), call.warn)
 
 
 def _warn_of_unfinished(call: Call) -> None:

@@ -11,8 +11,9 @@ import contextlib
 from typing import Any, Callable, ContextManager, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _retention, _store
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _retention, _stored_backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 Warn = Callable[[str], None]
 
@@ -34,8 +35,13 @@ class Call(NamedTuple):
         return self.store.lock(what, self.params["lock_timeout"])
 
     @property
-    def scope(self) -> _store.Scope:
-        return (_store.POSTGRESQL, self.params["environment"], self.params["namespace"], tuple(sorted(self.databases)))
+    def scope(self) -> _stored_backup.Scope:
+        return (
+            _stored_backup.POSTGRESQL,
+            self.params["environment"],
+            self.params["namespace"],
+            tuple(sorted(self.databases)),
+        )
 
     @property
     def what(self) -> str:

@@ -14,17 +14,17 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _preflight, _programs
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents import Facts
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._restore_call import Call
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _store
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _stored_backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 
 def choose(call: Call) -> Tuple[Backup, Dict[str, Facts]]:
     """The backup, authentic and of this environment, and the facts of each database."""
     params = call.params
     wanted = params["backup"]
-    if wanted == _store.LATEST:
+    if wanted == _stored_backup.LATEST:
         wanted = _latest(call)
-    backup = call.store.find(wanted, _store.POSTGRESQL)
+    backup = call.store.find(wanted, _stored_backup.POSTGRESQL)
     return backup, _preflight.check_backup(backup, call.databases, params["environment"], params["namespace"])
 
 
@@ -34,7 +34,7 @@ def _latest(call: Call) -> str:
     Raises NodeopsError saying what there is.
     """
     environment, namespace = call.params["environment"], call.params["namespace"]
-    backups = call.store.backups(_store.POSTGRESQL)
+    backups = call.store.backups(_stored_backup.POSTGRESQL)
     fit = [b for b in backups if set(call.databases) <= set(b.manifest["content"].get("databases") or ())]
     ours = [b for b in fit if b.manifest["environment"] == environment]
     ours = [b for b in ours if namespace is None or b.manifest["namespace"] in (None, namespace)]
@@ -42,10 +42,10 @@ def _latest(call: Call) -> str:
     good = [b for b in own if b.good]
     if good or (fit and not ours):
         return (good or fit)[-1].id  # of another environment: it is refused, with what is wrong
-    asked = (_store.POSTGRESQL, environment, namespace, tuple(sorted(call.databases)))
+    asked = (_stored_backup.POSTGRESQL, environment, namespace, tuple(sorted(call.databases)))
     scope = own[-1].scope if own else asked
     shown = [b for b in ours if b.is_imported or b.scope == scope]
-    return call.store.newest_good(shown, _store.described(scope)).id
+    return call.store.newest_good(shown, _stored_backup.described(scope)).id
 
 
 def check_content(call: Call, backup: Backup) -> None:

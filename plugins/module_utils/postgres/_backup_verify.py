@@ -17,8 +17,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup_call 
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._database_dump import HOW
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _store
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _stored_backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 _RESTORED = "restored"
 
@@ -26,7 +27,7 @@ _RESTORED = "restored"
 def verify(call: Call) -> Dict[str, Any]:
     """Read all of a backup, the newest unless named: its files, and its archives as a restore would."""
     store, wanted = call.store, call.params["backup"]
-    backup = _newest(call) if wanted == _store.LATEST else _named(call)
+    backup = _newest(call) if wanted == _stored_backup.LATEST else _named(call)
     tools = _programs.find(call.params["pg_bindir"])
     if call.check_mode:
         problems = look(call, backup, tools)
@@ -45,20 +46,20 @@ def verify(call: Call) -> Dict[str, Any]:
 def _newest(call: Call) -> Backup:
     """The newest of the scope, good or not: a bad one is what is to be found."""
     backups = call.store.backups(scope=call.scope)
-    return backups[-1] if backups else call.store.newest_good(_all(call), _store.described(call.scope))
+    return backups[-1] if backups else call.store.newest_good(_all(call), _stored_backup.described(call.scope))
 
 
 def _named(call: Call) -> Backup:
     """The one with the id that is given, made here or imported. Raises NodeopsError."""
-    backup = call.store.find(call.params["backup"], _store.POSTGRESQL)
-    scope = _store.of_imports(call.scope) if backup.is_imported else call.scope
-    return call.store.find(backup.id, _store.POSTGRESQL, scope)
+    backup = call.store.find(call.params["backup"], _stored_backup.POSTGRESQL)
+    scope = _stored_backup.of_imports(call.scope) if backup.is_imported else call.scope
+    return call.store.find(backup.id, _stored_backup.POSTGRESQL, scope)
 
 
 def _all(call: Call) -> List[Backup]:
     """Of the scope, made here or imported, in the order they were made."""
-    scopes = (call.scope, _store.of_imports(call.scope))
-    return [backup for backup in call.store.backups(_store.POSTGRESQL) if backup.scope in scopes]
+    scopes = (call.scope, _stored_backup.of_imports(call.scope))
+    return [backup for backup in call.store.backups(_stored_backup.POSTGRESQL) if backup.scope in scopes]
 
 
 def look(call: Call, backup: Backup, tools: Tools) -> List[str]:

@@ -15,8 +15,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _conte
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup_call import Call, damaged
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import Connection, PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools, Version
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _store
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _draft, _encryption
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 LOCK_WAIT = 20.0
 """Seconds a table may be held exclusively by others before the backup gives up."""
@@ -26,7 +26,7 @@ HOW = "bytes"
 
 def dump(
     call: Call,
-    draft: _store.Draft,
+    draft: _draft.Draft,
     tools: Tools,
     reached: Connection,
     name: str,
@@ -83,7 +83,7 @@ def _failed(name: str, error: PgError) -> PgError:
     return PgError("Database %s was not backed up: %s. Nothing is left of it.%s" % (name, said, advice), error.sqlstate)
 
 
-def commit(call: Call, draft: _store.Draft, tools: Tools, version: Version, content: Dict[str, Any]) -> Backup:
+def commit(call: Call, draft: _draft.Draft, tools: Tools, version: Version, content: Dict[str, Any]) -> Backup:
     """Make the draft a backup that is verified: its archives have been read, and now its bytes are."""
     params = call.params
     _points.reached("backup before commit")

@@ -18,7 +18,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents imp
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Version
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import identifier, literal
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server, is_lost
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _stored_backup
 
 # Their values are lists of names: written as one text they would be one name (pg_dump's variable_is_guc_list_quote).
 _LISTS = frozenset(
@@ -36,7 +36,7 @@ def names(server: Server) -> List[str]:
 def new_id(server: Server) -> str:
     """For the names that a restore gives: greater than each that a database of the server has."""
     parsed = map(_names.parse, names(server))
-    return _names.new_id([each.id for each in parsed if each], _store.now().timestamp())
+    return _names.new_id([each.id for each in parsed if each], _stored_backup.now().timestamp())
 
 
 def read(server: Server, name: str) -> Optional[Facts]:

@@ -43,8 +43,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection i
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import Session, identifier
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _stored_backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
 _BEGIN = b"-- PostgreSQL database dump"
@@ -86,11 +86,11 @@ def run(call: Call) -> Dict[str, Any]:
                     _load(tools, reached, scratch, stream, content, space)
                     _points.reached("import loaded")
                     outside = _outside(tools, reached, name)
-                    with call.store.draft(_store.POSTGRESQL) as draft:
+                    with call.store.draft(_stored_backup.POSTGRESQL) as draft:
                         found = _database_dump.dump(call, draft, tools, reached, name, "1.dump", scratch)
                         made = {"source": os.path.basename(call.params["source"]), "sha256": sha256}
                         databases = {name: {**found, **outside}}
-                        everything = {"databases": databases, _store.IMPORTED: made}
+                        everything = {"databases": databases, _stored_backup.IMPORTED: made}
                         backup = _database_dump.commit(call, draft, tools, version, everything)
                 return {"changed": True, "backup": shown(backup)}
 
@@ -123,9 +123,9 @@ def _check_psql(tools: Tools) -> None:
 
 def _imported_before(call: Call, sha256: str) -> Optional[Backup]:
     def is_it(backup: Backup) -> bool:
-        return backup.good and bool(backup.manifest["content"][_store.IMPORTED]["sha256"] == sha256)
+        return backup.good and bool(backup.manifest["content"][_stored_backup.IMPORTED]["sha256"] == sha256)
 
-    return next(filter(is_it, reversed(call.store.backups(scope=_store.of_imports(call.scope)))), None)
+    return next(filter(is_it, reversed(call.store.backups(scope=_stored_backup.of_imports(call.scope)))), None)
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------

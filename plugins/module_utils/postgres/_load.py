@@ -21,7 +21,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal impo
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._restore_call import HOW, Call
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._scratch import ScratchDatabase
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 
 @contextlib.contextmanager

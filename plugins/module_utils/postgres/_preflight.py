@@ -15,7 +15,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _datab
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents import Facts
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import literal
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 OLDEST = 13  # DROP DATABASE … WITH (FORCE)
 _NOTHING = "Nothing was changed."

@@ -42,7 +42,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._switchover i
     Downtime,
     Warn,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 ARGUMENTS = _restore_options.ARGUMENTS
 

@@ -19,7 +19,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._recover impo
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._switchover import VERIFY, Switchover
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Timings
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 HOW = "restored"
 """How a backup was verified: it was restored and compared."""

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _databases, _journal, _names
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import literal
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _stored_backup
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
 
 
@@ -22,7 +22,7 @@ def status(
 ) -> Dict[str, Any]:
     """``databases``: without it, all that have backups in the store or that a restore has left something of."""
     existing = _databases.names(server)
-    backups = store.backups(_store.POSTGRESQL) if store.exists else []
+    backups = store.backups(_stored_backup.POSTGRESQL) if store.exists else []
     ours = [backup for backup in backups if environment in (None, backup.manifest["environment"])]
     if databases is None:
         wanted = {name for backup in ours for name in backup.manifest["content"].get("databases") or ()}
@@ -37,7 +37,9 @@ def status(
     }
 
 
-def _database(server: Server, name: str, existing: Sequence[str], backups: Sequence[_store.Backup]) -> Dict[str, Any]:
+def _database(
+    server: Server, name: str, existing: Sequence[str], backups: Sequence[_stored_backup.Backup]
+) -> Dict[str, Any]:
     live = _databases.read(server, name)
     mine = [backup for backup in backups if name in (backup.manifest["content"].get("databases") or ())]
     good = [backup for backup in mine if backup.good and not backup.is_imported]

@@ -23,7 +23,7 @@ from typing import IO, Any, Dict, List, Union
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points, _signals, _trusted_path
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _documents, _draft, _stored_backup
 
 SUFFIX = ".age"
 _RECIPIENT = re.compile(r"age1[0-9a-z]{20,}|ssh-(?:ed25519|rsa) [A-Za-z0-9+/=]{40,}(?: [^\n]*)?")
@@ -76,7 +76,7 @@ def decrypt(source: str, target: str, identity_file: str) -> None:
     os.rename(partial, target)
 
 
-def add(draft: _store.Draft, name: str, recipients: List[str], **facts: Any) -> str:
+def add(draft: _draft.Draft, name: str, recipients: List[str], **facts: Any) -> str:
     """Add the file ``name`` to a draft, encrypted where there are ``recipients``; its name in the backup.
 
     What was encrypted is recorded as ``plain_size`` and ``plain_sha256``, and removed. Raises NodeopsError.
@@ -87,7 +87,7 @@ def add(draft: _store.Draft, name: str, recipients: List[str], **facts: Any) -> 
     source = draft.path(name)
     target = name + SUFFIX
     try:
-        size, sha256 = _store.digest(source)
+        size, sha256 = _documents.digest(source)
         encrypt(source, draft.path(target), recipients)
         os.unlink(source)
     except OSError as error:
@@ -102,7 +102,7 @@ def is_encrypted(recorded: Dict[str, Any]) -> bool:
     return "plain_sha256" in recorded
 
 
-def readable(backup: _store.Backup, recorded: Dict[str, Any], identity_file: str, directory: str) -> str:
+def readable(backup: _stored_backup.Backup, recorded: Dict[str, Any], identity_file: str, directory: str) -> str:
     """The path at which a file of a backup can be read: its own, or decrypted in ``directory``, which is the caller's.
 
     Raises NodeopsError when it cannot be decrypted, or is not what was encrypted. Check the backup's files first.
@@ -117,7 +117,7 @@ def readable(backup: _store.Backup, recorded: Dict[str, Any], identity_file: str
     target = os.path.join(directory, recorded["name"][: -len(SUFFIX)])
     try:
         decrypt(source, target, identity_file)
-        found = _store.digest(target)
+        found = _documents.digest(target)
     except OSError as error:
         raise NodeopsError("%s cannot be decrypted: %s. Nothing was changed." % (source, _files.why(error))) from error
     if found != (recorded["plain_size"], recorded["plain_sha256"]):

@@ -19,7 +19,8 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import TIME, Backup, Scope, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import TIME, Backup, Scope
 
 COUNTS = ("last", "daily", "weekly", "monthly")
 CLOCK_TOLERANCE = datetime.timedelta(minutes=5)

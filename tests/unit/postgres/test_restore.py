@@ -346,7 +346,7 @@ def test_options_that_are_right(tmp_path):
     ],
 )
 def test_a_backup_of_something_else_is_refused(environment, namespace, databases, complaint):
-    from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
+    from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
     content = {"databases": {"a": {"n": 1}, "b": {"n": 2}}}
     backup = Backup("id", "/x", {"environment": "production", "namespace": "shop", "content": content}, None)

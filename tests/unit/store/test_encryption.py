@@ -19,7 +19,8 @@ import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 from support import debian
 
 AGE = debian.program("age", "age")

@@ -24,8 +24,14 @@ from typing import Any, Callable, Dict, List, Optional
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention, _signing, _store
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import (
+    _documents,
+    _retention,
+    _signing,
+    _stored_backup,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
 SOMEBODY = 61234
@@ -80,7 +86,7 @@ def test_a_backup(store: Store, dest: Path) -> None:
     assert made.scope == ("pm2", "production", "shop", ("a", "b"))
     assert made.size == sum(map(len, CONTENT.values()))
     assert made.manifest["host"] == socket.gethostname()
-    assert abs((made.created - _store.now()).total_seconds()) < 60
+    assert abs((made.created - _stored_backup.now()).total_seconds()) < 60
     assert made.id.startswith(made.created.strftime("%Y%m%dT%H%M%SZ-pm2-"))
     for name, data in CONTENT.items():
         assert Path(made.path, name).read_bytes() == data
@@ -132,7 +138,7 @@ def test_what_was_not_added_is_a_mistake(store: Store, dest: Path) -> None:
 
 def test_the_order_is_that_of_making_whatever_the_clock_says(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make(store)
-    monkeypatch.setattr(_store, "now", lambda: first.created.replace(year=2001))
+    monkeypatch.setattr(_stored_backup, "now", lambda: first.created.replace(year=2001))
     second = make(store)
     assert second.id < first.id
     assert [each.id for each in store.backups()] == [first.id, second.id]
@@ -407,7 +413,7 @@ def test_finding_says_what_is_wrong(store: Store, dest: Path) -> None:
 def rewrite(path: Path, **changes: Any) -> Dict[str, Any]:
     """A signed document that somebody has changed, as carefully as can be."""
     document = {**json.loads(path.read_text()), **changes}
-    path.write_bytes(_store._written(document))
+    path.write_bytes(_documents.written(document))
     return document
 
 
@@ -665,7 +671,7 @@ def a_run(dest: Path) -> None:
         made = store.note_verified(made, "bytes", store.check_files(made))
         rules = _retention.parse({"keep_last": 2})
         assert rules
-        _retention.prune(store, made.scope, rules, _store.now(), False)
+        _retention.prune(store, made.scope, rules, _stored_backup.now(), False)
 
 
 def test_killed_before_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
