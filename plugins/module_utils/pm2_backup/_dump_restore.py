@@ -19,7 +19,13 @@ from typing import Any, Callable, Dict, List, Optional, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import (
+    COMMITTED,
+    UNDO_FAILED,
+    UNDONE,
+    NodeopsError,
+    Outcome,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal, _resurrect
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import ours
@@ -92,7 +98,7 @@ class Restore:
         return []
 
     def run(self) -> Dict[str, Any]:
-        """The module's result. Raises NodeopsError; its details tell what was put back."""
+        """The module's result. Raises NodeopsError; its outcome tells what was put back."""
         _checks.parse(self._params["ready"])
         for each in self._files:
             _env_files.check(each)
@@ -316,19 +322,20 @@ class Restore:
                 _dump.save(self._home, namespace, former.saved)
             except (NodeopsError, OSError) as second:
                 problems.append("namespace %s: %s" % (namespace, second))
-        details = error.details if isinstance(error, NodeopsError) else {}
-        is_as_before = not problems and details.get("rolled_back") is not False
+        is_as_before = not problems and _outcome(error).kind != UNDO_FAILED
         if is_as_before:
             self._settle()
         stay = [] if is_one else list(results)
-        details.update(
-            rolled_back=is_as_before and not stay, changed=not is_as_before or bool(stay), restored_namespaces=stay
-        )
+        if isinstance(error, NodeopsError):
+            if problems:
+                error.settle(UNDO_FAILED, "; ".join(problems))
+            elif is_as_before:
+                error.settle(UNDO_FAILED if stay else UNDONE)
+            error.details.update(changed=not is_as_before or bool(stay), restored_namespaces=stay)
         if problems:
-            details["rollback_error"] = "; ".join(problems)
             error.args = (
                 "%s Not all could be put back: %s. What was there before is kept below %s: restore again."
-                % (error, details["rollback_error"].rstrip("."), self._home),
+                % (error, "; ".join(problems).rstrip("."), self._home),
             )
 
     def _failed(
@@ -339,8 +346,15 @@ class Restore:
         also = " Brought back: %s." % ", ".join(results) if results else ""
         details = {key: value for failure in failures.values() for key, value in failure.details.items()}
         details.update(restored_namespaces=list(results), actions=done["actions"], files=done["files"])
-        details["rolled_back"] = _are_as_before(failures) and not results
-        return NodeopsError(told + also, dict(details, changed=done["changed"]))
+        failure = NodeopsError(told + also, dict(details, changed=done["changed"]))
+        if _are_as_before(failures) and not results:
+            failure.settle(UNDONE)
+        else:
+            reasons = [each.outcome.reason for each in failures.values() if each.outcome.reason]
+            failure.settle(UNDO_FAILED, reasons[-1] if reasons else "")
+            if any(map(_is_committed, failures.values())):
+                failure.details.update(Outcome(COMMITTED).details)  # of one namespace, beside what became of all
+        return failure
 
     # -- the answer --------------------------------------------------------------------------------------------------
 
@@ -379,14 +393,17 @@ class Restore:
         return {"before_header": path, "after_header": path, "before": before, "after": "".join(after)}
 
 
+def _outcome(error: BaseException) -> Outcome:
+    return error.outcome if isinstance(error, NodeopsError) else Outcome()
+
+
 def _is_committed(error: BaseException) -> bool:
     """Whether the namespace was brought all the same: what failed came after that."""
-    return isinstance(error, NodeopsError) and error.details.get("committed") is True
+    return _outcome(error).kind == COMMITTED
 
 
 def _are_as_before(failures: Dict[str, NodeopsError]) -> bool:
-    found = failures.values()
-    return not any(failure.details.get("rolled_back") is False or _is_committed(failure) for failure in found)
+    return not any(failure.outcome.kind in (UNDO_FAILED, COMMITTED) for failure in failures.values())
 
 
 def _lines(entries: List[_dump.Entry], namespaces: List[str]) -> List[str]:

@@ -68,5 +68,7 @@ def _bring(
     if failures:
         told = " ".join("Namespace %s was not brought back: %s" % each for each in failures.items())
         details = {key: value for failure in failures.values() for key, value in failure.details.items()}
-        raise NodeopsError(told, dict(details, changed=bool(actions), actions=actions))
+        failed = NodeopsError(told, dict(details, changed=bool(actions), actions=actions))
+        failed.outcome = list(failures.values())[-1].outcome  # as the details are those of the last
+        raise failed
     return {"changed": bool(actions), "actions": actions}

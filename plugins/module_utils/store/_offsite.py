@@ -24,7 +24,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import MANIFEST, VERIFIED, Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import MANIFEST, VERIFIED, Backup
 
 ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "dest": {"type": "path", "required": True},
@@ -98,7 +99,7 @@ class _Job(NamedTuple):
     def call(
         self, argv: List[str], environment: Optional[Dict[str, str]] = None, limit: int = _commands.MAX_OUTPUT
     ) -> str:
-        """The last ``limit`` bytes that it prints. Raises NodeopsError with details rc and output."""
+        """The last ``limit`` bytes that it prints. Raises CommandFailed."""
         environ = _commands.base_environment((), environment or {})
         redactor = Redactor()
         return _commands.output(argv, self.store.dest, environ, self.params["timeout"], redactor, _WHAT, limit)
@@ -107,8 +108,8 @@ class _Job(NamedTuple):
         """The same, once more when a backup was removed meanwhile."""
         try:
             return self.call(argv, environment)
-        except NodeopsError as error:
-            if error.details.get("rc") != _VANISHED[self.params["tool"]]:
+        except _commands.CommandFailed as error:
+            if error.status != _VANISHED[self.params["tool"]]:
                 raise
             return self.call(argv, environment)
 
