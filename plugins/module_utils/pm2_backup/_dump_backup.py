@@ -109,7 +109,7 @@ def _present(call: _Call) -> Dict[str, Any]:
 
 
 def _collected(call: _Call) -> Content:
-    """What there is now. Raises NodeopsError, which names the newest good backup, where something is lost."""
+    """What there is now. Raises NodeopsError, which names the newest good backup, if something is lost."""
     try:
         content = _dump_content.collect(call.home, call.params["namespace"], call.params["files"])
     except NodeopsError as error:
@@ -119,22 +119,22 @@ def _collected(call: _Call) -> Content:
         _check_substitute(call, content, good)
     if not content.entries and not call.params["allow_empty"] and good and _count(good):
         raise NodeopsError(
-            "The dump %s holds no process%s, and the newest good backup holds %d. %s. Where this is a loss: %s Where "
-            "it is meant, set allow_empty." % (content.source, _of(call), _count(good), _NOT_BACKED_UP, _way_back(call))
+            "The dump %s holds no process%s, and the newest good backup holds %d. %s. If this is a loss: %s If it is "
+            "intended, set allow_empty." % (content.source, _of(call), _count(good), _NOT_BACKED_UP, _way_back(call))
         )
     return content
 
 
 def _check_substitute(call: _Call, content: Content, good: Optional[_stored_backup.Backup]) -> None:
-    """The dump's ``.bak`` is what was saved before: older than the newest good backup, unless it means the same."""
+    """The dump's ``.bak`` was saved earlier. It is older than the newest good backup, unless it means the same."""
     lost = "%s is missing or broken" % _dump.path_of(call.home)
     if good and good.manifest["content"]["fingerprint"] != content.fingerprint(call.store.key):
         raise NodeopsError(
-            "%s, and %s%s, which a resurrect would take instead, is not what the newest good backup holds (or an "
-            "environment file is not). %s. Save what runs (nodeops.pm2.pm2_save), or rename %s where it is right. %s"
+            "%s. A resurrect would take %s%s instead, and that, or an environment file, differs from the newest good "
+            "backup. %s. Save what runs (nodeops.pm2.pm2_save), or rename %s if it is right. %s"
             % (lost, content.source, _of(call), _NOT_BACKED_UP, content.source, _way_back(call))
         )
-    call.warn("%s. Backed up is %s, which a resurrect would take instead." % (lost, content.source))
+    call.warn("%s. %s was backed up, which a resurrect would take instead." % (lost, content.source))
 
 
 def _of(call: _Call) -> str:
@@ -172,7 +172,7 @@ def _holds(call: _Call, backup: _stored_backup.Backup, content: Content) -> bool
         return False
     damage = call.store.check_files(backup)
     if damage:
-        call.warn("Backup %s is damaged, a new one is made: %s." % (backup.id, "; ".join(damage)))
+        call.warn("Backup %s is damaged: %s. A new one is made." % (backup.id, "; ".join(damage)))
         if not call.check_mode:
             call.store.note_verified(backup, "bytes", damage)
     return not damage
@@ -192,10 +192,10 @@ def _written(call: _Call, content: Content) -> _stored_backup.Backup:
         backup = draft.commit(params["environment"], params["namespace"], _tools(params), recorded)
     damage = call.store.check_files(backup)
     if not damage and _dump_content.is_readable(backup, None):
-        # What was written, not what is remembered: it is read back from the disk.
+        # Read back from the disk, to see what was really written.
         again = _dump_content.load(call.store, backup, None)
         if again.fingerprint(call.store.key) != content.fingerprint(call.store.key):
-            damage = ["it does not read as what was written"]
+            damage = ["what is read back differs from what was written"]
     if damage:
         call.store.remove(backup)
         raise NodeopsError(
@@ -214,7 +214,7 @@ def _tools(params: Dict[str, Any]) -> Dict[str, str]:
 
 
 def _difference(newest: Optional[_stored_backup.Backup], content: Content, is_changed: bool) -> Dict[str, str]:
-    """Names only."""
+    """The diff. It has only names."""
     before: List[str] = []
     if newest is not None:
         recorded = newest.manifest["content"]
@@ -263,14 +263,14 @@ def _verified(call: _Call) -> Dict[str, Any]:
     with call.locked("Nothing was verified"):
         backup = _chosen(call, only_good=False)
         for name, why in call.store.broken():
-            call.warn("%s in the store is no backup that can be trusted: %s." % (name, why))
+            call.warn("%s in the store is not a backup that can be trusted: %s." % (name, why))
         how, problems = _verification(call, backup)
         if not call.check_mode:
             backup = call.store.note_verified(backup, _noted(backup, how, problems), problems)
         result = {"changed": False, "backup": described(backup), "problems": problems, "how": how}
         if problems:
             good = _newest_good(call)
-            advice = "It is not taken for latest, and not counted by the keep rules. "
+            advice = "It cannot be latest, and the keep rules do not count it. "
             advice += "The newest good one is %s." % good.id if good else "There is no good one."
             raise NodeopsError(
                 "Backup %s is not good: %s. %s" % (backup.id, "; ".join(problems), advice), dict(result, changed=False)
@@ -292,13 +292,13 @@ def _verification(call: _Call, backup: _stored_backup.Backup) -> Tuple[str, List
 
 
 def _noted(backup: _stored_backup.Backup, how: str, problems: List[str]) -> str:
-    """How it was verified, or formerly, where that has found what reading its bytes cannot find."""
+    """How it was verified. If an earlier verification has found more than reading the bytes can, that one stays."""
     former = backup.verification
     return former["how"] if former and how == "bytes" and problems == former["problems"] else how
 
 
 def _chosen(call: _Call, only_good: bool, but: AbstractSet[str] = frozenset()) -> _stored_backup.Backup:
-    """The backup that the options name. For one namespace also one of all may be taken, if it has that namespace."""
+    """The backup that the options name. For one namespace, a backup of all namespaces will do if it has that one."""
     wanted, scope = call.params["backup"], call.scope
     namespace = call.params["namespace"]
     if wanted == _stored_backup.LATEST:
@@ -346,7 +346,7 @@ def _restored(call: _Call) -> Dict[str, Any]:
 
 
 def _intact(call: _Call) -> _stored_backup.Backup:
-    """The backup that the options name, all its bytes looked at; for latest the newest of which that can be said."""
+    """The backup that the options name, with all its bytes verified. For latest: the newest one that is intact."""
     damaged: Set[str] = set()
     while True:
         backup = _chosen(call, only_good=True, but=damaged)
@@ -358,13 +358,13 @@ def _intact(call: _Call) -> _stored_backup.Backup:
         text = "Backup %s is damaged: %s." % (backup.id, "; ".join(damage))
         if call.params["backup"] != _stored_backup.LATEST:
             raise NodeopsError("%s Nothing was restored. %s" % (text, _way_back(call)))
-        call.warn(text + " The newest good one before it was looked for.")
+        call.warn(text + " The newest good backup before it is used.")
         damaged.add(backup.id)
 
 
 def _pruned(call: _Call) -> Dict[str, Any]:
     if call.rules is None:
-        raise NodeopsError("state pruned needs at least one of the keep options. Nothing was removed.")
+        raise NodeopsError("state pruned needs at least one keep option. Nothing was removed. Give keep_last, for one.")
     if not call.store.exists:
         raise NodeopsError("There is no backup store at %s. Nothing was removed." % call.store.dest)
     with call.locked("Nothing was removed"):
@@ -373,7 +373,7 @@ def _pruned(call: _Call) -> Dict[str, Any]:
 
 
 def _foreseen(call: _Call, is_good: bool) -> Dict[str, Any]:
-    """What would be removed once the backup is made that check mode does not make."""
+    """What would be removed after the backup that check mode does not make."""
     if call.rules is None or not call.store.exists or not is_good:
         return _pruning(call, is_good)
     return _retention.told(
@@ -382,7 +382,7 @@ def _foreseen(call: _Call, is_good: bool) -> Dict[str, Any]:
 
 
 def _pruning(call: _Call, is_good: bool) -> Dict[str, Any]:
-    """What the keep rules remove; nothing after a backup that is not good."""
+    """What the keep rules remove. After a backup that is not good they remove nothing."""
     if call.rules is None or not call.store.exists:
         return {}
     if not is_good:

@@ -36,37 +36,37 @@ _READS, _PAUSE = 5, 0.1  # seconds; PM2's own save empties the dump before it wr
 
 
 class Content(NamedTuple):
-    """``source`` is the file the entries were read from."""
+    """``source`` is the file that the entries were read from."""
 
     entries: List[_dump.Entry]
     files: List[EnvFile]
     source: str
 
     def namespaces(self) -> Dict[str, List[str]]:
-        """The names of the processes of each, in the order of the dump."""
+        """The names of the processes of each namespace, in the order of the dump."""
         found: Dict[str, List[str]] = {}
         for entry in self.entries:
             found.setdefault(_dump.namespace_of(entry), []).append(str(entry.get("name")))
         return found
 
     def fingerprint(self, key: _signing.Key) -> str:
-        """The same for the same meaning. Keyed, so that nobody can try values against it."""
+        """It is the same for the same meaning. It needs the key, so that values cannot be tried against it."""
         files = [[*each.facts().values(), hashlib.sha256(each.data).hexdigest()] for each in self.files]
         return key.sign({"entries": _dump.canonical(self.entries), "files": sorted(files)})
 
 
 def collect(pm2_home: str, namespace: Optional[str], paths: List[str]) -> Content:
-    """What there is to back up now. Raises NodeopsError when a file or the dump is missing or cannot be read."""
+    """What there is to back up now. Raises NodeopsError if a file or the dump is missing or cannot be read."""
     dump = _read_dump(pm2_home)
     if dump.source is None:
         problem = dump.problem or "%s is missing, and so is its .bak" % _dump.path_of(pm2_home)
-        raise NodeopsError("%s: there is nothing that a resurrect could bring back. Nothing was backed up." % problem)
+        raise NodeopsError("%s. A resurrect could bring back nothing. Nothing was backed up." % problem)
     entries = dump.entries if namespace is None else _dump.of_namespace(dump.entries, namespace)
     return Content(entries, [_env_files.read(path) for path in paths], dump.source)
 
 
 def _read_dump(pm2_home: str) -> _dump.Dump:
-    """As resurrect reads it; but not in the moment in which PM2 writes it."""
+    """The dump as a resurrect reads it, but not at the moment at which PM2 writes it."""
     for _try in range(_READS):
         dump = _dump.read(pm2_home)
         if dump.source == _dump.path_of(pm2_home) or not os.path.exists(_dump.path_of(pm2_home)):
@@ -76,7 +76,7 @@ def _read_dump(pm2_home: str) -> _dump.Dump:
 
 
 def write(draft: _draft.Draft, content: Content, recipients: List[str]) -> None:
-    """Put all of it into a draft, encrypted where there are ``recipients``."""
+    """Put all of it into a draft, encrypted if there are ``recipients``."""
     _write(draft, DUMP, json.dumps(content.entries).encode(), recipients, part="dump")
     for number, each in enumerate(content.files, 1):
         _write(draft, _FILE % number, each.data, recipients, part="file", **each.facts())
@@ -94,7 +94,7 @@ def _write(draft: _draft.Draft, name: str, data: bytes, recipients: List[str], *
 
 
 def is_readable(backup: _stored_backup.Backup, identity_file: Optional[str]) -> bool:
-    """Whether ``load`` can read it: it is not encrypted, or there is a key for it."""
+    """Whether ``load`` can read it: it is not encrypted, or there is a key."""
     return bool(identity_file) or not any(map(_encryption.is_encrypted, backup.manifest["files"]))
 
 
@@ -120,7 +120,7 @@ def load(store: _store.Store, backup: _stored_backup.Backup, identity_file: Opti
 
 @contextlib.contextmanager
 def _workplace(store: _store.Store, backup: _stored_backup.Backup) -> Iterator[str]:
-    """A directory for what is decrypted; what a killed run leaves of it is swept as a draft is."""
+    """A directory for decrypted files. What a killed run leaves of it is removed like a draft."""
     if not any(map(_encryption.is_encrypted, backup.manifest["files"])):
         yield ""
         return
@@ -143,4 +143,4 @@ def _parse(backup: _stored_backup.Backup, data: bytes) -> List[_dump.Entry]:
             return entries
     except (ValueError, RecursionError):
         pass
-    raise NodeopsError("The dump in backup %s is no list of processes. Nothing was changed." % backup.id)
+    raise NodeopsError("The dump in backup %s is not a list of processes. Nothing was changed." % backup.id)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
-"""One call of pg_backup: databases dumped into the store, each from one snapshot, with what was in it."""
+"""One call of pg_backup: databases dumped into the store, each from one snapshot, with facts about their content."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
 def run(params: Mapping[str, Any], check_mode: bool, warn: Warn) -> Dict[str, Any]:
     """The module's result. ``params`` has every option of ARGUMENTS. Raises NodeopsError.
 
-    Nothing is left in the store by a call that failed. What one leaves that was killed, the next one removes.
+    A call that fails leaves nothing in the store. What a killed one leaves, the next one removes.
     """
     databases = _names.check_databases(params["databases"])
     rules = _retention.parse(dict(params))
@@ -89,7 +89,10 @@ def _back_up(call: Call) -> Dict[str, Any]:
 
 
 def _checked_tools(call: Call, reached: Connection) -> "tuple[Tools, Version]":
-    """The programs that fit the server, and its version. Warns of what a restore would refuse. Raises NodeopsError."""
+    """The programs that fit the server, and its version. Warns of programs that a restore would refuse.
+
+    Raises NodeopsError.
+    """
     tools, version = _psql.tools_for(call.params, reached)
     _programs.check_major(tools, version)
     if tools.is_vulnerable and not call.params["accept_vulnerable_client"]:
@@ -105,7 +108,7 @@ def _checked_tools(call: Call, reached: Connection) -> "tuple[Tools, Version]":
 
 
 def _check_there(databases: Sequence[str], tools: Tools, reached: Connection) -> None:
-    """Raises NodeopsError for a database that is not there, or cannot be connected to."""
+    """Raises NodeopsError for a database that does not exist or cannot be connected to."""
     with _psql.Session(tools, reached) as session:
         rows = session.query("SELECT datname, datallowconn, datistemplate FROM pg_database")
     found = {str(name): (allowed == "t", template == "t") for name, allowed, template in rows}
@@ -118,13 +121,13 @@ def _check_there(databases: Sequence[str], tools: Tools, reached: Connection) ->
             )
         if not found[name][0]:
             raise NodeopsError(
-                "Database %r of %s is closed to connections, as a restore leaves it that was killed. Nothing was "
-                "backed up. Run pg_restore with state: recovered." % (name, reached)
+                "Database %r of %s is closed to connections, as after a restore that was killed. Nothing was backed "
+                "up. Run pg_restore with state: recovered." % (name, reached)
             )
 
 
 def _pruned(call: Call, result: Dict[str, Any]) -> Dict[str, Any]:
-    """``result`` with what the keep rules let go, if there are any. Only after a success."""
+    """``result``, and what the keep rules removed, if there are any. Only after a success."""
     if call.rules is None or not call.store.exists:
         return result
     outcome = _retention.prune(call.store, call.scope, call.rules, _stored_backup.now(), call.check_mode)
@@ -132,7 +135,7 @@ def _pruned(call: Call, result: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _foreseen(call: Call, tools: Tools) -> Dict[str, Any]:
-    """What the keep rules let go once the backup is made, and those of killed runs are verified."""
+    """What the keep rules would remove after the backup is made and those of killed runs are verified."""
     if call.rules is None:
         return {}
     backups = call.store.backups(scope=call.scope)
@@ -143,7 +146,7 @@ def _foreseen(call: Call, tools: Tools) -> Dict[str, Any]:
 
 
 def _warn_of_unfinished(call: Call) -> None:
-    """A restore that was killed is not over, though the application may run: nothing else says so every night."""
+    """Warn of a killed restore. It is not over, though the application may run, and nothing else reminds of it."""
     with contextlib.suppress(NodeopsError):
         journal = _journal.read(call.store.dest)
         if journal and journal.is_about_live and set(journal.names) & set(call.databases):
@@ -157,7 +160,7 @@ def _warn_of_unfinished(call: Call) -> None:
 
 
 def _prune(call: Call) -> Dict[str, Any]:
-    """Remove what the keep rules let go."""
+    """Remove what no keep rule keeps."""
     if call.rules is None:
         raise NodeopsError("state is pruned, and no keep rule is given. Nothing was removed. Give keep_last, for one.")
     with call.locked("Nothing was removed"):

@@ -29,7 +29,7 @@ class Call(NamedTuple):
     rules: Optional[_retention.Rules]
 
     def locked(self, what: str) -> ContextManager[None]:
-        """The lock of the store, for what check mode only foresees. Raises NodeopsError."""
+        """The lock of the store; none in check mode, which changes nothing. Raises NodeopsError."""
         if self.check_mode:
             return contextlib.nullcontext()
         return self.store.lock(what, self.params["lock_timeout"])
@@ -50,7 +50,7 @@ class Call(NamedTuple):
 
 
 def shown(backup: Backup) -> Dict[str, Any]:
-    """A backup as results have it."""
+    """A backup in the result of the module."""
     manifest = backup.manifest
     return {
         "id": backup.id,
@@ -68,7 +68,7 @@ def shown(backup: Backup) -> Dict[str, Any]:
 def damaged(backup: Backup, problems: List[str]) -> NodeopsError:
     """The failure for a backup with these problems."""
     return NodeopsError(
-        "Backup %s is damaged: %s. It will not be restored, and no keep rule counts it. Make a new one."
+        "Backup %s is damaged: %s. It will not be restored, and no keep rule counts it. Make a new backup."
         % (backup.id, "; ".join(problems)),
         {"backup": shown(backup), "problems": problems},
     )

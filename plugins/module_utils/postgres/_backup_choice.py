@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Which backup is restored: of the environment, authentic, intact, and readable here."""
+"""Choosing the backup: of this environment, authentic, intact, and readable here."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def choose(call: Call) -> Tuple[Backup, Dict[str, Facts]]:
 
 
 def _latest(call: Call) -> str:
-    """The newest good one of this environment that has all the databases, and was not imported.
+    """The id of the newest good one of this environment that has all the databases and was not imported.
 
-    Raises NodeopsError saying what there is.
+    Raises NodeopsError that says what there is.
     """
     environment, namespace = call.params["environment"], call.params["namespace"]
     backups = call.store.backups(_stored_backup.POSTGRESQL)
@@ -41,7 +41,7 @@ def _latest(call: Call) -> str:
     own = [b for b in ours if not b.is_imported]
     good = [b for b in own if b.good]
     if good or (fit and not ours):
-        return (good or fit)[-1].id  # of another environment: it is refused, with what is wrong
+        return (good or fit)[-1].id  # one of another environment is refused later, with the reason
     asked = (_stored_backup.POSTGRESQL, environment, namespace, tuple(sorted(call.databases)))
     scope = own[-1].scope if own else asked
     shown = [b for b in ours if b.is_imported or b.scope == scope]
@@ -49,7 +49,7 @@ def _latest(call: Call) -> str:
 
 
 def check_content(call: Call, backup: Backup) -> None:
-    """Its bytes. Raises NodeopsError before any program of PostgreSQL sees them."""
+    """Check its bytes before a program of PostgreSQL reads them. Raises NodeopsError."""
     with call.timings.measure("check"):
         problems = call.store.check_files(backup)
     if problems:

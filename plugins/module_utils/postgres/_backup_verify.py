@@ -25,7 +25,7 @@ _RESTORED = "restored"
 
 
 def verify(call: Call) -> Dict[str, Any]:
-    """Read all of a backup, the newest unless named: its files, and its archives as a restore would."""
+    """Read all of a backup, by default the newest: its files, and its archives as a restore would."""
     store, wanted = call.store, call.params["backup"]
     backup = _newest(call) if wanted == _stored_backup.LATEST else _named(call)
     tools = _programs.find(call.params["pg_bindir"])
@@ -36,7 +36,7 @@ def verify(call: Call) -> Dict[str, Any]:
             how, problems = HOW, look(call, backup, tools)
             former = backup.verification or {}
             if not problems and former.get("how") == _RESTORED and former["problems"]:
-                how, problems = _RESTORED, former["problems"]  # what a restore has found no look at the bytes refutes
+                how, problems = _RESTORED, former["problems"]  # good bytes do not refute what a restore has found
             backup = store.note_verified(backup, how, problems)
     if problems:
         raise damaged(backup, problems)
@@ -44,26 +44,26 @@ def verify(call: Call) -> Dict[str, Any]:
 
 
 def _newest(call: Call) -> Backup:
-    """The newest of the scope, good or not: a bad one is what is to be found."""
+    """The newest of the scope, good or not: verifying has to find a bad one."""
     backups = call.store.backups(scope=call.scope)
     return backups[-1] if backups else call.store.newest_good(_all(call), _stored_backup.described(call.scope))
 
 
 def _named(call: Call) -> Backup:
-    """The one with the id that is given, made here or imported. Raises NodeopsError."""
+    """The one with the given id, made here or imported. Raises NodeopsError."""
     backup = call.store.find(call.params["backup"], _stored_backup.POSTGRESQL)
     scope = _stored_backup.of_imports(call.scope) if backup.is_imported else call.scope
     return call.store.find(backup.id, _stored_backup.POSTGRESQL, scope)
 
 
 def _all(call: Call) -> List[Backup]:
-    """Of the scope, made here or imported, in the order they were made."""
+    """Those of the scope, made here or imported, in the order in which they were made."""
     scopes = (call.scope, _stored_backup.of_imports(call.scope))
     return [backup for backup in call.store.backups(_stored_backup.POSTGRESQL) if backup.scope in scopes]
 
 
 def look(call: Call, backup: Backup, tools: Tools) -> List[str]:
-    """The problems of a backup. What is encrypted is read as far as that goes without the private key."""
+    """The problems of a backup. Without the private key, only the bytes of an encrypted file are checked."""
     problems = call.store.check_files(backup)
     if problems:
         return problems
@@ -91,12 +91,12 @@ def _readable(backup: Backup, recorded: Dict[str, Any], identity: str, directory
 
 
 def _near(store: Store) -> str:
-    """Where something decrypted may lie for a moment: in the store, which nobody else can read."""
+    """The directory for files that are decrypted for a moment: in the store, which other users cannot read."""
     return os.path.dirname(store.state_path("x"))
 
 
 def verify_unfinished(call: Call, tools: Tools) -> None:
-    """Verify what a run that was killed has written and could not verify any more."""
+    """Verify what a killed run wrote and could not verify."""
     for backup in _all(call):
         if backup.verification is None:
             call.store.note_verified(backup, HOW, look(call, backup, tools))

@@ -19,7 +19,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.store import _draft, _
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 LOCK_WAIT = 20.0
-"""Seconds a table may be held exclusively by others before the backup gives up."""
+"""How many seconds others may hold a table exclusively before the backup gives up."""
 HOW = "bytes"
 """How a new backup is verified: its archives and its bytes are read."""
 
@@ -33,9 +33,10 @@ def dump(
     file: str,
     database: Optional[str] = None,
 ) -> Dict[str, Any]:
-    """Dump a database into the draft; what is recorded of it. ``database``: its name now, if that is another.
+    """Dump a database into the draft. Returns what is recorded of it.
 
-    The dump is read again before it counts. Raises NodeopsError.
+    ``database``: its present name, if that is not ``name``. The dump is read again before it counts. Raises
+    NodeopsError.
     """
     path = draft.path(file)
     database = database or name
@@ -44,7 +45,7 @@ def dump(
             snapshot = _contents.begin(session)
             _points.reached("backup snapshot taken")
             _contents.lock(session, LOCK_WAIT)
-            # Before pg_dump reads them, which it does at its beginning: what it finds is the same or further.
+            # Before pg_dump reads them, which it does at its beginning: it finds the same numbers or later ones.
             sequences = _contents.read_sequences(session)
             with _programs.Program(_command(tools, reached, database, snapshot, path), reached, database) as program:
                 _points.reached("backup dump started")
@@ -75,16 +76,16 @@ def _failed(name: str, error: PgError) -> PgError:
     said = str(error).rstrip(".")
     advice = ""
     if any(words in said for words in ("No space left", "File too large", "SIGXFSZ", "Disk quota")):
-        advice = " Make room on the disk of dest, then run again."
+        advice = " Free some space on the disk of dest, then run again."
     elif error.sqlstate == "55P03" or "lock timeout" in said:
-        advice = " Something holds a table exclusively (ALTER TABLE, VACUUM FULL, LOCK): run again when it has ended."
+        advice = " A session holds a table exclusively (ALTER TABLE, VACUUM FULL, LOCK). Run again when it has ended."
     elif error.sqlstate == "42501" or "permission denied" in said:
-        advice = " Connect as the owner of everything in it, or as a role with pg_read_all_data."
+        advice = " Connect as the owner of everything in it, or as a member of pg_read_all_data."
     return PgError("Database %s was not backed up: %s. Nothing is left of it.%s" % (name, said, advice), error.sqlstate)
 
 
 def commit(call: Call, draft: _draft.Draft, tools: Tools, version: Version, content: Dict[str, Any]) -> Backup:
-    """Make the draft a backup that is verified: its archives have been read, and now its bytes are."""
+    """Make the draft a verified backup. Its archives have been read already; its bytes are read now."""
     params = call.params
     _points.reached("backup before commit")
     backup = draft.commit(params["environment"], params["namespace"], _programs.versions(tools, version), content)

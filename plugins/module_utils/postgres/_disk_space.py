@@ -21,16 +21,16 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server impor
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _RESERVE = 16 << 20
-"""Bytes that stay free beside what is needed."""
+"""Bytes that stay free in addition."""
 _SLACK = 1.1
-"""A copy is never as tight as it was measured."""
+"""A copy may be larger than what was measured."""
 _DATA, _WAL = "its data", "its WAL"
 
 Free = Callable[[str], int]
 
 
 class Disk(NamedTuple):
-    """Where something goes; ``segment`` is the size of a WAL file in bytes, 0 for data."""
+    """The place of data or of WAL. ``segment`` is the size of a WAL file in bytes, 0 for data."""
 
     use: str
     path: str
@@ -39,21 +39,21 @@ class Disk(NamedTuple):
 
 
 class DiskSpace(NamedTuple):
-    """The disks of the server, and how many bytes of WAL loading so much data can leave before a checkpoint."""
+    """The disks of the server, and how much WAL a load may leave before a checkpoint."""
 
     disks: List[Disk]
     segment: int
     most_wal: Optional[int]
-    """None: all that is written may have to stay (archiving, replication slots)."""
+    """Bytes. None: all of it may have to stay (archiving, replication slots)."""
 
     def wal(self, data: int) -> int:
-        """Bytes of WAL for ``data`` bytes."""
+        """Bytes of WAL for a load of ``data`` bytes."""
         kept = data if self.most_wal is None else min(data, self.most_wal)
         return kept + 2 * self.segment
 
 
 def find(server: Server, tablespace: str) -> Optional[DiskSpace]:
-    """None when the server is elsewhere, or when the login may not know where its files are."""
+    """None if the server is on another host, or if the login may not know where its files are."""
     if not (server.connection.is_local or server.connection.settings.get("host") in _LOOPBACK):
         return None
     try:
@@ -86,7 +86,7 @@ def _most_wal(server: Server) -> Optional[int]:
         "SELECT current_setting('archive_mode') <> 'off' OR EXISTS (SELECT FROM pg_replication_slots),"
         " pg_size_bytes(current_setting('max_wal_size')), pg_size_bytes(current_setting('wal_keep_size'))"
     )[0]
-    # Checkpoints are spread: until one is done the next one's WAL is written as well.
+    # A checkpoint is spread over time: until it is done, the WAL of the next one is written as well.
     return None if row[0] == "t" else max(2 * int(row[1] or 0), int(row[2] or 0))
 
 
@@ -97,10 +97,10 @@ def free(path: str) -> int:
 
 
 def unchecked(data: int) -> str:
-    """A warning."""
+    """The warning that the free space was not checked."""
     return (
         "The free space of the database server was not checked: it is another host, or the login may not know where "
-        "its files are. %s are needed beside the live database." % shown(data)
+        "its files are. The copy beside the live database needs %s." % shown(data)
     )
 
 
@@ -124,7 +124,7 @@ def check(wanted: Sequence[Tuple[DiskSpace, int]], measure: Free = free) -> None
         if left < needed:
             raise NodeopsError(
                 "The disk of %s has %s free, and the restored copy beside the live database needs %s there (%s). "
-                "Nothing was changed. Make room: a disk that gets full would end the whole server."
+                "Nothing was changed. Free some space: a full disk would end the whole server."
                 % (
                     disks[0].path,
                     shown(left),
@@ -135,7 +135,7 @@ def check(wanted: Sequence[Tuple[DiskSpace, int]], measure: Free = free) -> None
 
 
 def problem(space: DiskSpace, measure: Free = free) -> Optional[str]:
-    """What is running out while it is loaded; None when there is enough for the moment."""
+    """Which disk is about to be full; None while there is enough space."""
     for disk in space.disks:
         left = measure(disk.path)
         if left < max(_RESERVE // 2, 2 * disk.segment):

@@ -4,9 +4,9 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What a restore was about to do, written before it does it, so that the next run can finish or undo it.
+"""What a restore is about to do, written before it does it, so that the next run can finish or undo it.
 
-It lies in the store, and holds ids: what has happened to the databases is told by their names alone.
+It is in the store. What has happened to the databases is not in it: their names tell.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._journal import JournalFile
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._stopped import Stopped
 
-LOADING = "loading"  # a scratch database may exist, nothing live was touched: it is dropped
-SWAPPING = "swapping"  # processes may be stopped, databases fenced or swapped: the names decide
-BACK = "back"  # what was swapped has failed: it is swapped back
+LOADING = "loading"  # a scratch database may exist, and is dropped; nothing live was touched
+SWAPPING = "swapping"  # processes may be stopped, databases fenced or swapped: their names decide
+BACK = "back"  # the new databases have failed: they are swapped back
 
 
 class Swap(NamedTuple):
@@ -54,17 +54,17 @@ class Journal(NamedTuple):
 
     @property
     def is_about_live(self) -> bool:
-        """Whether what is live may have been touched."""
+        """Whether a live database, or a process, may have been touched."""
         return self.phase != LOADING
 
 
 def path_of(dest: str) -> str:
-    """Where the store ``dest`` has it."""
+    """Its path in the store ``dest``."""
     return os.path.join(dest, ".nodeops", "restore.journal")
 
 
 def read(dest: str) -> Optional[Journal]:
-    """The journal a killed run left, or None. Raises NodeopsError when it is there and cannot be used."""
+    """The journal that a killed run left, or None. Raises NodeopsError if it cannot be used."""
     return _file(dest).read(_parse)
 
 
@@ -75,7 +75,7 @@ def _parse(document: Dict[str, Any]) -> Journal:
 
 
 def write(dest: str, journal: Journal) -> None:
-    """Make ``journal`` durable before anything it announces is done. Raises NodeopsError when it cannot."""
+    """Make ``journal`` durable, before anything that it announces is done. Raises NodeopsError."""
     try:
         _file(dest).write(journal._asdict())
     except NodeopsError as error:
@@ -83,7 +83,7 @@ def write(dest: str, journal: Journal) -> None:
 
 
 def remove(dest: str) -> None:
-    """There is nothing to finish or undo any more. Raises NodeopsError when it cannot."""
+    """There is nothing to finish or undo any more. Raises NodeopsError."""
     _file(dest).remove()
 
 

@@ -28,7 +28,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup i
 def loaded(
     call: Call, journal: Journal, backup: Backup, facts: Dict[str, Facts], lives: Dict[str, Optional[Facts]]
 ) -> Iterator[List[str]]:
-    """The scratch databases, loaded; what differs from the backup. They are dropped when the block fails."""
+    """Load the scratch databases; yields what differs from the backup. They are dropped if the block fails."""
     directory = os.path.join(call.store.dest, ".partial-restore-" + journal.id)
     _journal.write(call.store.dest, journal)
     _points.reached("%s journal written" % journal.verb)
@@ -44,8 +44,7 @@ def loaded(
         unload(call, journal)
         noted = call.note_verified(backup, HOW, error.details["problems"])
         raise NodeopsError(
-            "%s Backup %s will not be taken as good any more. Choose another one, or make a new one."
-            % (error, backup.id),
+            "%s Backup %s does not count as good any more. Choose another one, or make a new one." % (error, backup.id),
             {**error.details, "backup": backup.id, "verification": noted.verification},
         ) from error
     except BaseException:
@@ -61,7 +60,7 @@ def _build(call: Call, scratch: ScratchDatabase, verb: str) -> List[str]:
 
 @contextlib.contextmanager
 def _readable(call: Call, backup: Backup, file: str, directory: str) -> Iterator[str]:
-    """The path of the plain archive, which is gone afterwards when it had to be decrypted."""
+    """The path of the plain archive. If it had to be decrypted, it is removed afterwards."""
     [recorded] = [each for each in backup.manifest["files"] if each["name"] == file]
     try:
         os.mkdir(directory, 0o700)

@@ -67,7 +67,7 @@ def run(params: Params, check_mode: bool, warn: Warn) -> Result:
 
 
 def check_options(params: Params) -> None:
-    """Raises NodeopsError for options that cannot be right, whatever server and store there are."""
+    """Raises NodeopsError for options that are wrong with every server and store."""
     state = params["state"]
     if params["databases"] is not None:
         _names.check_databases(params["databases"])
@@ -75,14 +75,14 @@ def check_options(params: Params) -> None:
         raise NodeopsError("state %s needs databases. Nothing was changed." % state)
     if state in _CONFIRMED and params["maintenance_db"] in (params["databases"] or ()):
         raise NodeopsError(
-            "maintenance_db is %s, which is one of databases: it cannot be replaced over a connection to it. Nothing "
-            "was changed. Give another one, such as postgres." % params["maintenance_db"]
+            "maintenance_db is %s, which is also in databases: it cannot be replaced over a connection to it. Nothing "
+            "was changed. Give another maintenance_db, such as postgres." % params["maintenance_db"]
         )
     if state in _CONFIRMED:
         _preflight.check_confirmation(params["confirm"], params["databases"])
     for name, least in (("jobs", 1), ("keep_previous", 1), ("healthy", 1)):
         if params[name] < least:
-            raise NodeopsError("%s is %d, the least is %d. Nothing was changed." % (name, params[name], least))
+            raise NodeopsError("%s is %d. It must be at least %d. Nothing was changed." % (name, params[name], least))
     for name in ("lock_timeout", "stop_timeout", "fence_timeout", "resurrect_timeout"):
         if not 0 <= params[name] < float("inf"):
             raise NodeopsError(
@@ -123,12 +123,12 @@ def _run(call: Call) -> Result:
 
 
 def _check_unfinished(call: Call) -> None:
-    """Raises NodeopsError if a drill would have to finish a restore first: it leaves alone what is live."""
+    """Raises NodeopsError if a drill would have to finish a restore first: a drill changes nothing live."""
     journal = _journal.read(call.store.dest) if call.params["state"] == "verified" else None
     if journal and journal.is_about_live:
         raise NodeopsError(
-            "A restore of %s was interrupted, and a drill does not touch what is live. Nothing was verified. Run "
-            "state recovered first: that finishes or undoes it." % ", ".join(journal.names)
+            "A restore of %s was interrupted, and a drill does not touch live databases. Nothing was verified. Run "
+            "state recovered first: that finishes or undoes the restore." % ", ".join(journal.names)
         )
 
 
@@ -190,9 +190,8 @@ def _restore(call: Call) -> Result:
         if problems:
             call.note_verified(backup, HOW, problems)
             raise NodeopsError(
-                "What was restored from backup %s is not what was backed up: %s. The live database was not "
-                "touched, and the backup will not be taken as good any more. Choose another one."
-                % (backup.id, "; ".join(problems)),
+                "What was restored from backup %s is not what was backed up: %s. The live database was not touched. "
+                "The backup does not count as good any more. Choose another one." % (backup.id, "; ".join(problems)),
                 {"problems": problems},
             )
         for swap in swaps:
@@ -224,8 +223,8 @@ def _verify(call: Call) -> Result:
         noted = call.note_verified(backup, HOW, problems)
     if problems:
         raise NodeopsError(
-            "Backup %s does not restore to what was backed up: %s. It will not be taken as good any more. Make a "
-            "new one." % (backup.id, "; ".join(problems)),
+            "Backup %s does not restore to what was backed up: %s. It does not count as good any more. Make a new one."
+            % (backup.id, "; ".join(problems)),
             {"problems": problems, "backup": backup.id, "verification": noted.verification},
         )
     return {"backup": backup.id, "problems": [], "verification": noted.verification}
@@ -264,7 +263,7 @@ def _restore_swaps(call: Call, lives: Dict[str, Optional[Facts]]) -> List[Swap]:
 
 
 def _prune(call: Call) -> None:
-    """The restore is done: what cannot be removed now is removed by the next one."""
+    """Drop old previous databases. The restore is done: the next one drops what cannot be dropped now."""
     try:
         existing = _databases.names(call.server)
         for name in call.databases:

@@ -29,7 +29,7 @@ _NO_CHECKS: Dict[str, Any] = {"timeout": 30.0, "min_uptime": 0.0}
 
 
 class Call:
-    """One call: its options, where it works, and what it has found out so far."""
+    """One call: its options, its server and store, and what it has found out so far."""
 
     def __init__(
         self, params: Mapping[str, Any], check_mode: bool, warn: Callable[[str], None], store: Store, server: Server
@@ -42,14 +42,14 @@ class Call:
         self.timings = Timings()
         self.databases: List[str] = list(params["databases"] or [])
         self.recovered: Optional[Recovery] = None
-        """What was left of a killed run, and is finished or undone now; in check mode, will be."""
+        """What killed runs left, and this call has finished or undone. In check mode: what it would."""
         self.cleanup_error: Optional[str] = None
         """Why a scratch database is left."""
         self._id = ""
 
     @property
     def id(self) -> str:
-        """The one for the names of databases that this call gives. Ask for it after the recovery."""
+        """The id in the names of databases that this call gives. Read it after the recovery."""
         if not self._id:
             self._id = _databases.new_id(self.server)
         return self._id

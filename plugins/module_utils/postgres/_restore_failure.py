@@ -16,7 +16,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._axon import AxonE
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
 
 _BARE = (PgError, AxonError, Interrupted)
-"""What PostgreSQL, PM2 or a signal says. All other messages say themselves what was not done."""
+"""Errors of PostgreSQL and PM2, and signals. The messages of all other errors say what was not done."""
 
 
 class RecoveryFailed(NodeopsError):

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The scratch database: made beside the live one, loaded from the archive, compared with what was backed up."""
+"""A scratch database: made beside the live one, loaded from the archive, compared with what was backed up."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHECK_SPACE_EVERY = 0.25  # seconds
 
 
 class Unloadable(NodeopsError):
-    """The archive can be loaded nowhere; ``problems`` in the details says why."""
+    """No server can load the archive. ``problems`` in the details says why."""
 
 
 class ScratchDatabase(NamedTuple):
@@ -55,10 +55,9 @@ def build(
     timings: Timings,
     verb: str,
 ) -> List[str]:
-    """Make the scratch database and fill it. What differs from the backup; [] when it is the same.
+    """Make the scratch database and load it. Returns what differs from the backup, [] if nothing does.
 
-    Raises NodeopsError when it cannot be loaded, and Unloadable when that is due to the archive. It is not dropped
-    here.
+    Raises NodeopsError if it cannot be loaded, and Unloadable if the archive is the reason. It is not dropped here.
     """
     with timings.measure("create", scratch.database):
         server.execute(_databases.creation(scratch.name, scratch.properties, server.version))
@@ -83,7 +82,7 @@ def build(
 def _load(
     server: Server, scratch: ScratchDatabase, jobs: int, space: Optional[_disk_space.DiskSpace], verb: str
 ) -> None:
-    """Owners and privileges are restored as they were: nothing but the database itself is of the login."""
+    """Owners and privileges are restored as they were. Only the database itself belongs to the login."""
     arguments = [server.tools.pg_restore, "--exit-on-error", "--no-password", "--no-subscriptions"]
     arguments += ["--jobs=%d" % jobs, "--dbname=" + server.connection.target(scratch.name), scratch.archive]
     next_look = 0.0
@@ -96,9 +95,8 @@ def _load(
                 if problem:
                     program.end()
                     raise NodeopsError(
-                        "Loading the backup of %s was given up: %s, and a disk that is full would end the whole "
-                        "server. The live database was not touched. Make room, then run again."
-                        % (scratch.database, problem)
+                        "Loading the backup of %s was given up: %s, and a full disk would end the whole server. The "
+                        "live database was not touched. Free some space, then run again." % (scratch.database, problem)
                     )
             time.sleep(_PAUSE)
         try:
@@ -116,7 +114,7 @@ def _load(
 
 
 def _is_there(server: Server, database: str) -> bool:
-    """Whether somebody, or the end of the server, has not taken it away meanwhile."""
+    """Whether it still exists: another session, or the end of the server, may have removed it."""
     try:
         return database in _databases.names(server)
     except NodeopsError:

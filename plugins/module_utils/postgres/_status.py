@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What there is to restore from and to go back to; nothing is changed."""
+"""What there is to restore from, and what there is to go back to. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import St
 def status(
     server: Server, store: Store, databases: Optional[Sequence[str]], environment: Optional[str]
 ) -> Dict[str, Any]:
-    """``databases``: without it, all that have backups in the store or that a restore has left something of."""
+    """``databases``: by default all that have backups in the store, or that a restore has left something of."""
     existing = _databases.names(server)
     backups = store.backups(_stored_backup.POSTGRESQL) if store.exists else []
     ours = [backup for backup in backups if environment in (None, backup.manifest["environment"])]
@@ -58,7 +58,7 @@ def _database(
 
 
 def previous(existing: Sequence[str], name: str) -> List[str]:
-    """The databases that were ``name`` once, newest first."""
+    """The previous databases of ``name``, newest first."""
     return sorted((each for each in existing if _is(each, name, "prev")), reverse=True)
 
 
@@ -76,7 +76,7 @@ def _size(server: Server, name: str) -> Optional[int]:
 
 
 def _since(database: str) -> Optional[str]:
-    """When it was put aside, as the clock of the host said: ``2026-11-24T11:20:31Z``."""
+    """When it was replaced, by the clock of the host: ``2026-11-24T11:20:31Z``."""
     parsed = _names.parse(database)
     if parsed is None:
         return None

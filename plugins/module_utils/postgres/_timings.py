@@ -18,11 +18,11 @@ class Timings:
 
     def __init__(self) -> None:
         self.measured: List[Dict[str, Any]] = []
-        """``name``, ``database`` where it is about one, and ``seconds``, in their order."""
+        """``name``, ``database`` if it is about one, and ``seconds`` of each step, in their order."""
 
     @contextlib.contextmanager
     def measure(self, name: str, database: str = "") -> Iterator[None]:
-        """Measure the block; also one that fails."""
+        """Measure the block, also if it fails."""
         start = time.monotonic()
         try:
             yield

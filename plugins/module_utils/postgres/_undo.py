@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The undo of a restore: what was live before it becomes live again."""
+"""The undo of a restore: the databases that were live before it become live again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def undo(call: Call) -> Tuple[List[Swap], Downtime]:
 
 
 def find_swaps(call: Call) -> List[Swap]:
-    """Each live database makes way for the newest that was live before. Raises NodeopsError where there is none."""
+    """Each live database is replaced by its newest previous one. Raises NodeopsError if there is none."""
     existing = _names_after_recovery(call)
     who = _preflight.login(call.server)
     lives = _preflight.live_of(call.server, call.databases)
@@ -57,20 +57,20 @@ def find_swaps(call: Call) -> List[Swap]:
 
 
 def _check_of_one_restore(previous: Sequence[str]) -> None:
-    """Raises NodeopsError for previous databases that were not put aside together: they may not go together."""
+    """Raises NodeopsError for previous databases of different restores: they may not fit together."""
     parsed = [each for each in map(_names.parse, previous) if each]
     newest = max((each.id for each in parsed), default="")
     latest = [each.name for each in parsed if each.id == newest]
     if len(latest) < len(previous):
         raise NodeopsError(
             "%s are not of one restore, and the last one was of %s alone. Nothing was changed. To undo that one, "
-            "name in databases (db_restore_databases) only: %s. The others can be undone by a call of their own."
+            "give only %s in databases (db_restore_databases). The others can be undone by another call."
             % (", ".join(sorted(previous)), ", ".join(latest), ", ".join(latest))
         )
 
 
 def _names_after_recovery(call: Call) -> List[str]:
-    """The databases there are; in check mode as they will be named when the interrupted restore is undone."""
+    """The names of all databases. In check mode: as they will be after the interrupted restore is undone."""
     names = _databases.names(call.server)
     journal = _journal.read(call.store.dest) if call.check_mode else None
     if journal is None or journal.phase != _journal.BACK or not _swap.is_swapped(names, journal.swaps):

@@ -31,9 +31,9 @@ def exists(dest: str) -> bool:
         ) from error
     problem = ""
     if stat.S_ISLNK(found.st_mode):
-        problem = "is a symbolic link: give the directory that it leads to"
+        problem = "is a symbolic link: give the directory that it points to"
     elif not stat.S_ISDIR(found.st_mode):
-        problem = "is no directory"
+        problem = "is not a directory"
     elif _trusted_path.is_foreign(found):
         problem = "belongs to %s: run as that user (become_user)" % _trusted_path.name_of(found.st_uid)
     elif _trusted_path.is_writable_for_others(found):

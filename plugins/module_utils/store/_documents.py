@@ -22,11 +22,11 @@ TYPES = {MANIFEST: "manifest", VERIFIED: "verification"}
 """What a document says of itself, so that the signature of one is none of another."""
 _CHUNK = 1 << 20
 _LARGEST_DOCUMENT = 256 << 20
-"""Bytes; what is larger is no manifest."""
+"""Bytes. A larger file is not a manifest."""
 
 
 def read_document(directory: str, name: str, key: _signing.Key, key_file: str) -> Tuple[Optional[Dict[str, Any]], str]:
-    """A signed document, or None and why it cannot be believed. Not one of its bytes may be another."""
+    """A signed document, or None and why it cannot be trusted. Its bytes have to be exactly those of ``written``."""
     path = os.path.join(directory, name)
     try:
         with open(open_regular(path), "rb") as stream:
@@ -43,12 +43,12 @@ def read_document(directory: str, name: str, key: _signing.Key, key_file: str) -
     if not is_ours:
         return None, "its %s is damaged" % name
     if not key.check(document):
-        return None, "its %s is not signed with the key %s: it was changed, or is of another store" % (
+        return None, "its %s is not signed with the key %s: it was changed, or belongs to another store" % (
             name,
             key_file,
         )
     if document.get("type") != TYPES[name]:
-        return None, "its %s is no %s" % (name, TYPES[name])
+        return None, "its %s is not a %s" % (name, TYPES[name])
     return document, ""
 
 
@@ -69,16 +69,16 @@ def digest_of(stream: Any) -> Tuple[int, str]:
 
 
 def open_regular(path: str, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file: no link is followed, no pipe waited for. Raises OSError."""
+    """A descriptor of a regular file. It follows no link and waits for no pipe. Raises OSError."""
     handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(22, "it is no regular file", path)
+        raise OSError(22, "it is not a regular file", path)
     return handle
 
 
 def lstat(path: str) -> Optional[os.stat_result]:
-    """None if there is nothing, or nothing that can be seen."""
+    """None if there is nothing, or if it cannot be seen."""
     try:
         return os.lstat(path)
     except OSError:
@@ -93,7 +93,7 @@ def check_file(path: str, recorded: Dict[str, Any]) -> List[str]:
         return ["%s is missing" % name]
     problems = access_problems(found, name)
     if not stat.S_ISREG(found.st_mode):
-        return [*problems, "%s is no regular file" % name]
+        return [*problems, "%s is not a regular file" % name]
     try:
         size, sha256 = digest(path)
     except OSError as error:
@@ -101,12 +101,12 @@ def check_file(path: str, recorded: Dict[str, Any]) -> List[str]:
     if size != recorded["size"]:
         problems.append("%s has %d bytes and was written with %d" % (name, size, recorded["size"]))
     elif sha256 != recorded["sha256"]:
-        problems.append("%s is damaged: its SHA-256 is another" % name)
+        problems.append("%s is damaged: its SHA-256 is not the recorded one" % name)
     return problems
 
 
 def access_problems(found: os.stat_result, name: str) -> List[str]:
-    """The problems of something others could read or change."""
+    """Why other users could read or change it."""
     if stat.S_ISLNK(found.st_mode):
         return ["%s is a symbolic link" % name]
     if _trusted_path.is_foreign(found):
@@ -116,5 +116,5 @@ def access_problems(found: os.stat_result, name: str) -> List[str]:
 
 
 def written(document: Dict[str, Any]) -> bytes:
-    """A document as it stands on disk: for people too, and only one way of writing it."""
+    """The bytes of a document on disk. People can read them, and each document has only one form."""
     return json.dumps(document, indent=1, sort_keys=True, allow_nan=False).encode() + b"\n"

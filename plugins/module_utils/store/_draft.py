@@ -38,7 +38,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 
 
 class Draft:
-    """A backup before it is one. Files may be written into ``directory``, then have to be added."""
+    """A backup before it is committed. Files may be written into ``directory``; then they have to be added."""
 
     def __init__(
         self, dest: str, key: _signing.Key, next_sequence: Callable[[], int], kind: str, created: datetime.datetime
@@ -54,13 +54,13 @@ class Draft:
         self.directory = os.path.join(dest, PARTIAL + self.id)
 
     def path(self, name: str) -> str:
-        """Where the file ``name`` is to be written."""
+        """The path to write the file ``name`` to."""
         if not _NAME.match(name) or name in (MANIFEST, VERIFIED):
             raise ValueError("%r cannot be the name of a file of a backup" % name)
         return os.path.join(self.directory, name)
 
     def add(self, name: str, **facts: Any) -> None:
-        """A file that stands in ``directory``: made 0600 and durable, and recorded with ``facts``.
+        """Add a file of ``directory``: make it 0600 and durable, and record it with ``facts``.
 
         Raises NodeopsError.
         """
@@ -77,7 +77,7 @@ class Draft:
         _points.reached("store file added")
 
     def write(self, name: str, data: bytes, **facts: Any) -> None:
-        """A file with ``data``, recorded with ``facts``. Raises NodeopsError."""
+        """Write and add a file with ``data``, recorded with ``facts``. Raises NodeopsError."""
         try:
             handle = os.open(self.path(name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(handle, "wb") as stream:
@@ -91,12 +91,12 @@ class Draft:
     ) -> Backup:
         """Make it a backup, durable and not yet verified. ``tools``: versions by name. Raises NodeopsError.
 
-        ``content`` is what its kind has to say of it, and may hold no secret.
+        ``content`` describes it, and depends on its kind. It must hold no secret.
         """
         added = {each["name"] for each in self._files}
         others = set(os.listdir(self.directory)) - added
         if others or len(added) != len(self._files):
-            raise RuntimeError("not added, or twice: %s" % (others or added))
+            raise RuntimeError("not added, or added twice: %s" % (others or added))
         path = os.path.join(self._dest, self.id)
         try:
             manifest: Dict[str, Any] = {
@@ -131,5 +131,5 @@ class Draft:
 
 
 def not_written(error: OSError) -> NodeopsError:
-    """The failure for what the system has refused."""
+    """The failure for an error of the system."""
     return NodeopsError("The backup was not written: %s. Nothing is left of it." % _files.why(error))

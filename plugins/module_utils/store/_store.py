@@ -57,11 +57,11 @@ _REMEMBERED = 10000
 
 
 class Store:
-    """The backups below ``dest``, an absolute path. ``key_file``: its key, by default ``<dest>.key``, beside it.
+    """The backups below ``dest``, an absolute path. ``key_file``: its key, by default ``<dest>.key``.
 
-    ``create`` makes the directory and the key where they are missing; in check mode it only finds out whether it could.
-    Without it a store may be missing: then ``exists`` is false and it has no backups. Raises NodeopsError when others
-    could put something in the place of either.
+    ``create`` makes the directory and the key if they are missing; in check mode it only finds out whether it could.
+    Without it a store may be missing: then ``exists`` is false, and there are no backups. Raises NodeopsError if
+    another user could replace the directory or the key.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class Store:
         _trusted_path.check_parents(dest, "The backup store")
         if self.dest == "/" or (self.key_file + "/").startswith(self.dest + "/"):
             raise NodeopsError(
-                "The backup store %s cannot have its key at %s. %s Keep the key outside of the store: else whoever can "
-                "change a copy of the store can sign it too." % (dest, self.key_file, NOTHING_CHANGED)
+                "The backup store %s cannot have its key at %s. %s Keep the key outside of the store: otherwise a "
+                "user who can change a copy of the store can sign it too." % (dest, self.key_file, NOTHING_CHANGED)
             )
         self.exists = _directory.exists(self.dest)
         if create:
@@ -86,22 +86,22 @@ class Store:
             self.exists = _directory.exists(self.dest)
 
     def _check_creation(self) -> None:
-        """Raises NodeopsError for what is no store and cannot become one."""
+        """Raises NodeopsError if there is something that is not a store and cannot become one."""
         if os.path.lexists(self.key_file):
             self._key = _signing.load(self.key_file)
         elif any(map(ID.match, self._names())):
             raise NodeopsError(
                 "The backup store %s has backups, but its key %s is missing. Nothing was backed up. Put the key "
-                "back: with a new one no backup of this store could be told from a forged one. If it is lost for "
-                "good, move the store away and begin a new one." % (self.dest, self.key_file)
+                "back: with a new one, the backups of this store could not be told from forged ones. If the key is "
+                "lost, move the store away and begin a new one." % (self.dest, self.key_file)
             )
         self._must_be_ours("Nothing was backed up", may_be_damaged=False)
 
     def _must_be_ours(self, what: str, may_be_damaged: bool) -> None:
-        """Raises NodeopsError for a directory with something in it that is no store.
+        """Raises NodeopsError for a directory that has something in it and is not a store.
 
-        A store that was copied without what is hidden in it has backups and nothing else; of which one can be restored
-        though another ``may_be_damaged``.
+        A copy of a store may lack the hidden directory: then it has backups and nothing else. ``may_be_damaged``: some
+        of them may be, because the others can be restored.
         """
         if not self.exists or STATE in os.listdir(self.dest):
             return
@@ -109,19 +109,20 @@ class Store:
         others = [name for name in names if not ID.match(name)]
         if others:
             raise NodeopsError(
-                "The directory %s is no backup store and not empty (%s). %s. Give the store a directory of its own."
+                "The directory %s is not a backup store and not empty (%s). %s. Give the store a directory of its own."
                 % (self.dest, ", ".join(others[:_SHOWN]), what)
             )
         broken = self.broken()
         if broken and not (may_be_damaged and len(broken) < len(names)):
             raise NodeopsError(
-                "The directory %s has no %s, as a store that was fetched back may, but not all in it can be trusted: "
-                "%s. %s. Fetch these again, or move them away." % (self.dest, STATE, _listed(broken), what)
+                "The directory %s has no %s, like a copy of a store that was fetched back, and some of its backups "
+                "cannot be trusted: %s. %s. Fetch these again, or move them away."
+                % (self.dest, STATE, _listed(broken), what)
             )
 
     @property
     def key(self) -> _signing.Key:
-        """Raises NodeopsError when there is none that can be trusted."""
+        """Raises NodeopsError if there is none that can be trusted."""
         if self._key is None:
             self._key = _signing.load(self.key_file)
         return self._key
@@ -130,12 +131,12 @@ class Store:
         return os.path.join(self.dest, STATE, name)
 
     def state_path(self, name: str) -> str:
-        """Where something that belongs to the store but is no backup is kept, such as a restore's journal."""
+        """The path for something that belongs to the store and is not a backup, such as the journal of a restore."""
         return self._state(name)
 
     @contextlib.contextmanager
     def lock(self, what: str, timeout: float) -> Iterator[None]:
-        """Hold the store, waiting up to ``timeout`` seconds; again within itself is free.
+        """Hold the store, waiting up to ``timeout`` seconds. A caller that holds it may lock it again.
 
         What killed runs have left is removed first. ``what`` says in the error what was not done. Raises NodeopsError
         naming the holder.
@@ -168,7 +169,7 @@ class Store:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def backups(self, kind: Optional[str] = None, scope: Optional[Scope] = None) -> List[Backup]:
-        """The authentic backups, in the order they were made (whatever the clock said)."""
+        """The authentic backups in the order in which they were made, whatever the clock said."""
         found = []
         for name in self._names():
             backup, _why = self._read(name)
@@ -177,7 +178,7 @@ class Store:
         return sorted(found, key=lambda backup: (backup.sequence, backup.id))
 
     def broken(self) -> List[Tuple[str, str]]:
-        """(name, why) of whatever stands in the store and is no authentic backup."""
+        """(name, why) of everything in the store that is not an authentic backup."""
         return [(name, why) for name in self._names() for backup, why in [self._read(name)] if backup is None]
 
     def _names(self) -> List[str]:
@@ -190,10 +191,10 @@ class Store:
     def _read(self, name: str) -> Tuple[Optional[Backup], str]:
         path = os.path.join(self.dest, name)
         if not ID.match(name):
-            return None, "it is not named as a backup is"
+            return None, "its name is not that of a backup"
         found = lstat(path)
         if found is None or not stat.S_ISDIR(found.st_mode):
-            return None, "it is no directory"
+            return None, "it is not a directory"
         manifest, why = self._document(path, MANIFEST)
         if manifest is None:
             return None, why
@@ -210,13 +211,13 @@ class Store:
         return read_document(directory, name, self.key, self.key_file)
 
     def find(self, wanted: str, kind: str, scope: Optional[Scope] = None) -> Backup:
-        """The backup with this id, or for "latest" the newest that is verified as good. Raises NodeopsError."""
+        """The backup with this id; for "latest" the newest that is verified as good. Raises NodeopsError."""
         if wanted == LATEST:
             return self.newest_good(self.backups(kind, scope), described(scope) if scope else "kind %s" % kind)
         self._must_be_there()
         if not ID.match(wanted):
             raise NodeopsError(
-                "%r is no id of a backup. %s Give one, such as 20261124T105400Z-%s-0a1b2c, or %s. %s"
+                "%r is not the id of a backup. %s Give one, such as 20261124T105400Z-%s-0a1b2c, or %s. %s"
                 % (wanted, NOTHING_CHANGED, kind, LATEST, self._there_are(kind, scope))
             )
         if lstat(os.path.join(self.dest, wanted)) is None:
@@ -241,9 +242,10 @@ class Store:
         return backup
 
     def newest_good(self, backups: List[Backup], of: str) -> Backup:
-        """Of some in the order they were made, but for what is imported: the newest of those may be years old.
+        """The newest good one of ``backups``, which are in the order in which they were made.
 
-        ``of`` says in the error what they are of. Raises NodeopsError, which also names those that are imported.
+        An imported one is never the newest: its data may be years old. ``of`` says in the error what they are of.
+        Raises NodeopsError, which also names the imported ones.
         """
         self._must_be_there()
         own = [backup for backup in backups if not backup.is_imported]
@@ -252,7 +254,7 @@ class Store:
             return good[-1]
         imported = [backup.id for backup in backups if backup.is_imported and backup.good][-_SHOWN:]
         ids = ", ".join(reversed(imported))
-        advice = " What is imported is never latest; name it by its id: %s." % ids if imported else ""
+        advice = " An imported backup is never latest. Name it by its id: %s." % ids if imported else ""
         if own:
             raise NodeopsError(
                 "None of the %d backups of %s in %s is verified as good. %s Verify the newest (%s) with state: "
@@ -271,7 +273,7 @@ class Store:
         return "The newest good ones are: %s." % ", ".join(reversed(newest)) if newest else "No good one is there."
 
     def check_files(self, backup: Backup) -> List[str]:
-        """Every problem of its files: missing, too many, size, content, mode, kind. All bytes are read."""
+        """Every problem of its files: missing or unexpected ones, size, content, mode, type. All bytes are read."""
         try:
             problems = access_problems(os.lstat(backup.path), "the directory")
             present = set(os.listdir(backup.path))
@@ -279,7 +281,7 @@ class Store:
             return ["the directory cannot be read (%s)" % error.strerror]
         again, why = self._read(backup.id)
         if again is None or again.manifest != backup.manifest:
-            problems.append(why or "its manifest is another than before")
+            problems.append(why or "its manifest has changed since it was read")
         if VERIFIED in present and self._document(backup.path, VERIFIED)[0] is None:
             problems.append(self._document(backup.path, VERIFIED)[1])
         known = {each["name"] for each in backup.manifest["files"]} | {MANIFEST, VERIFIED}
@@ -294,7 +296,7 @@ class Store:
 
     @contextlib.contextmanager
     def draft(self, kind: str) -> Iterator[Draft]:
-        """A backup that is being written; nothing is left of it unless it is committed. Raises NodeopsError."""
+        """A backup to be written. Nothing is left of it unless it is committed. Raises NodeopsError."""
         self._must_be_held()
         draft = Draft(self.dest, self.key, self.next_sequence, kind, _stored_backup.now())
         try:
@@ -308,7 +310,7 @@ class Store:
             shutil.rmtree(draft.directory, ignore_errors=True)
 
     def next_sequence(self) -> int:
-        """A number greater than that of every backup there is or was; remembered."""
+        """A number greater than that of every backup there is or was. It is written down."""
         self._must_be_held()
         try:
             with open(open_regular(self._state("sequence")), "rb") as stream:
@@ -320,7 +322,7 @@ class Store:
         return number
 
     def note_verified(self, backup: Backup, how: str, problems: List[str]) -> Backup:
-        """Remember a verification. ``how``: bytes, resurrectable or restored. Raises NodeopsError."""
+        """Write down a verification. ``how``: bytes, resurrectable or restored. Raises NodeopsError."""
         self._must_be_held()
         document: Dict[str, Any] = {
             "type": TYPES[VERIFIED],
@@ -340,7 +342,7 @@ class Store:
         return backup._replace(verification=document)
 
     def remove(self, backup: Backup) -> None:
-        """Remove it; from its first moment nobody takes it for a backup. Raises NodeopsError."""
+        """Remove it. While it is removed it already counts as gone. Raises NodeopsError."""
         self._must_be_held()
         leaving = os.path.join(self.dest, _REMOVED + backup.id)
         try:
@@ -354,12 +356,12 @@ class Store:
         self._note_removed(backup.id)
 
     def _note_removed(self, identifier: str) -> None:
-        with contextlib.suppress(OSError):  # of a full disk: then it goes here and stays elsewhere
+        with contextlib.suppress(OSError):  # the disk is full: then only its copies elsewhere stay
             noted = [*self._removed(), identifier][-_REMEMBERED:]
             _files.write_atomically(self._state("removed"), "".join("%s\n" % name for name in noted).encode())
 
     def removed(self) -> Set[str]:
-        """The ids of the backups that ``remove`` has removed; copies of them elsewhere may go too."""
+        """The ids of the backups that ``remove`` has removed. Their copies elsewhere may be removed too."""
         return set(self._removed())
 
     def _removed(self) -> List[str]:
@@ -370,13 +372,13 @@ class Store:
             return []
 
     def sweep(self) -> List[str]:
-        """Remove what killed runs have left; what was removed. Call it with the lock held."""
+        """Remove what killed runs have left. Returns what was removed. Call it with the lock held."""
         self._must_be_held()
         swept = []
         for name in sorted(os.listdir(self.dest)):
             path = os.path.join(self.dest, name)
             if name.startswith((PARTIAL, _REMOVED)):
-                shutil.rmtree(path, ignore_errors=True)  # who still writes into it is met again the next time
+                shutil.rmtree(path, ignore_errors=True)  # if a process still writes into it, the next run removes it
                 swept.append(name)
                 if name.startswith(_REMOVED):
                     self._note_removed(name[len(_REMOVED) :])

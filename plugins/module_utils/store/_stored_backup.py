@@ -13,12 +13,12 @@ import re
 from typing import Any, Dict, NamedTuple, Optional, Tuple, cast
 
 Scope = Tuple[str, Optional[str], Optional[str], Tuple[str, ...]]
-"""What a row of backups is of: kind, environment, namespace, databases."""
+"""What a series of backups is of: kind, environment, namespace, databases."""
 
 FORMAT = 1
 PM2, POSTGRESQL = "pm2", "postgresql"
 IMPORTED = "imported"
-"""In ``content``: where a backup was imported from. Nobody knows of when its data is."""
+"""In ``content``: what a backup was imported from. How old its data is, is not known."""
 LATEST = "latest"
 MANIFEST, VERIFIED = "manifest.json", "verified.json"
 ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[a-z0-9]+-[0-9a-f]{6}\Z")
@@ -31,7 +31,7 @@ def now() -> datetime.datetime:
 
 
 class Backup(NamedTuple):
-    """A backup whose manifest is authentic. Its files are not looked at before ``Store.check_files``."""
+    """A backup whose manifest is authentic. ``Store.check_files`` checks its files."""
 
     id: str
     path: str
@@ -52,7 +52,7 @@ class Backup(NamedTuple):
 
     @property
     def created(self) -> datetime.datetime:
-        """UTC, as the clock of the host said it."""
+        """UTC, by the clock of the host."""
         return datetime.datetime.strptime(self.manifest["created"], TIME).replace(tzinfo=datetime.timezone.utc)
 
     @property
@@ -63,7 +63,7 @@ class Backup(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of its files on disk, the manifest not counted."""
+        """Bytes of its files on disk, without the manifest."""
         return sum(each["size"] for each in self.manifest["files"])
 
     @property
@@ -73,7 +73,7 @@ class Backup(NamedTuple):
 
 
 def of_imports(scope: Scope) -> Scope:
-    """The row in which the imported ones of the same databases are: apart from those that are made by schedule."""
+    """The scope of the imported backups of the same databases, which are kept apart from those made by schedule."""
     kind, environment, namespace, databases = scope
     return "%s %s" % (IMPORTED, kind), environment, namespace, databases
 

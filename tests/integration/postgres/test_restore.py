@@ -345,7 +345,7 @@ def test_a_backup_that_no_server_can_load_is_not_good(site, state, spoil, words)
 
     assert failed["failed"]
     assert "could not be loaded into a scratch database" in failed["msg"]
-    assert f"The live database was not touched. Backup {made} will not be taken as good any more." in failed["msg"]
+    assert f"The live database was not touched. Backup {made} does not count as good any more." in failed["msg"]
     [problem] = failed["problems"]
     assert problem.startswith(f"{site.database}: it cannot be loaded (")
     assert words in problem
@@ -417,7 +417,7 @@ def test_what_a_server_lacks_is_not_held_against_a_backup(site, owner, lacking, 
     assert failed["failed"]
     assert "could not be loaded into a scratch database" in failed["msg"]
     assert words in failed["msg"]
-    assert "will not be taken as good" not in failed["msg"]
+    assert "does not count as good" not in failed["msg"]
     assert "problems" not in failed
     assert _verification(site, made) == before
     assert before["problems"] == []

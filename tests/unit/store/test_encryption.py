@@ -246,6 +246,6 @@ def test_anybody_may_encrypt_but_that_is_not_taken(tmp_path: Path, keys: Pair) -
     _encryption.encrypt(str(tmp_path / "evil"), os.path.join(made.path, "dump.age"), [keys.recipient])
     assert store.check_files(made)
     (tmp_path / "out").mkdir()
-    with pytest.raises(NodeopsError, match="something else than was backed up"):
+    with pytest.raises(NodeopsError, match="does not decrypt to what was backed up"):
         _encryption.readable(made, recorded, keys.identity, str(tmp_path / "out"))
     assert os.listdir(tmp_path / "out") == []

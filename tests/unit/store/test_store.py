@@ -289,7 +289,7 @@ def test_a_link_is_refused(store: Store, dest: Path, tmp_path: Path) -> None:
 
 def test_a_file_is_refused(dest: Path) -> None:
     dest.write_text("x")
-    refused("is no directory", Store, str(dest), create=True)
+    refused("is not a directory", Store, str(dest), create=True)
     refused("cannot be used", Store, str(dest / "below"), create=True)
 
 
@@ -347,7 +347,7 @@ def test_a_lost_key_is_not_replaced(store: Store, dest: Path) -> None:
     made = make(store)
     os.rename(store.key_file, store.key_file + ".away")
     refused("Put the key back", Store, str(dest), create=True)
-    refused("put back the one of this store", Store(str(dest)).backups)
+    refused("Put the key of this store back", Store(str(dest)).backups)
     os.rename(store.key_file + ".away", store.key_file)
     assert Store(str(dest), create=True).backups() == [made]
 
@@ -371,7 +371,7 @@ def test_what_is_imported_is_in_a_row_of_its_own_and_never_the_latest(store: Sto
     content: Dict[str, Any] = {"databases": {"shop": {}}}
     imported = make(store, kind="postgresql", content={**content, "imported": {}})
     assert imported.scope == ("imported postgresql", "production", None, ("shop",))
-    words = f"What is imported is never latest; name it by its id: {imported.id}."
+    words = f"An imported backup is never latest. Name it by its id: {imported.id}."
     refused(words, store.find, "latest", "postgresql")
     bad = make(store, kind="postgresql", content=content, problems=["damaged"])
     said = refused(words, store.find, "latest", "postgresql")
@@ -389,7 +389,7 @@ def test_what_is_imported_is_in_a_row_of_its_own_and_never_the_latest(store: Sto
 )
 def test_what_is_no_id(store: Store, wanted: str) -> None:
     make(store)
-    said = refused("is no id of a backup", store.find, wanted, "pm2")
+    said = refused("is not the id of a backup", store.find, wanted, "pm2")
     assert store.backups()[0].id in said
 
 
@@ -423,7 +423,7 @@ def test_a_manifest_is_no_verification(store: Store) -> None:
     shutil.copy(Path(made.path, "manifest.json"), Path(made.path, "verified.json"))
     (found,) = store.backups()
     assert (found.verification, found.good) == (None, False)
-    assert store.check_files(found) == ["its verified.json is no verification"]
+    assert store.check_files(found) == ["its verified.json is not a verification"]
 
 
 def test_forged_manifests_are_not_believed(store: Store, dest: Path, tmp_path: Path) -> None:
@@ -442,7 +442,7 @@ def test_forged_manifests_are_not_believed(store: Store, dest: Path, tmp_path: P
     rewrite(manifest, hmac=store.key.sign(document))
     refused("it has format 2", store.find, made.id, "pm2")
     manifest.write_bytes(Path(made.path, "verified.json").read_bytes())
-    refused("its manifest.json is no manifest", store.find, made.id, "pm2")
+    refused("its manifest.json is not a manifest", store.find, made.id, "pm2")
     manifest.write_bytes(json.dumps(json.loads(before)).encode())  # the same in other words
     refused("is damaged", store.find, made.id, "pm2")
     manifest.unlink()
@@ -450,7 +450,7 @@ def test_forged_manifests_are_not_believed(store: Store, dest: Path, tmp_path: P
     refused("cannot be read", store.find, made.id, "pm2")
     manifest.unlink()
     os.mkfifo(manifest)
-    refused("no regular file", store.find, made.id, "pm2")
+    refused("not a regular file", store.find, made.id, "pm2")
     manifest.unlink()
     manifest.write_bytes(b"[" * 200000)
     refused("is damaged", store.find, made.id, "pm2")
@@ -475,9 +475,9 @@ def test_other_things_in_a_store_are_named(store: Store, dest: Path) -> None:
     (dest / "20010101T000000Z-pm2-000000").write_text("x")
     (dest / "20010101T000000Z-pm2-000001").symlink_to(made.path)
     assert dict(store.broken()) == {
-        "notes.txt": "it is not named as a backup is",
-        "20010101T000000Z-pm2-000000": "it is no directory",
-        "20010101T000000Z-pm2-000001": "it is no directory",
+        "notes.txt": "its name is not that of a backup",
+        "20010101T000000Z-pm2-000000": "it is not a directory",
+        "20010101T000000Z-pm2-000001": "it is not a directory",
     }
     assert store.backups() == [made]
 
@@ -520,7 +520,7 @@ def test_a_flipped_bit_in_a_large_file_is_found(store: Store) -> None:
         for at in [*range(0, 2_500_001, 65536), 2_500_000]:
             byte = os.pread(stream.fileno(), 1, at)
             os.pwrite(stream.fileno(), bytes([byte[0] ^ 16]), at)
-            assert store.check_files(made) == ["large is damaged: its SHA-256 is another"]
+            assert store.check_files(made) == ["large is damaged: its SHA-256 is not the recorded one"]
             os.pwrite(stream.fileno(), byte, at)
     assert store.check_files(made) == []
 
@@ -540,7 +540,7 @@ DAMAGE: Dict[str, Callable[[Path], object]] = {
     "dump has 700 bytes and was written with 768": lambda path: os.truncate(path / "dump", 700),
     "dump is open to other users (mode 0604)": lambda path: (path / "dump").chmod(0o604),
     "dump is a symbolic link": lambda path: _link(path / "dump"),
-    "dump is no regular file": lambda path: _pipe(path / "dump"),
+    "dump is not a regular file": lambda path: _pipe(path / "dump"),
     "more does not belong to it": lambda path: (path / "more").write_text(""),
     ".hidden does not belong to it": lambda path: (path / ".hidden").mkdir(),
     "the directory is open to other users (mode 0750)": lambda path: path.chmod(0o750),
