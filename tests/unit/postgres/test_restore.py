@@ -293,7 +293,7 @@ def params(**more: Any) -> Dict[str, Any]:
         ({"databases": None}, "state restored needs databases"),
         ({"databases": None, "state": "verified"}, "state verified needs databases"),
         ({"databases": []}, "databases is empty"),
-        ({"maintenance_db": "a"}, "maintenance_db is a, which is one of databases"),
+        ({"maintenance_db": "a"}, "maintenance_db is a, which is also in databases"),
         ({"databases": ["a", "a"]}, "twice"),
         ({"databases": ["template1"]}, "reserved"),
         ({"databases": ["x" * 43], "confirm": ["x" * 43]}, "43 bytes"),
@@ -339,7 +339,7 @@ def test_options_that_are_right(tmp_path):
     [
         ("production", "shop", ["a"], None),
         ("production", None, ["a"], None),
-        ("staging", "shop", ["a"], "is of environment production, this call is for environment staging"),
+        ("staging", "shop", ["a"], "is of environment production, and this call is for environment staging"),
         (None, "shop", ["a"], "this call is for environment none"),
         ("production", "other", ["a"], "is of namespace shop"),
         ("production", "shop", ["a", "c"], r"has no database c \(it has a, b\)"),
