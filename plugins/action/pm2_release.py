@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's part of pm2_release: who runs it, and what it brings from here."""
+"""The controller's part of pm2_release: it adds the owner of the run, and uploads sources of the controller."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directory
 
-# What CI systems and AWX say of a job: who started it, where it can be looked at.
+# Variables of CI systems: the user who started a job, the address that shows it.
 USERS = ("GITHUB_ACTOR", "GITLAB_USER_LOGIN", "BUILD_USER_ID", "BITBUCKET_STEP_TRIGGERER_UUID", "SUDO_USER")
 LINKS = ("CI_JOB_URL", "BUILD_URL", "CIRCLE_BUILD_URL")
 TEXT_LIMIT = 1 << 20  # bytes
-TEXTS_LIMIT = 200  # files of packages, of no more than 4 * TEXT_LIMIT; the host looks at all once they are there
+TEXTS_LIMIT = 200  # package.json files, together at most 4 * TEXT_LIMIT; after the upload the host reads all of them
 
 
 class ActionModule(ActionBase):
-    """Adds the owner; names, packs and uploads a directory or an archive of the controller."""
+    """Adds the owner. Computes the revision of a directory of the controller; packs and uploads a directory or an
+    archive.
+    """
 
     TRANSFERS_FILES = True
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
-        """One task: one module call; two when something has to be uploaded."""
+        """Run the task: one module call, or two if something has to be uploaded."""
         super().run(tmp, task_vars)
-        gc.disable()  # a quarter of the time that packing the module takes; this process ends with the task
+        gc.disable()  # a quarter of the time to pack the module; this process ends with the task
         variables = task_vars or {}
         arguments = dict(self._task.args)
         arguments["owner"] = _owner(variables)
@@ -66,19 +68,23 @@ class ActionModule(ActionBase):
     def _prepare(self, arguments: Dict[str, Any], source: Dict[str, Any], variables: Dict[str, Any]) -> Dict[str, Any]:
         address, exclude = str(source.get("address", "")), list(source.get("exclude") or [])
         if not address:
-            raise NodeopsError("source address is empty. Nothing was changed. Is the variable set that it comes from?")
+            raise NodeopsError("source address is empty. Nothing was changed. Check that the variable for it is set.")
         if not os.path.isabs(address):
             raise NodeopsError(
-                "source address %r is no absolute path. Nothing was changed. What it is relative to would depend on "
-                "the playbook." % _address.shown(address)
+                "source address %r is not an absolute path. Nothing was changed. Give an absolute path: the base of a "
+                "relative one would depend on the playbook." % _address.shown(address)
             )
         if source["type"] == "directory":
             if not os.path.isdir(address):
-                raise NodeopsError("%s is no directory on the controller. Nothing was changed." % address)
+                raise NodeopsError(
+                    "%s is not a directory on the controller. Nothing was changed. Correct source address." % address
+                )
             source["revision"] = _directory.read(address, exclude).revision
             source["texts"] = _texts(address, exclude, arguments)
         elif not os.path.isfile(address):
-            raise NodeopsError("%s is no file on the controller. Nothing was changed." % address)
+            raise NodeopsError(
+                "%s is not a file on the controller. Nothing was changed. Correct source address." % address
+            )
         result = self._call(dict(arguments, source=source), variables)
         if not result.get("upload") or result.get("failed"):
             return result
@@ -90,13 +96,13 @@ class ActionModule(ActionBase):
         return self._call(dict(arguments, source=dict(source, archive=remote)), variables)
 
     def _give_up(self, arguments: Dict[str, Any], variables: Dict[str, Any], reason: str) -> None:
-        """The lock is held since the first call, and the host knows nothing of the failure: tell it, and unlock."""
+        """Report the failure to the host and free the lock, which is held since the first call."""
         common = ("root", "app", "namespace", "pm2_home", "pm2_executable", "run", "owner")
         call = {name: arguments[name] for name in common if name in arguments}
         self._call(dict(call, state="abandoned", stage="prepare", reason=reason), variables)
 
     def _upload(self, address: str, exclude: List[str], source: Mapping[str, Any]) -> str:
-        """Bring the source to the host, as an archive; where it is there."""
+        """Upload the source as an archive. Returns its path on the host."""
         work = tempfile.mkdtemp(prefix="nodeops-")
         try:
             if source["type"] == "directory":
@@ -116,14 +122,16 @@ class ActionModule(ActionBase):
             self._make_tmp_path()
         result: Dict[str, Any] = self._execute_module(module_args=arguments, task_vars=variables)
         ended = _ended(result.get("locked_by"))
-        if ended:  # over SSH the host cannot tell: the session may be kept open for the next run, which is this one
+        if (
+            ended
+        ):  # over SSH the host cannot know that: the session may be kept open for the next run, which is this one
             owner = dict(arguments["owner"], ended=ended)
             result = self._execute_module(module_args=dict(arguments, owner=owner), task_vars=variables)
         return result
 
 
 def _ended(locked_by: Any) -> Optional[str]:
-    """The run that has the lock, where it was one of this machine and its ansible-playbook is gone."""
+    """The run that has the lock, if it was started on this machine and its ansible-playbook has ended."""
     place = _process_id.pid_scope()
     if not isinstance(locked_by, Mapping) or not place or locked_by.get("place") != place:
         return None
@@ -132,7 +140,7 @@ def _ended(locked_by: Any) -> Optional[str]:
 
 
 def _texts(directory: str, exclude: List[str], arguments: Mapping[str, Any]) -> Dict[str, str]:
-    """The files that are looked at before anything is uploaded: small ones, and only so many."""
+    """The texts of files that are checked before anything is uploaded: small files, and a limited number of them."""
     contract = arguments.get("contract")
     example = contract.get("example") if isinstance(contract, Mapping) else None
     names = [name for name in ("package.json", example) if name]
@@ -152,20 +160,20 @@ def _texts(directory: str, exclude: List[str], arguments: Mapping[str, Any]) -> 
 
 
 def _owner(variables: Mapping[str, Any]) -> Dict[str, Any]:
-    """Who drives this run, from where. AWX says so by variables, CI systems by the environment."""
+    """The user who runs this, and from where. AWX tells it by variables, CI systems by the environment."""
     user = variables.get("awx_user_name") or variables.get("tower_user_name")
     user = user or next(filter(None, map(os.environ.get, USERS)), None) or _login()
     return {"user": str(user), "host": socket.gethostname(), "link": _link(variables), **_controller()}
 
 
 def _controller() -> Dict[str, Any]:
-    """The ansible-playbook: not the parent of this process any more when it was killed meanwhile."""
+    """The process of ansible-playbook. If that was killed, this process has another parent by now."""
     parent = multiprocessing.parent_process()
     pid = parent.pid if parent is not None and parent.pid else os.getpid()
     place = _process_id.pid_scope()
     seen = _process_id.find(pid)
     if place and seen is None:
-        raise AnsibleActionFail("ansible-playbook (pid %d) has ended. The task was not begun." % pid)
+        raise AnsibleActionFail("ansible-playbook (pid %d) has ended. The task was not started." % pid)
     return {"pid": pid, "start": seen.start if seen else 0, "place": place}
 
 

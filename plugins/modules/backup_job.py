@@ -9,17 +9,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_job
-short_description: Install the jobs that back an environment up, or run one of them
+short_description: Install the jobs that back up an environment, or run one of them
 version_added: 0.1.0
 author:
   - nodeops.pm2 contributors (@nodeops)
 description:
-  - A job is a list of steps. Each is a module of this collection with its options.
-  - Installing puts the code of those modules and their options into a directory of the host, with C(run.py) for cron or
-    systemd to start. It needs Python, and neither Ansible nor a controller. Code and options are replaced in one step,
-    so that a job runs the old or the new.
-  - A job writes a log, ends with an exit code that is not 0 when a step failed, tells a monitoring service, and leaves
-    metrics for node_exporter. Steps that follow one that failed are run all the same.
+  - A job is a list of steps. Each step is a module of this collection with its options.
+  - The installation puts the code and the options of those modules into a directory of the host, with C(run.py), which
+    cron or systemd starts. C(run.py) needs Python, but neither Ansible nor a controller. Code and options are replaced
+    in one step, so a job runs either the old or the new ones.
+  - A job writes a log, notifies a monitoring service, and leaves metrics for node_exporter. If a step fails, the exit
+    code is not 0, and the steps after it are still run.
   - The role P(nodeops.pm2.backup#role) uses this module and makes the entries of cron or systemd.
 extends_documentation_fragment:
   - nodeops.pm2.attributes
@@ -33,13 +33,13 @@ attributes:
     details: The options may hold secrets.
   idempotent:
     support: partial
-    details: Installing is. Running a job does what its steps do.
+    details: The installation is idempotent. Running a job does what its steps do.
 options:
   path:
     description:
-      - The directory of the job. It is made where it is missing.
-      - Neither it nor a directory above it may be one that another user than root and this one can write to, and it may
-        not be in a backup store.
+      - The directory of the job. It is made if it is missing.
+      - Only root and the user of the task may be able to write to it and to the directories above it. It must not be in
+        a backup store.
     type: path
     required: true
   name:
@@ -52,17 +52,17 @@ options:
   state:
     description:
       - V(installed) installs code and options.
-      - V(absent) removes them, and the metrics. The log stays.
-      - V(done) runs O(job) now, with the options given here. It needs no installation.
+      - V(absent) removes them and the metrics. The log stays.
+      - V(done) runs O(job) now, with the options given here. It need not be installed.
     type: str
     choices: [installed, absent, done]
     default: installed
   job:
-    description: Which job to run, with O(state=done).
+    description: The job to run with O(state=done).
     type: str
     choices: [backup, drill, recover]
   log:
-    description: The log. At 1 MiB it becomes C(<log>.1). The default is C(log) in O(path).
+    description: The log. When it exceeds 1 MiB, it is renamed to C(<log>.1). The default is C(log) in O(path).
     type: path
   metrics_dir:
     description: The directory of node_exporter's textfile collector. Without it there are no metrics.
@@ -80,15 +80,15 @@ options:
         choices: [backup, drill, recover]
       ping_url:
         description:
-          - Where to tell that the job begins (C(/start) behind the path) and how it ended (C(/<exit code>)), by POST
-            with the lines of the log.
+          - The URL of a monitoring service. The job sends a POST with the lines of its log when it begins (to C(/start)
+            below this URL) and when it ends (to C(/<exit code>)).
         type: str
       patience:
-        description: The seconds that a step which fails is tried again, for a server that is still starting.
+        description: For how many seconds a failed step is tried again, for a server that is still starting.
         type: float
         default: 0
       steps:
-        description: What the job does, at least one.
+        description: The steps of the job, at least one.
         type: list
         elements: dict
         required: true
@@ -96,8 +96,8 @@ options:
           module:
             description:
               - V(pm2_dump_backup), V(pg_backup) and V(pg_restore) are the modules of these names.
-              - V(pm2_recover) brings the processes of a namespace back when none is left of them. It has the options of
-                M(nodeops.pm2.pm2_dump_backup). With its option C(backup) it restores that one in any case.
+              - V(pm2_recover) brings back the processes of a namespace that has none left. It has the options of
+                M(nodeops.pm2.pm2_dump_backup). With its option C(backup) it always restores that backup.
               - V(offsite) copies the backups elsewhere.
             type: str
             required: true
@@ -113,7 +113,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Install what cron is going to run
+- name: Install the job that cron runs
   nodeops.pm2.backup_job:
     path: /var/backups/shop.job
     name: shop-production
@@ -146,20 +146,20 @@ EXAMPLES = r"""
 
 RETURN = r"""
 version:
-  description: The name of what is installed, made of its content.
+  description: The version that is installed, a hash of its content.
   returned: with O(state=installed)
   type: str
   sample: 3f1c0a6c9b2e4d58
 commands:
   description:
-    - For each job the command that runs it, a list of arguments.
-    - It is run by C(/usr/bin/python3), and where that is missing or older than 3.8 by the Python that ran this module.
+    - For each job, the command that runs it, as a list of arguments.
+    - It uses C(/usr/bin/python3). If that is missing or older than 3.8, it uses the Python that ran this module.
   returned: with O(state=installed), empty with O(state=absent)
   type: dict
   sample:
     backup: [/usr/bin/python3, -I, /var/backups/shop.job/current/run.py, backup, --quiet]
 user:
-  description: Who the job runs as, with C(name), C(uid) and C(home).
+  description: The user that the job runs as, with C(name), C(uid) and C(home).
   returned: with O(state=installed) and O(state=absent)
   type: dict
   sample: {name: shop, uid: 1000, home: /home/shop}
@@ -167,7 +167,7 @@ steps:
   description:
     - How each step has ended, with C(module), C(changed), C(failed), C(message), C(seconds), and C(result), which is
       what the module returns.
-  returned: with O(state=done), also when a step failed
+  returned: with O(state=done), also if a step failed
   type: list
   elements: dict
 """
@@ -208,11 +208,11 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
 
 
 MASKS: _masks.Masks = {"environment": _masks.values, "jobs": _masks.hidden}
-"""Which options of a step are secrets only its module knows."""
+"""No option of a step is shown: only the module of the step knows which of them are secret."""
 
 
 def complete(module: _module.Module) -> Dict[str, Any]:
-    """The configuration: the options, with those of every step checked and filled with defaults."""
+    """The configuration: the options. Those of every step are checked and filled up with defaults."""
     params = module.params
     jobs: List[Dict[str, Any]] = []
     for job in params["jobs"]:

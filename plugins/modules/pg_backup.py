@@ -12,12 +12,12 @@ module: pg_backup
 short_description: Back up PostgreSQL databases into a signed store
 version_added: 0.1.0
 description:
-  - Dumps databases into the backup store. A backup is complete and verified, or it is not there.
-  - Each database is dumped from one snapshot, and the number of rows and a checksum of each table are taken from the
-    same snapshot. M(nodeops.pm2.pg_restore) compares what it has restored with them before anything goes live.
+  - Dumps databases into the backup store. A backup is either complete and verified, or it does not exist.
+  - Each database is dumped from one snapshot. The number of rows and a checksum of each table are taken from the same
+    snapshot. M(nodeops.pm2.pg_restore) compares them with what it has restored before anything goes live.
   - The application goes on meanwhile. Several databases are backed up one after the other, each as of its own moment.
-  - Roles, tablespaces and the server's configuration are no part of it. Which roles a backup needs is recorded, and
-    checked before a restore.
+  - Roles, tablespaces and the server's configuration are not backed up. The names of the roles that a backup needs are
+    recorded, and checked before a restore.
 extends_documentation_fragment:
   - nodeops.pm2.attributes
   - nodeops.pm2.store
@@ -28,45 +28,46 @@ extends_documentation_fragment:
 options:
   databases:
     description:
-      - The databases. Those that belong together belong into one call, so that they are restored together.
-      - A name may have at most 42 bytes, because a restore adds to it.
+      - The databases. Give databases that belong together in one call, so that they are restored together.
+      - A name may have at most 42 bytes, because a restore appends to it.
       - Backups of other databases, of another O(environment) or O(namespace) in the same store are left alone.
     type: list
     elements: str
     required: true
   namespace:
     description:
-      - The PM2 namespace that uses the databases. Only a label here.
+      - The PM2 namespace that uses the databases. Here it is only a label.
     type: str
   state:
     description:
-      - V(present) makes a backup, and then removes what the keep rules let go, if there are any.
-      - V(verified) reads all of O(backup) as a restore would and fails when anything is wrong with it. What is
-        encrypted is read as far as that goes without O(age_identity_file). No server is needed.
-        (O(nodeops.pm2.pg_restore#module:state=verified) proves more, it restores the backup beside the live database.)
-      - V(pruned) removes what the keep rules let go.
+      - V(present) makes a backup. Then, if there are keep rules, it removes the backups that no rule keeps.
+      - V(verified) reads all of O(backup) as a restore would, and fails if anything is wrong with it. Without
+        O(age_identity_file), only the bytes of encrypted files are checked. No server is needed.
+        (O(nodeops.pm2.pg_restore#module:state=verified) proves more, because it restores the backup beside the live
+        database.)
+      - V(pruned) removes the backups that no keep rule keeps.
       - V(imported) makes a backup of O(source), a plain dump of C(pg_dump) that you already have. It is loaded into a
-        database of its own, which is dropped afterwards; the live one is not touched. The same source is imported once.
-        What is imported is never taken for V(latest), only by its id. No keep rule counts or removes it, and none is
-        applied by the import.
+        database of its own, which is dropped afterwards. The live database is not touched. The same source is imported
+        only once. An imported backup is never V(latest), so name it by its id. No keep rule counts or removes it, and
+        the import applies none.
     type: str
     choices: [present, verified, pruned, imported]
     default: present
   backup:
     description:
-      - With O(state=verified) the id of a backup, or V(latest) for the newest that was not imported.
+      - With O(state=verified), the id of a backup, or V(latest) for the newest that was not imported.
     type: str
     default: latest
   source:
     description:
-      - With O(state=imported) a file on the target, plain SQL as C(pg_dump) writes it without C(--create), also packed
-        by C(gzip).
-      - What does not end as C(pg_dump) ends it, or has commands of C(psql), is refused. Its SQL runs as O(login_user),
-        so import only what you trust.
+      - With O(state=imported), a file on the target with plain SQL as C(pg_dump) writes it without C(--create). It may
+        be packed by C(gzip).
+      - A file is refused if it does not end like a dump of C(pg_dump), or if it has commands of C(psql). Its SQL runs
+        as O(login_user), so import only what you trust.
     type: path
   sha256:
     description:
-      - With O(state=imported) the SHA-256 of O(source), from where the dump was made.
+      - With O(state=imported), the SHA-256 of O(source), taken at the place that the dump comes from.
     type: str
 attributes:
   check_mode:
@@ -104,7 +105,7 @@ EXAMPLES = r"""
     ssl_mode: verify-full
     ca_cert: /etc/ssl/certs/db-ca.pem
 
-- name: Is the newest backup whole
+- name: Check that the newest backup is whole
   nodeops.pm2.pg_backup:
     dest: /var/backups/nodeops
     databases: [shop]
@@ -112,7 +113,7 @@ EXAMPLES = r"""
     namespace: shop
     state: verified
 
-- name: Take an old dump into the store
+- name: Import an old dump into the store
   nodeops.pm2.pg_backup:
     dest: /var/backups/nodeops
     databases: [shop]
@@ -157,7 +158,7 @@ backup:
       description: Whether they are encrypted.
       type: bool
     verified:
-      description: Whether it was read again and found to be whole.
+      description: Whether it was read again and found whole.
       type: bool
 problems:
   description: What is wrong with the backup.
@@ -166,17 +167,17 @@ problems:
   elements: str
 removed:
   description: The backups that were removed, oldest first.
-  returned: with O(state=present), O(state=pruned), when there are keep rules
+  returned: with O(state=present), O(state=pruned), if there are keep rules
   type: list
   elements: str
 kept:
-  description: The backups of these databases that are there, oldest first. What was imported is not among them.
-  returned: with O(state=present), O(state=pruned), when there are keep rules
+  description: The backups of these databases that exist, oldest first, without imported ones.
+  returned: with O(state=present), O(state=pruned), if there are keep rules
   type: list
   elements: str
 reasons:
   description: Why each backup was kept.
-  returned: with O(state=present), O(state=pruned), when there are keep rules
+  returned: with O(state=present), O(state=pruned), if there are keep rules
   type: dict
 """
 

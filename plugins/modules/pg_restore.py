@@ -12,17 +12,17 @@ module: pg_restore
 short_description: Restore PostgreSQL databases, with a way back
 version_added: 0.1.0
 description:
-  - Restores a backup of M(nodeops.pm2.pg_backup) into a scratch database beside the live one, compares it with what was
-    backed up, and only then puts it in the place of the live one. The application is down for a second or two, whatever
+  - Restores a backup of M(nodeops.pm2.pg_backup) into a scratch database beside the live one and compares it with what
+    was backed up. Only then does it replace the live database. The application is down for a second or two, whatever
     the size of the database.
-  - Down means that the running processes of O(namespace), and no others, are stopped, the databases are renamed in one
-    transaction, and exactly those processes are started again. When the application is not well then (O(ready)),
-    everything is put back as it was, and the task fails with the reason.
-  - What was live stays as C(<database>__prev_<id>), closed to connections. O(state=undone) takes it back. So what was
-    written since the backup is not lost at once.
-  - A run that was killed at any moment is finished or undone by the next one, or by O(state=recovered). All databases
+  - In this time the running processes of O(namespace), and no others, are stopped, the databases are renamed in one
+    transaction, and exactly those processes are started again. If the application is not well then (O(ready)),
+    everything is put back, and the task fails with the reason.
+  - The database that was live is kept as C(<database>__prev_<id>), closed to connections. O(state=undone) makes it live
+    again. So data that was written after the backup is not lost at once.
+  - If a run is killed at any moment, the next one, or O(state=recovered), finishes or undoes it. Either all databases
     of a call are swapped, or none is.
-  - Roles are not restored. Those that the backup needs have to be there. A database that does not exist is made anew.
+  - Roles are not restored. Those that the backup needs have to exist. A database that does not exist is created.
 extends_documentation_fragment:
   - nodeops.pm2.attributes
   - nodeops.pm2.connection
@@ -32,29 +32,30 @@ extends_documentation_fragment:
 options:
   state:
     description:
-      - V(restored), the databases have the content of O(backup). The live ones are kept as the previous ones.
-      - V(verified), the drill. O(backup) is restored beside the live database, compared and dropped again. A backup
-        that is not what was backed up, or that no server could load, is not taken as good any more, as by V(restored).
-        Refused while a restore that was killed in its swap is neither finished nor undone, because that is about the
-        live database.
-      - V(undone), the newest previous databases are live again, and what was live becomes previous. Twice is a redo.
-        All have to be of one restore.
-      - V(recovered), what killed runs have left is finished or undone. V(restored) and V(undone) do that first. What a
-        killed restore had left live, and has to make way for the old one, is kept as a previous database.
-      - V(status), tells what there is. Nothing is changed.
+      - V(restored) gives the databases the content of O(backup). The live ones are kept as previous databases.
+      - V(verified) is the drill. O(backup) is restored beside the live database, compared, and dropped again. If it
+        differs from what was backed up, or no server could load it, it does not count as good any more. (With
+        V(restored) it is the same.) The drill is refused while a restore that was killed in its swap is neither
+        finished nor undone, because that restore is about the live database.
+      - V(undone) makes the newest previous databases live again, and those that were live become previous ones. A
+        second undo is a redo. All previous databases have to be of one restore.
+      - V(recovered) finishes or undoes what killed runs have left. V(restored) and V(undone) do that first. If a killed
+        restore has left a new database live, and the old one is brought back, the new one is kept as a previous
+        database.
+      - V(status) reports what there is. Nothing is changed.
     type: str
     choices: [restored, verified, undone, recovered, status]
     default: restored
   databases:
     description:
-      - The databases. Those that belong together belong into one call, so that all or none are swapped.
-      - Required, but for O(state=recovered) and O(state=status).
+      - The databases. Give databases that belong together in one call, so that all or none are swapped.
+      - Required, except with O(state=recovered) and O(state=status).
     type: list
     elements: str
   backup:
     description:
       - The id of a backup, or V(latest) for the newest that was verified as good and has all O(databases).
-      - What was imported is never V(latest). Give its id.
+      - An imported backup is never V(latest). Give its id.
       - Backups of another O(environment) are refused, and so are those of another O(namespace).
     type: str
     default: latest
@@ -65,12 +66,12 @@ options:
     elements: str
   namespace:
     description:
-      - The PM2 namespace whose processes use the databases. Those of its processes that run are stopped and started.
-      - Without it no process is stopped, and every connection to the databases is broken off.
+      - The PM2 namespace whose processes use the databases. Its running processes are stopped and started again.
+      - Without it, no process is stopped, and all connections to the databases are ended.
     type: str
   healthy:
     description:
-      - How many times in a row everything of O(ready) has to be well after the start.
+      - How many times in a row all checks of O(ready) have to succeed after the start.
     type: int
     default: 3
   jobs:
@@ -80,43 +81,43 @@ options:
     default: 2
   keep_previous:
     description:
-      - How many previous databases stay after a restore, at least one. Older ones are dropped.
+      - How many previous databases are kept after a restore, at least one. Older ones are dropped.
     type: int
     default: 1
   stop_timeout:
     description:
-      - Seconds a process may take to stop. One with a longer C(kill_timeout) is refused.
+      - Seconds that a process may take to stop. If a process has a longer C(kill_timeout), the call is refused.
     type: float
     default: 30
   fence_timeout:
     description:
-      - Seconds until every connection to the closed databases has to be gone. Otherwise everything is put back.
+      - Seconds within which all connections to the closed databases have to end. Otherwise everything is put back.
     type: float
     default: 10
   resurrect_timeout:
     description:
-      - Where an interrupted restore is finished or undone, and processes that it has stopped are gone with PM2's
-        daemon, seconds to wait for a C(pm2 resurrect) that is on its way, as at boot, before they are started without
-        it.
-      - A resurrect starts nothing that has the name of a process that runs, be it of another namespace.
+      - Seconds to wait for a C(pm2 resurrect), such as the one at boot. It matters if an interrupted restore is
+        finished or undone, and the processes that it has stopped are gone with PM2's daemon. After these seconds they
+        are started without the resurrect.
+      - A resurrect does not start a process if another one of the same name runs, even in another namespace.
     type: float
     default: 0
   age_identity_file:
     description:
-      - The file with the private key, C(0600). Needed for what is encrypted. Decrypted archives lie in O(dest)
-        for as long as they are loaded.
+      - The file with the private key, C(0600). An encrypted backup needs it. Decrypted archives are in O(dest) while
+        they are loaded.
     type: path
 attributes:
   check_mode:
     support: full
-    details: Everything is checked but the loading. Nothing is changed, in the store neither.
+    details: Everything is checked, except whether the backup can be loaded. Nothing is changed, not even in the store.
   diff_mode:
     support: none
   idempotent:
     support: partial
     details:
-      - With O(state=restored) each call restores, because what has not changed cannot be told from outside. With
-        O(state=undone) each call swaps.
+      - With O(state=restored) each call restores, because it cannot be seen from outside whether anything has changed.
+        With O(state=undone) each call swaps.
 seealso:
   - module: nodeops.pm2.pg_backup
   - module: nodeops.pm2.pm2_process
@@ -136,7 +137,7 @@ EXAMPLES = r"""
       http:
         - url: http://127.0.0.1:3000/health
 
-- name: That was a mistake
+- name: Undo that restore
   nodeops.pm2.pg_restore:
     dest: /var/backups/nodeops
     environment: production
@@ -152,7 +153,7 @@ EXAMPLES = r"""
     databases: [shop]
     state: verified
 
-- name: At boot, and whenever a run was killed
+- name: Recover at boot, and after a run was killed
   nodeops.pm2.pg_restore:
     dest: /var/backups/nodeops
     state: recovered
@@ -177,7 +178,7 @@ databases:
       description: The live database.
       type: str
     previous:
-      description: What was live before, closed to connections. V(null) where there was none.
+      description: The database that was live before, closed to connections. V(null) if there was none.
       type: str
       sample: shop__prev_20261124112031
 downtime:
@@ -197,7 +198,7 @@ started:
   elements: str
 steps:
   description: How long each step took.
-  returned: always when something was done
+  returned: if anything was done
   type: list
   elements: dict
   contains:
@@ -205,25 +206,26 @@ steps:
       description: The step.
       type: str
     database:
-      description: Where it is about one.
+      description: The database, if the step is about one.
       type: str
     seconds:
       description: How long it took.
       type: float
 recovered:
-  description: What a killed run had left and was done about it. V(null) when there was nothing.
-  returned: success, and on failure when there was something
+  description: What killed runs had left, and what was done about it. V(null) if there was nothing.
+  returned: success, and on failure if there was something
   type: dict
   contains:
     databases:
-      description: For each database whether the V(old) or the V(new) one is live.
+      description: For each database, whether the V(old) or the V(new) one is live.
       type: dict
     dropped:
       description: Scratch databases that were removed.
       type: list
       elements: str
     kept:
-      description: Databases that were live since a restore was killed, made way for the old ones, and are previous now.
+      description: Databases that were live since a restore was killed. They were replaced by the old ones, and are
+        previous databases now.
       type: list
       elements: str
     opened:
@@ -235,22 +237,22 @@ recovered:
       type: list
       elements: str
 problems:
-  description: What of the restored copy, or of the backup's files, is not as it was backed up, or why no server could
-    load it.
-  returned: with O(state=verified), and when that is why it failed
+  description: How the restored copy, or the backup's files, differ from what was backed up, or why no server could load
+    it.
+  returned: with O(state=verified), and if it failed for that reason
   type: list
   elements: str
 verification:
-  description: What is remembered of the drill (C(at), C(how), C(problems)).
+  description: What is noted of the drill (C(at), C(how), C(problems)).
   returned: with O(state=verified), not in check mode
   type: dict
 rolled_back:
-  description: On failure, whether everything was put back. Absent when nothing live had been touched.
-  returned: always when a process was stopped or a database closed
+  description: On failure, whether everything was put back. Absent if nothing live had been touched.
+  returned: if a process was stopped or a database closed
   type: bool
 rollback_error:
-  description: Why not everything could be put back. The next run finishes that.
-  returned: when RV(rolled_back) is false
+  description: Why not everything could be put back. The next run finishes the undo.
+  returned: if RV(rolled_back) is false
   type: str
 failed_process:
   description: The process that was not well.
@@ -282,16 +284,16 @@ status:
           description: The database.
           type: str
         exists:
-          description: Whether there is one.
+          description: Whether it exists.
           type: bool
         accepts_connections:
           description: Whether it is open.
           type: bool
         size:
-          description: Bytes, V(null) when the login may not know.
+          description: Bytes. V(null) if the login may not know.
           type: int
         previous:
-          description: What was live before, newest first (C(name), C(since), C(size)).
+          description: The previous databases, newest first (C(name), C(since), C(size)).
           type: list
           elements: dict
         scratch:
@@ -299,13 +301,13 @@ status:
           type: list
           elements: str
         backups:
-          description: How many backups have it, imported ones too.
+          description: How many backups have it, including imported ones.
           type: int
         newest_good_backup:
-          description: The id of the one that V(latest) would take, if it has all databases of that call.
+          description: The id of the backup that V(latest) would take, if it has all databases of that call.
           type: str
     interrupted:
-      description: What a killed run was doing (C(state), C(phase), C(databases)). V(null) when there is none.
+      description: What a killed run was doing (C(state), C(phase), C(databases)). V(null) if there is none.
       type: dict
 """
 

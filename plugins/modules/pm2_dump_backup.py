@@ -14,13 +14,13 @@ version_added: 0.1.0
 author:
   - nodeops.pm2 contributors (@nodeops)
 description:
-  - A backup holds what C(pm2 resurrect) would bring back, of all namespaces or of one, and the environment files that
-    are named. It is made when the meaning of the dump has changed (counters, ids and metrics do not count) or a file.
-  - It is read back right after it was written, and it is looked whether it could be brought back on this host, with
-    its working directories, scripts and interpreters. Only then it counts as a good backup.
-  - Bringing back can be limited to one namespace. Every other entry and process is left alone.
-  - With O(apply) the live processes are brought to the backup by the transaction of M(nodeops.pm2.pm2_process). When
-    they do not prove themselves, everything is put back, the files and the dump included.
+  - A backup holds what C(pm2 resurrect) would bring back, for all namespaces or for one, and the environment files in
+    O(files). It is made if a file or the meaning of the dump has changed. Counters, ids and metrics do not count.
+  - It is read back right after it was written. The module also checks whether it could be brought back on this host,
+    with its working directories, scripts and interpreters. Only then does it count as a good backup.
+  - A restore can be limited to one namespace. All other entries and processes are left alone.
+  - With O(apply) the live processes are brought to the backup by the transaction of M(nodeops.pm2.pm2_process). If they
+    fail their checks, everything is put back, including the files and the dump.
 extends_documentation_fragment:
   - nodeops.pm2.attributes
   - nodeops.pm2.attributes.actiongroup
@@ -34,61 +34,62 @@ attributes:
     support: full
   diff_mode:
     support: full
-    details: Shows names of namespaces, processes and files, no content.
+    details: Shows the names of namespaces, processes and files, but no content.
   idempotent:
     support: full
 options:
   state:
     description:
-      - V(present), there is a good backup of what is there now. What the keep options let go is removed afterwards.
-      - V(verified), the backup's bytes are as they were written, and it could be brought back on this host. Fails
-        otherwise. The outcome is noted with the backup.
-      - V(restored), files and dump are as in the backup; with O(apply) the live processes too.
-      - V(pruned), what the keep options let go is removed.
+      - V(present) makes a backup if there is no good one of the present state. Afterwards, backups that no keep option
+        keeps are removed.
+      - V(verified) checks that the backup's bytes are as they were written, and that it could be brought back on this
+        host. It fails otherwise. The outcome is noted with the backup.
+      - V(restored) puts back files and dump as they are in the backup; with O(apply) also the live processes.
+      - V(pruned) removes the backups that no keep option keeps.
     type: str
     choices: [present, verified, restored, pruned]
     default: present
   namespace:
     description:
-      - Back up only this namespace, or bring back only this one. Without it all.
-      - For V(verified) and V(restored) a backup of all namespaces will do too, if it holds this one.
+      - Back up or bring back only this namespace. Without it, all namespaces.
+      - With O(state=verified) and O(state=restored), a backup of all namespaces will do too, if it holds this one.
     type: str
   files:
     description:
-      - Environment and ecosystem files to back up with the dump, absolute paths. Content, mode and owner are kept. One
-        that is missing fails the backup.
-      - For V(restored) only these are put back. Without it all that the backup holds; but none from a backup of all
-        namespaces when O(namespace) is given, because they may belong to others.
+      - The absolute paths of environment and ecosystem files to back up with the dump. Content, mode and owner are
+        kept. If a file is missing, the backup fails.
+      - With O(state=restored) only these are put back. Without it, all files of the backup are put back. But if
+        O(namespace) is given and the backup is of all namespaces, no file is, because it may belong to another one.
     type: list
     elements: str
     default: []
   allow_empty:
     description:
-      - Back up a dump without processes although the newest good backup has some. Without it that is taken for a loss,
-        and refused.
+      - Back up a dump without processes, although the newest good backup has some. Without it, this counts as a loss
+        and is refused.
     type: bool
     default: false
   backup:
     description:
-      - The id of a backup, or V(latest). For V(restored) that is the newest one that is verified as good, for
-        V(verified) the newest.
+      - The id of a backup, or V(latest). With O(state=restored) that is the newest one that is verified as good, with
+        O(state=verified) the newest one.
     type: str
     default: latest
   parts:
     description:
-      - What to bring back. Without it both.
-      - Only V(files) with O(apply) renews the processes as they are.
+      - What to bring back. Without it, both.
+      - With O(apply) and only V(files), the processes are renewed as they are.
     type: list
     elements: str
     choices: [dump, files]
   apply:
     description:
-      - Also bring the live processes to the backup, one transaction for each namespace. A daemon is started where none
-        runs.
-      - Where a file has changed, all processes of the namespaces are renewed, because they may have read it. Then, if
-        any of them ran before, it is all or nothing. Otherwise a namespace that cannot be brought back keeps no other
-        from it, and the task fails at its end.
-      - Processes that are in one of these namespaces and not in the backup are removed.
+      - Also bring the live processes to the backup, in one transaction for each namespace. If no daemon runs, it is
+        started.
+      - If a file has changed, all processes of the namespaces are renewed, because they may have read it. Then, if any
+        of them ran before, either all namespaces are brought back or none. Otherwise, if one namespace cannot be
+        brought back, the others still are, and the task fails at its end.
+      - Processes of these namespaces that are not in the backup are removed.
     type: bool
     default: false
 seealso:
@@ -97,7 +98,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Keep what a boot would bring back, 30 days long
+- name: Keep what a boot would bring back for 30 days
   nodeops.pm2.pm2_dump_backup:
     dest: /var/backups/shop
     environment: production
@@ -107,7 +108,7 @@ EXAMPLES = r"""
   become: true
   become_user: shop
 
-- name: Is the newest backup intact, and could it be brought back here?
+- name: Check that the newest backup is intact and could be brought back here
   nodeops.pm2.pm2_dump_backup:
     dest: /var/backups/shop
     environment: production
@@ -124,7 +125,7 @@ EXAMPLES = r"""
       http:
         - url: http://127.0.0.1:3000/health
 
-- name: The .env of before, and the processes that read it renewed
+- name: Bring back the former .env, and renew the processes that read it
   nodeops.pm2.pm2_dump_backup:
     dest: /var/backups/shop
     environment: production
@@ -139,8 +140,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 backup:
-  description: The backup that was made, found unchanged, verified or brought back. Null in check mode where one would
-    be made.
+  description: The backup that was made, found unchanged, verified or brought back. Null in check mode if one would be
+    made.
   returned: for all states but V(pruned)
   type: dict
   contains:
@@ -188,13 +189,13 @@ backup:
     encrypted: false
     verified: true
 problems:
-  description: What stands in the way of bringing it back on this host, or what is damaged; also what is wrong with
-    O(namespace) or O(ready).
-  returned: when there are any, and for V(present), V(verified) and V(restored)
+  description: Why it cannot be brought back on this host, or what is damaged; also what is wrong with O(namespace) or
+    O(ready).
+  returned: if there are any, and for V(present), V(verified) and V(restored)
   type: list
   elements: raw
 how:
-  description: What was verified, V(resurrectable), or V(bytes) where it is encrypted and there is no key.
+  description: What was verified, V(resurrectable), or V(bytes) if it is encrypted and there is no key.
   returned: for V(verified)
   type: str
 removed:
@@ -203,12 +204,12 @@ removed:
   type: list
   elements: str
 kept:
-  description: The ids of the backups that stay.
+  description: The ids of the backups that are kept.
   returned: for V(pruned), and for V(present) with keep options
   type: list
   elements: str
 reasons:
-  description: Why each of them stays, by id.
+  description: Why each of them is kept, by id.
   returned: for V(pruned), and for V(present) with keep options
   type: dict
 actions:
@@ -236,25 +237,25 @@ saved:
   returned: for V(restored)
   type: bool
 recovered:
-  description: V(finished) or V(undone) when an earlier run on a namespace had been killed half-way, else null.
+  description: V(finished) or V(undone) if an earlier run on a namespace was killed half-way, otherwise null.
   returned: for V(restored) with O(apply)
   type: str
 committed:
   description:
-    - True when the failure came after the change was made and saved. Only old processes may be left, and the next run
-      removes them.
+    - True if the failure came after the change was made and saved. Then only old processes may be left, which the next
+      run removes.
   returned: on such a failure
   type: bool
 rolled_back:
   description: On failure, whether everything was put back.
-  returned: always when something had been changed
+  returned: if anything had been changed
   type: bool
 rollback_error:
   description: Why not everything could be put back.
-  returned: when RV(rolled_back) is false
+  returned: if RV(rolled_back) is false
   type: str
 failed_process:
-  description: The app (C(name)) and C(instance) that did not prove itself.
+  description: The app (C(name)) and C(instance) that failed its checks.
   returned: on failure of a new process
   type: dict
 error_log:
@@ -264,7 +265,7 @@ error_log:
   elements: str
 rpc_error:
   description: What the daemon answered.
-  returned: when the daemon refused what it was asked
+  returned: if the daemon refused a request
   type: str
 """
 

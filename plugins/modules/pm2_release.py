@@ -16,13 +16,14 @@ author:
 description:
   - Keeps each version of an application in a directory of its own, O(root)C(/releases/<id>), and lets the link
     O(root)C(/current) name the live one.
-  - A deploy is a few calls, one for each stage, V(prepared), V(built), V(migrated), V(published). What must not be half
-    done is one call. V(published) and V(rolled_back) bring processes, C(current) and the dump to a release in one
-    transaction, after new processes have proven themselves (O(ready)), or put everything back.
-  - The first call takes a lock that names its owner. It is kept by a small process on the host until the deploy ends,
-    and ends with the C(ansible-playbook) or the SSH session that drives the deploy, so that it cannot go stale.
+  - A deploy is a few calls, one for each stage, V(prepared), V(built), V(migrated), V(published). What must not be left
+    half done is one call. V(published) and V(rolled_back) bring processes, C(current) and the dump to a release in one
+    transaction. New processes have to prove themselves first (O(ready)). If they do not, everything is put back.
+  - The first call takes a lock that names its owner. A small process on the host holds it until the deploy ends. That
+    process also ends with the C(ansible-playbook) or the SSH session that runs the deploy, so the lock cannot go stale.
   - The role C(nodeops.pm2.deploy) makes these calls in order, with hooks between them.
-  - It is an action plugin too. A directory or archive of the controller is named, packed and uploaded by the same task.
+  - There is an action plugin of the same name. It computes the revision of a directory of the controller, and packs and
+    uploads a directory or an archive of the controller, in the same task.
 extends_documentation_fragment:
   - nodeops.pm2.attributes
   - nodeops.pm2.attributes.actiongroup
@@ -31,17 +32,17 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Of a release that does not exist yet the processes are told by their names only.
+    details: For a release that does not exist yet the result has only the names of its processes.
   diff_mode:
     support: full
-    details: Values of variables and arguments are never shown, only their names.
+    details: Only names of variables and arguments are shown, never values.
   idempotent:
     support: full
     details: With O(force=true) every V(prepared) makes a new release.
 options:
   root:
     description:
-      - The application's directory, absolute. Each environment needs one of its own.
+      - The application's directory, an absolute path. Each environment needs one of its own.
       - It holds C(releases/), C(current), C(shared/), the history C(deploys.jsonl), and C(.nodeops/) (0700) with the
         lock, the git mirror, and the processes of each release with their environment.
     type: path
@@ -53,50 +54,52 @@ options:
     required: true
   namespace:
     description:
-      - The PM2 namespace of its processes. Nothing outside of it is touched.
+      - The PM2 namespace of its processes. Processes of other namespaces are not touched.
     type: str
     required: true
   state:
     description:
-      - V(prepared), there is a release directory with what O(source) holds, unless the live release is made of the same
-        and O(force) is not set. Then it also looks whether that runs as it is defined, when told how (O(apps) or
-        O(ecosystem)). Takes the lock.
-      - V(built), its dependencies are there and the O(build) commands have run.
+      - V(prepared), there is a release directory with the content of O(source). If the live release is made of the same
+        and O(force) is not set, no release is made. Then the call checks whether the live one runs as O(apps) or
+        O(ecosystem) define it, if one of them is given. Takes the lock.
+      - V(built), the dependencies are installed and the O(build) commands have run.
       - V(migrated), the O(migrate) commands have run.
-      - V(published), it is live; then releases beyond O(keep) are removed. Frees the lock.
-      - V(rolled_back), the release before the live one, or O(release), is live, and processes that only another
-        release had are gone. Takes and frees the lock.
+      - V(published), the release is live. Then releases beyond O(keep) are removed. Frees the lock.
+      - V(rolled_back), the release before the live one, or O(release), is live. Processes that only another release had
+        are removed. Takes and frees the lock.
       - V(pruned), releases beyond O(keep) are removed.
-      - V(abandoned), what this run has prepared is removed and the lock freed, because something between two calls
-        failed, or one of them was killed. What that has left half done is finished or undone first.
-      - Where a state fails, what was prepared is removed (or, by the gate of V(published), marked bad), the outcome is
-        written into the history, and the lock is freed.
+      - V(abandoned), what this run has prepared is removed and the lock is freed. It is for a run in which something
+        between two calls failed, or a call was killed. What was left half done is finished or undone first.
+      - If a state fails, what was prepared is removed, the outcome is written to the history, and the lock is freed. A
+        release that has not proven itself in V(published) is not removed but marked bad.
     type: str
     choices: [prepared, built, migrated, published, rolled_back, pruned, abandoned]
     required: true
   run:
     description:
-      - A name for this deploy, the same in all its calls and on all hosts, the lock's token. It begins with the time,
-        C(20261122T093000Z-) and something random, and the time is the start of the release's id.
+      - A name for this deploy, the same in all its calls and on all hosts. It identifies the owner of the lock. It
+        begins with the time, as in C(20261122T093000Z-), followed by something random. The id of the release begins
+        with the same time.
     type: str
     required: true
   release:
     description:
-      - The release. For V(prepared) its id, by default the time of O(run) and the start of the revision.
+      - The id of the release. For V(prepared) the default is the time of O(run) and the start of the revision.
       - For V(rolled_back) an id or a version.
     type: str
   from_release:
     description:
-      - For V(rolled_back), the id of the release that is to be left. Where another one is live, because somebody has
+      - For V(rolled_back), the id of the release that is to be left. If another one is live, because another run has
         deployed meanwhile, the call is refused and changes nothing.
     type: str
   version:
     description:
-      - What people call the release. By default the C(version) of its C(package.json), else the start of its revision.
+      - The version of the release, as people call it. The default is the C(version) of its C(package.json), else the
+        start of its revision.
     type: str
   force:
     description:
-      - Make a release even where the live one is made of the same.
+      - Make a release even if the live one is made of the same.
     type: bool
     default: false
   lock_timeout:
@@ -133,17 +136,17 @@ options:
         default: HEAD
       sha256:
         description:
-          - The SHA-256 of an archive, required for one. Compared before anything of it is unpacked.
+          - The SHA-256 of an archive, for which it is required. It is compared before anything is unpacked.
         type: str
       strip:
         description:
-          - How many leading directories of the names in an archive are left off.
+          - How many leading directories of the names in an archive are removed.
         type: int
         default: 0
       exclude:
         description:
-          - What of a directory is left out, as shell patterns. One without a slash is compared with every
-            name, at any depth; one with a slash with the path from the top.
+          - What is left out of a directory, as shell patterns. A pattern without a slash is compared with every name,
+            at any depth. A pattern with a slash is compared with the path from the top.
         type: list
         elements: str
         default: []
@@ -153,11 +156,11 @@ options:
         type: path
       key:
         description:
-          - The private key itself. It is on the host only while git runs.
+          - The private key itself. It is stored on the host only while git runs.
         type: str
       known_hosts:
         description:
-          - Lines for C(known_hosts). Without them a host's key is accepted when it is first seen, and then kept.
+          - Lines for C(known_hosts). Without them the key of a new host is accepted and then kept.
         type: str
       submodules:
         description:
@@ -166,7 +169,7 @@ options:
         default: true
       timeout:
         description:
-          - Seconds one operation on the network may take.
+          - Seconds that one operation on the network may take.
         type: float
         default: 300
       revision:
@@ -175,46 +178,46 @@ options:
         type: str
       archive:
         description:
-          - Set by the action plugin. Where on the host the upload is.
+          - Set by the action plugin. The path of the upload on the host.
         type: path
       texts:
         description:
-          - Set by the action plugin. Files of the source that are needed before the upload.
+          - Set by the action plugin. Texts of files of the source that are needed before the upload.
         type: dict
   shared:
     description:
-      - What releases share, kept in O(root)C(/shared) and linked into each. Paths of directories, or dictionaries with
-        C(path) and C(type), V(directory) or V(file).
+      - What all releases share. It is kept in O(root)C(/shared) and linked into each release. Paths of directories, or
+        dictionaries with C(path) and C(type), which is V(directory) or V(file).
     type: list
     elements: raw
     default: []
   environment:
     description:
-      - Variables of the application. Values are never shown. One that is null is left out, as if it were not given.
+      - Variables of the application. Values are never shown. A variable that is null counts as not given.
     type: dict
     default: {}
   environment_file:
     description:
-      - The file in the release, such as V(.env), that O(environment) is written to (0600).
+      - The file in the release, such as V(.env), to which O(environment) is written (0600).
     type: str
   environment_processes:
     description:
-      - Whether O(environment) is given to the processes. What O(apps) says of one process wins over it; it wins over
-        what the ecosystem file says.
+      - Whether the processes get O(environment). The variables of one process in O(apps) win over it. It wins over
+        those of the ecosystem file.
     type: bool
     default: true
   contract:
     description:
-      - What O(environment) has to fulfil before anything changes.
-      - C(example), the path of a C(.env.example) in the source, whose variables are required, but those in C(optional);
-        C(rules), by variable C(required), C(min_length), C(max_length), C(base64_bytes), C(pattern), C(one_of),
-        C(weak); C(weak), more values that count as weak.
+      - The requirements for O(environment). They are checked before anything changes.
+      - C(example) is the path of a C(.env.example) in the source. Its variables are required, except those in
+        C(optional). C(rules) has for a variable C(required), C(min_length), C(max_length), C(base64_bytes), C(pattern),
+        C(one_of), C(weak). C(weak) lists more values that count as weak.
     type: dict
     default: {}
   dependencies:
     description:
-      - What is installed into the release, or copied from an earlier good release with the same files,
-        runtime, commands, machine and O(build_environment) (secrets apart).
+      - What is installed into the release. It is copied from an earlier good release if that has the same files,
+        runtime, commands, machine and O(build_environment) (except secrets).
     type: list
     elements: dict
     default: []
@@ -226,24 +229,24 @@ options:
         required: true
       files:
         description:
-          - The files that say what is installed. At least one has to exist.
+          - The files that determine what is installed, such as a lock file. At least one has to exist.
         type: list
         elements: str
         required: true
       runtime:
         description:
-          - A command whose output names the runtime.
+          - A command whose output identifies the runtime.
         type: list
         elements: str
       commands:
         description:
-          - The commands that install them, each a list of arguments or a string. No shell.
+          - The commands that install them, each a list of arguments or a string. They run without a shell.
         type: list
         elements: raw
         required: true
   build:
     description:
-      - Commands that build the release, each a list of arguments or a string. They run in it, without a shell.
+      - Commands that build the release, each a list of arguments or a string. They run in the release, without a shell.
     type: list
     elements: raw
     default: []
@@ -254,37 +257,37 @@ options:
     default: {}
   path:
     description:
-      - Directories in front of the E(PATH) of commands. After them come those of the daemon's node, of
-        O(pm2_executable), and the system's.
+      - Directories at the front of the E(PATH) of commands. They are followed by those of the daemon's node and of
+        O(pm2_executable), and by the system's.
     type: list
     elements: path
     default: []
   timeout:
     description:
-      - Seconds one command may take.
+      - Seconds that one command may take.
     type: float
     default: 3600
   migrate:
     description:
-      - Commands that migrate the database, with O(build_environment) and O(environment), of which the latter wins. Run
-        them on one host.
+      - Commands that migrate the database. They get O(build_environment) and O(environment); the latter wins. Run them
+        on one host.
     type: list
     elements: raw
     default: []
   forbidden:
     description:
-      - Regular expressions. A command that one is found in is refused before anything is run; so is C(npm run x) when
-        the script x of C(package.json) has it, and C(npm run x -w db) when that of any C(package.json) of the release
-        outside C(node_modules) has it.
+      - Regular expressions. If one matches a command, nothing is run. For C(npm run x) the script x of C(package.json)
+        is compared too. For C(npm run x -w db) it is the script x of every C(package.json) of the release outside of
+        C(node_modules).
     type: list
     elements: str
     default: []
   apps:
     description:
-      - The processes, as M(nodeops.pm2.pm2_process) takes them (O(nodeops.pm2.pm2_process#module:apps)). A relative or
-        missing C(cwd) is one in the release.
-      - Without O(apps) and O(ecosystem) the release is files only, a static site, and no daemon is needed. Then
-        O(ready) is looked at when C(current) leads to it, and put back where it does not hold.
+      - The processes, as for M(nodeops.pm2.pm2_process) (O(nodeops.pm2.pm2_process#module:apps)). A relative C(cwd) is
+        relative to the release, which is also its default.
+      - Without O(apps) and O(ecosystem) the release is a static site, files only, and needs no daemon. Then O(ready) is
+        checked after C(current) was switched to it. If a check fails, C(current) is switched back.
     type: list
     elements: dict
     default: []
@@ -294,7 +297,7 @@ options:
     type: str
   env_name:
     description:
-      - Which C(env_NAME) of it is merged.
+      - Which C(env_NAME) of the ecosystem file is merged.
     type: str
   prune:
     description:
@@ -303,37 +306,38 @@ options:
     default: false
   strategy:
     description:
-      - How a process makes way (O(nodeops.pm2.pm2_process#module:strategy)).
+      - How a process is replaced (O(nodeops.pm2.pm2_process#module:strategy)).
     type: str
     choices: [auto, replace, restart]
     default: auto
   max_affected:
     description:
-      - Refuse when more processes than this would be changed.
+      - Refuse the call if more processes than this would be changed.
     type: int
   keep:
     description:
-      - How many good releases are kept, the live one included. Never removed are the live one, the last good one before
-        it, one that C(current), a process of any namespace or the dump refers to, and the last one that failed.
+      - How many good releases are kept, the live one included. The live one, the last good one before it and the last
+        one that failed are never removed. Nor is any that C(current), a process of any namespace or the dump refers to.
     type: int
     default: 5
   go_on:
     description:
-      - For V(prepared), go on to V(published) in the same call where nothing has to be done between, no dependencies,
-        no build and no migration. It saves the time of a task.
+      - For V(prepared), go on to V(published) in the same call if nothing has to be done between them, which means no
+        dependencies, no build and no migration. That saves the time of a task.
     type: bool
     default: false
   stage:
     description:
-      - For V(abandoned), where it failed.
+      - For V(abandoned), the stage that failed.
     type: str
   reason:
     description:
-      - For V(abandoned), why.
+      - For V(abandoned), the reason of the failure.
     type: str
   owner:
     description:
-      - Who runs this, set by the action plugin, with C(user), C(host), C(link) (of the CI job) and C(pid).
+      - Set by the action plugin. The user who runs the deploy, and from where, as C(user), C(host), C(link) (of the CI
+        job) and C(pid).
     type: dict
     default: {}
 seealso:
@@ -355,7 +359,7 @@ EXAMPLES = r"""
       key_file: /home/shop/.ssh/deploy
   register: shop_release
 
-- name: Bring it live, or leave everything as it is
+- name: Make it live, or leave everything as it is
   nodeops.pm2.pm2_release:
     state: published
     root: /srv/shop
@@ -385,55 +389,55 @@ EXAMPLES = r"""
 RETURN = r"""
 release:
   description: The id of the release.
-  returned: but for V(pruned)
+  returned: except for O(state=pruned)
   type: str
 directory:
-  description: Where it is.
+  description: Its directory.
   returned: with O(state=prepared), O(state=published) and O(state=rolled_back)
   type: str
 former:
-  description: The id that C(current) named before, null when there was none.
+  description: The id that C(current) named before, null if there was none.
   returned: with O(state=prepared), O(state=published) and O(state=rolled_back), and on failure
   type: str
 needed:
-  description: Whether a new release was made. Else RV(release) is the live one.
+  description: Whether a new release was made. If not, RV(release) is the live one.
   returned: with O(state=prepared)
   type: bool
 in_order:
   description:
-    - Whether the live release runs as O(apps) or O(ecosystem) define, and answers well. Then there is nothing to do,
-      and the lock is free. Else go on with V(published).
+    - Whether the live release runs as O(apps) or O(ecosystem) define it, and answers well. If so, there is nothing to
+      do, and the lock is free. If not, continue with V(published).
   returned: with O(state=prepared) and RV(needed=false)
   type: bool
 went_on:
-  description: Whether this call has published too (O(go_on)). Then all that V(published) returns is there.
+  description: Whether this call has also published (O(go_on)). If so, it returns all that V(published) returns.
   returned: with O(state=prepared) and O(go_on=true)
   type: bool
 current:
-  description: The id that C(current) names after the failure, null when there is none.
+  description: The id that C(current) names after the failure, null if there is none.
   returned: on failure, and with O(state=abandoned)
   type: str
 committed:
   description:
-    - True when the failure came after the change was made and saved. The release is live; only old processes may be
-      left, and the next run removes them.
+    - True if the failure came after the change was made and saved. The release is live. Only old processes may be left;
+      the next run removes them.
   returned: on such a failure
   type: bool
 version:
-  description: What people call the release.
+  description: The version of the release, as people call it.
   returned: with O(state=prepared), O(state=published) and O(state=rolled_back)
   type: str
 revision:
-  description: What it was made from. A commit, the SHA-256 of an archive, or of a directory's content.
+  description: The revision of the source. A commit, the SHA-256 of an archive, or a hash of a directory's content.
   returned: with O(state=prepared), O(state=published) and O(state=rolled_back)
   type: str
 dependencies:
-  description: Where the dependencies came from.
+  description: How the dependencies were provided, copied or installed.
   returned: with O(state=built)
   type: list
   elements: dict
 commands:
-  description: The commands that ran, with their duration in seconds.
+  description: The commands that ran, with their durations in seconds.
   returned: with O(state=built) and O(state=migrated)
   type: list
   elements: dict
@@ -452,11 +456,11 @@ saved:
   returned: with O(state=published) and O(state=rolled_back)
   type: bool
 recovered:
-  description: V(finished) or V(undone) when an earlier run, or call of this run, had been killed half-way, else null.
+  description: V(finished) or V(undone) if an earlier run, or call of this run, had been killed half-way, else null.
   returned: with O(state=published), O(state=rolled_back) and O(state=abandoned)
   type: str
 rolled_back:
-  description: On failure, whether everything was put back. Absent when nothing had been changed.
+  description: On failure, whether everything was put back. Absent if nothing had been changed.
   returned: with O(state=published) and O(state=rolled_back)
   type: bool
 removed:
@@ -465,7 +469,7 @@ removed:
   type: list
   elements: str
 stage:
-  description: Where it failed.
+  description: The stage that failed.
   returned: on failure
   type: str
 command:
@@ -484,17 +488,17 @@ error_log:
   type: list
   elements: str
 failed_process:
-  description: The app and instance that did not prove itself.
+  description: The app and instance that have not proven themselves.
   returned: on failure of a new process
   type: dict
 contract:
-  description: What the environment lacks. Names of variables, never values.
-  returned: when O(contract) is not fulfilled
+  description: What is wrong with the environment. It has names of variables, never values.
+  returned: if O(contract) is not fulfilled
   type: list
   elements: str
 locked_by:
-  description: Who holds the lock.
-  returned: when another run does
+  description: The owner of the lock.
+  returned: if another run holds it
   type: dict
 """
 
@@ -503,9 +507,10 @@ from typing import Any, Dict
 from ansible_collections.nodeops.pm2.plugins.module_utils import _module
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call, Options
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._dispatch import STATES, run
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call import ModuleCall
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._option_masks import MASKS
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._states import STATES, run
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._options import ReleaseOptions
 
 SOURCE: Dict[str, Any] = {
     "type": {"type": "str", "choices": ["directory", "archive", "git"], "required": True},
@@ -582,8 +587,8 @@ def main() -> None:
             ("state", "published", ["release"]),
         ],
     )
-    options = Options(**dict(module.params, pm2_home=module.params["pm2_home"] or _daemon.default_home()))
-    call = Call(options, module.check_mode)
+    options = ReleaseOptions(**dict(module.params, pm2_home=module.params["pm2_home"] or _daemon.default_home()))
+    call = ModuleCall(options, module.check_mode)
 
     _module.run(module, lambda: run(call), call.warnings)
 

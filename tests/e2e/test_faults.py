@@ -332,7 +332,7 @@ def test_two_deploys_of_one_environment_at_once(site: Faulty, before: Before) ->
         where = f"{getpass.getuser()} ({socket.gethostname()}, pid {first.pid})"
         for word in ("app in namespace production is locked: a deploy", where, owner["since"], owner["run"]):
             assert word in second.message
-        assert "Nothing was changed. Wait for it to end, or give lock_timeout" in second.message
+        assert "Nothing was changed. Wait until that run ends, or set lock_timeout" in second.message
         assert "deploy_lock_timeout" in second.message
         assert f"current still names {before.release}" in second.message
         assert second.results["production"]["stage"] == "prepare"
@@ -385,7 +385,7 @@ def test_the_release_to_go_back_to_was_removed_by_hand(site: Faulty, world: Worl
     words = ["There is no earlier good release to go back to. Nothing was changed.", there]
     before.check(site.play("rollback"), Expected("rollback", words), "rollback")
     before = Before(*world)
-    words = [f"There is no release '{former}' to go back to: none has this id", "Nothing was changed.", there]
+    words = [f"There is no release '{former}' to go back to: no release has this id", "Nothing was changed.", there]
     before.check(site.play("rollback", "-e", f"rollback_to={former}"), Expected("rollback", words), "rollback")
 
 

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The words of a command line: what of it is a prefix, an option, a directory, and where it leads."""
+"""Parse command lines: find prefixes, options, directories and the command behind them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INSTALL = frozenset(
     "install i in ins isntall ci clean-install ic install-clean add rebuild it cit install-test".split()
 )
 WORKSPACES = frozenset("workspace workspaces foreach recursive multi m".split())
-"""Words of yarn and pnpm before what they do in other packages."""
+"""Words of yarn and pnpm in front of a command for other packages."""
 _PREFIXES = frozenset(
     "env cross-env cross-env-shell exec time nice nohup command sudo npx bunx dotenv dotenvx --".split()
 )
@@ -27,7 +27,7 @@ _WITH_VALUE = frozenset("-e -f -u -n -c -p --file --package --prefix --workspace
 _IN_DIRECTORY = frozenset("--prefix -C --dir --cwd".split())
 _ELSEWHERE = "workspaces workspace-root ws include-workspace-root iwr filter recursive prefix dir cwd top-level".split()
 BEFORE_TEXT = re.compile("-[a-zA-Z]*c[a-zA-Z]*|--call|--command")
-"""An option of a shell, su, npx and npm exec: the text of a shell follows."""
+"""Options of a shell, su, npx and npm exec that are followed by shell text."""
 _SETTING = re.compile(r"p?npm_config_(\w+)=", re.IGNORECASE)
 _MANAGER = re.compile(r"(npm|pnpm|yarn|bun)(?:-[\w.-]+)?\.[cm]?js")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
@@ -35,14 +35,14 @@ _OPERATOR = re.compile(r"[();<>|&]+")
 
 
 def program(word: str) -> str:
-    """The name of the program that a word names, without directory and version (``npx pnpm@9``, ``yarn-4.1.0.cjs``)."""
+    """The program that a word names, without directory and version (``npx pnpm@9``, ``yarn-4.1.0.cjs``)."""
     name = word.rpartition("/")[2].partition("@")[0]
     found = _MANAGER.fullmatch(name)
     return found.group(1) if found else name
 
 
 def leads_elsewhere(rest: Sequence[str]) -> bool:
-    """Whether an option of a package manager may name other packages, or another directory; also abbreviated."""
+    """Whether a package manager's options, also abbreviated ones, may name other packages or another directory."""
     for word in rest:
         if word == "--":
             break
@@ -55,7 +55,7 @@ def leads_elsewhere(rest: Sequence[str]) -> bool:
 
 
 def is_setting(word: str) -> bool:
-    """Whether it is an assignment that does the same as such an option."""
+    """Whether a word is an assignment with the effect of such an option."""
     found = _SETTING.match(word)
     return bool(found and _is_elsewhere(found.group(1).lower().replace("_", "-")))
 
@@ -65,7 +65,7 @@ def _is_elsewhere(option: str) -> bool:
 
 
 def targets(word: str) -> Iterator[str]:
-    """What may be the script in a word such as ``x``, ``--target=x,y`` and ``project:x``."""
+    """The possible scripts in a word such as ``x``, ``--target=x,y`` or ``project:x``."""
     for part in word.rpartition("=")[2].split(","):
         while part:
             yield part
@@ -73,7 +73,7 @@ def targets(word: str) -> Iterator[str]:
 
 
 def without_prefix(argv: Sequence[str]) -> List[str]:
-    """The command behind assignments, ``env``, ``npx`` and their like, and their options."""
+    """The command behind assignments and behind ``env``, ``npx`` and the like with their options."""
     words = list(argv)
     while words:
         if _ASSIGNMENT.fullmatch(words[0]):
@@ -88,7 +88,7 @@ def without_prefix(argv: Sequence[str]) -> List[str]:
 
 
 def without_options(rest: Sequence[str]) -> List[str]:
-    """Words before the first that is none: options of npm itself, with their values; those after it stay."""
+    """The words without npm's own options and their values, which come first; later options stay."""
     words = list(rest)
     while words and words[0].startswith("-"):
         words = words[2:] if words[0] in _WITH_VALUE else words[1:]
@@ -101,7 +101,7 @@ def without_options(rest: Sequence[str]) -> List[str]:
 
 
 def without_directory(rest: Sequence[str]) -> Tuple[str, List[str]]:
-    """The directory that an option of a package manager names, "" for none, and the words without it."""
+    """The directory that an option of a package manager names, or "", and the words without that option."""
     for at, word in enumerate(rest):
         option, equals, value = word.partition("=")
         if word == "--":
@@ -112,7 +112,7 @@ def without_directory(rest: Sequence[str]) -> Tuple[str, List[str]]:
 
 
 def simple_commands(text: str) -> List[List[str]]:
-    """A shell's text cut at its operators."""
+    """Shell text, split into commands at its operators."""
     found: List[List[str]] = [[]]
     text = text.replace("\\\n", " ").replace("\n", " ; ").replace("$(", " ; ").replace("`", " ; ")
     for word in split(text, operators=True):
@@ -124,7 +124,7 @@ def simple_commands(text: str) -> List[List[str]]:
 
 
 def split(text: str, operators: bool = False) -> List[str]:
-    """The words of a shell's text, also where a quote is not closed; its operators with ``operators``."""
+    """The words of shell text, even if a quote is not closed. With ``operators``, operators are words of their own."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars="();<>|&" if operators else False)
     lexer.whitespace_split = True
     lexer.commenters = ""

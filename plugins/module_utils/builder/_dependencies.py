@@ -5,7 +5,7 @@
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
 
-"""What a release needs installed: taken from an earlier good release where it would be the same, else installed."""
+"""The dependencies of a release: copied from an earlier good release if they would be the same, else installed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Re
 _VERSION = 1
 _RUNTIME_TIMEOUT = 60.0
 _CACHES = frozenset((".cache", ".vite", ".vite-temp"))
-"""Directories directly below node_modules that tools write to at build and run time, and can do without."""
+"""Directories directly below node_modules that tools write to when they build or run. They can be left out."""
 _OPTIONS = re.compile("NODE_ENV|NODE_OPTIONS|CC|CXX|CFLAGS|CXXFLAGS|LDFLAGS|(?:npm_config|pip|uv|pnpm|yarn)_.*", re.I)
 SECRET = re.compile("token|auth|password|passwd|secret|key|cert", re.I)
 
 Earlier = Sequence[Tuple[str, Mapping[str, Any]]]
-"""Directories of earlier good releases, the best first, each with what ``provide`` returned for it."""
+"""Directories of earlier good releases, the best one first, each with what ``ensure`` returned for it."""
 
 
 class Item(NamedTuple):
@@ -44,10 +44,10 @@ class Item(NamedTuple):
 
 
 def check(item: Mapping[str, Any]) -> Item:
-    """An entry of ``dependencies`` as it is used. Raises NodeopsError naming what is wrong.
+    """An entry of ``dependencies``, typed. Raises NodeopsError that says what is wrong.
 
-    ``copy: false`` always installs. Unless it is ``true``, what depends on more than lock files (install scripts of
-    the app) is installed as well.
+    With ``copy: false`` they are always installed. Unless ``copy`` is ``true``, they are also installed if they depend
+    on more than lock files (install scripts of the app).
     """
     path = _inside(item.get("path"), "path")
     files = [_inside(name, "files") for name in item.get("files") or ()]
@@ -66,25 +66,24 @@ def _inside(path: object, what: str) -> str:
     plain = os.path.normpath(path) if isinstance(path, str) and path else "."
     if plain in (".", "..") or plain.startswith(("/", "../")) or "\0" in plain:
         raise NodeopsError(
-            "dependencies: %s has %r, which is no path inside the release. Nothing was installed. Give one relative to "
-            "the release, without '..'." % (what, path)
+            "dependencies: %s has %r, which is not a path inside the release. Nothing was installed. Give a path "
+            "relative to the release, without '..'." % (what, path)
         )
     return plain
 
 
 def key(item: Item, release: str, environment: Mapping[str, str], redactor: Redactor, more: str = "") -> str:
-    """A hash of all that decides what is installed. Raises NodeopsError: no listed file exists, the runtime does not
-    run.
+    """A hash of everything that decides what is installed.
 
-    It is made of the listed files (without the app's own version), what those refer to in the release, the output of
-    ``runtime``, the commands, the options of npm and pip in the environment, the machine and its C library, and
-    ``more``: what else the caller knows to decide.
+    It covers the listed files (without the app's own version), what these refer to in the release, the output of
+    ``runtime``, the commands, options of npm and pip in the environment, the machine and its C library, and ``more``
+    (anything else that the caller knows). Raises NodeopsError if no listed file exists or the runtime does not run.
     """
     facts = {
         "version": _VERSION,
         "path": item.path,
         "files": _hashes(item, release),
-        "further": _packages.further(release, item.files),
+        "further": _packages.referred(release, item.files),
         "runtime": _runtime(item, release, environment, redactor),
         "commands": [_commands.arguments(command) for command in item.commands],
         "options": {
@@ -114,8 +113,8 @@ def _hashes(item: Item, release: str) -> Dict[str, Optional[str]]:
         found[name] = hashlib.sha256(_packages.normalised(name, data)).hexdigest()
     if not any(found.values()):
         raise NodeopsError(
-            "The release has none of %s, so nothing says what to install in %s. Nothing was installed. Correct the "
-            "entry of deploy_dependencies, or make it [] when nothing is to be installed."
+            "The release has none of %s, so it is not known what to install in %s. Nothing was installed. Correct the "
+            "entry of deploy_dependencies, or set that to [] if nothing is to be installed."
             % (", ".join(item.files), item.path)
         )
     return found
@@ -135,7 +134,7 @@ def _libc() -> str:
         return "not glibc"
 
 
-def provide(
+def ensure(
     item: Mapping[str, Any],
     release: str,
     earlier: Earlier,
@@ -146,9 +145,9 @@ def provide(
 ) -> Dict[str, Any]:
     """Make ``path`` exist in ``release``. ``timeout``: seconds for each command. ``more``: as for ``key``.
 
-    It is copied from the first of ``earlier`` that has the same key and was not changed since it was made; where there
-    is none, or copying fails, the commands run. Returns path, key, taken_from (a release's directory, or None), note
-    (why an earlier one was not taken, or None), seconds, and state, by which a later call sees a change. Raises
+    It is copied from the first of ``earlier`` that has the same key and was not changed since it was made. If there is
+    none, or copying fails, the commands run. Returns path, key, taken_from (the directory of a release, or None), note
+    (why an earlier one was not copied, or None), seconds, and state (a later call finds changes by it). Raises
     NodeopsError.
     """
     started = time.monotonic()
@@ -157,7 +156,7 @@ def provide(
     _check_place(checked.path, target)
     found = key(checked, release, environment, redactor, more)
     notes: List[str] = []
-    taken = _take(checked, release, found, earlier, item.get("copy") is True, notes)
+    taken = _copy_from_earlier(checked, release, found, earlier, item.get("copy") is True, notes)
     if taken is None:
         _commands.run(checked.commands, release, environment, timeout, redactor, "installing " + checked.path)
         _check_made(checked, target, redactor)
@@ -176,7 +175,7 @@ def _check_place(path: str, target: str) -> None:
     if os.path.islink(target):
         raise NodeopsError(
             "%s of the release is a link to %s: installing there would change what other releases use. Nothing was "
-            "installed. Take %s out of deploy_shared, or out of the source." % (path, os.readlink(target), path)
+            "installed. Remove %s from deploy_shared, or from the source." % (path, os.readlink(target), path)
         )
 
 
@@ -185,13 +184,13 @@ def _check_made(item: Item, target: str, redactor: Redactor) -> None:
         return
     commands = "; ".join(_commands.shown(_commands.arguments(command), redactor) for command in item.commands)
     raise NodeopsError(
-        "%s is not there after %s. The release cannot be used. Correct path or commands of that entry of "
-        "deploy_dependencies (an app without dependencies needs none)." % (item.path, commands)
+        "%s does not exist after %s. The release cannot be used. Correct path or commands of that entry of "
+        "deploy_dependencies (an app without dependencies needs no entry)." % (item.path, commands)
     )
 
 
 def _state(item: Item, target: str) -> Optional[_tree.State]:
-    """None where it cannot be told: then nobody takes it later."""
+    """None if it cannot be read: then later releases do not copy from this one."""
     try:
         return _tree.state(target, _rules(item.path))
     except OSError:
@@ -199,7 +198,7 @@ def _state(item: Item, target: str) -> Optional[_tree.State]:
 
 
 def _rules(path: str) -> _tree.Rules:
-    """Caches are of no release. What is written later from what is part of the key may be: see ``Rules``."""
+    """Caches belong to no release. What tools write later from what the key covers is volatile: see ``Rules``."""
     caches = _CACHES if os.path.basename(path) == "node_modules" else ()
 
     def is_volatile(name: str) -> bool:
@@ -209,10 +208,10 @@ def _rules(path: str) -> _tree.Rules:
     return _tree.Rules(is_skipped=lambda name: name in caches, is_volatile=is_volatile)
 
 
-def _take(
+def _copy_from_earlier(
     item: Item, release: str, wanted: str, earlier: Earlier, is_trusted: bool, notes: List[str]
 ) -> Optional[Tuple[str, Optional[_tree.State]]]:
-    """Copy from the first fit release; which, and the copy's state. None when it has to be installed."""
+    """Copy from the first fit release. Returns it and the state of the copy; None if nothing was copied."""
     if not item.copy:
         return None
     fit = [(path, known) for path, known in earlier if known.get("key") == wanted]
@@ -224,23 +223,23 @@ def _take(
     for path, known in fit:
         try:
             return path, _copy(item, path, known, release)
-        except _tree.Unusable as unusable:
-            notes.append("that of %s was not taken: %s" % (path, unusable))
+        except _tree.NotReusable as unusable:
+            notes.append("that of %s was not copied: %s" % (path, unusable))
         except OSError as error:
             place = " (%s)" % os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
-            notes.append("that of %s was not taken: %s%s" % (path, error.strerror, place))
+            notes.append("that of %s was not copied: %s%s" % (path, error.strerror, place))
     return None
 
 
 def _copy(item: Item, earlier: str, known: Mapping[str, Any], release: str) -> _tree.State:
     source, target = os.path.join(earlier, item.path), os.path.join(release, item.path)
     if os.path.islink(source) or not os.path.isdir(source):
-        raise _tree.Unusable("it is no directory any more")
+        raise _tree.NotReusable("it is not a directory any more")
     _packages.check_python(source, earlier, release)
 
     def accept(state: _tree.State) -> None:
         if state.as_dict() != known.get("state"):
-            raise _tree.Unusable("it was changed since it was made")
+            raise _tree.NotReusable("it was changed since it was made")
 
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    return _tree.copy(source, target, _rules(item.path), _tree.Moved(earlier, release), accept)
+    return _tree.copy(source, target, _rules(item.path), _tree.PathRewrite(earlier, release), accept)

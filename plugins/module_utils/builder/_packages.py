@@ -5,10 +5,10 @@
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
 
-"""What an installation depends on besides the listed files, and why one release's may not serve another.
+"""What installed packages depend on besides the listed files, and why another release may not be able to use them.
 
-npm, pip and their like also run scripts of the release and install packages that lie in it. What they then leave is
-not told by a lock file, so it is either made part of the key or not taken from another release.
+npm, pip and the like also run scripts of the release and install packages that lie in it. Lock files do not tell the
+result of that. So it is either made part of the key, or not copied from another release.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 
 
 def normalised(name: str, data: bytes) -> bytes:
-    """The content of a listed file, without what does not change what is installed: the version of the app itself."""
+    """The content of a listed file without the version of the app itself, which does not change what is installed."""
     base = os.path.basename(name)
     if base != "package.json" and base not in NPM_LOCKS:
         return data
@@ -45,8 +45,8 @@ def normalised(name: str, data: bytes) -> bytes:
     return json.dumps(document, sort_keys=True).encode()
 
 
-def further(release: str, files: Sequence[str]) -> Dict[str, str]:
-    """Hashes of what the listed files refer to in the release: local packages, further requirements files."""
+def referred(release: str, files: Sequence[str]) -> Dict[str, str]:
+    """Hashes of what the listed files refer to in the release: local packages, more requirements files."""
     found: Dict[str, str] = {}
     for name in files:
         directory, base = os.path.split(name)
@@ -77,7 +77,7 @@ def _add_requirements(found: Dict[str, str], release: str, name: str, seen: Set[
 
 
 def why_not_copied(release: str, files: Sequence[str], commands: Sequence[str]) -> Optional[str]:
-    """Why what is installed for these files may only be installed, not copied. None: it may be copied."""
+    """Why the packages for these files have to be installed. None: they may be copied from another release."""
     for name in files:
         directory, base = os.path.split(name)
         if base != "package.json" and base not in NPM_LOCKS and base not in _OTHER_LOCKS:
@@ -86,14 +86,14 @@ def why_not_copied(release: str, files: Sequence[str], commands: Sequence[str]) 
         if base in NPM_LOCKS:
             reason = reason or _npm_spreads(release, name, directory, commands)
         elif base in _OTHER_LOCKS and _LOCAL.search(_text(release, name)):
-            reason = reason or "%s has packages that lie in the release" % name
+            reason = reason or "%s names packages that lie in the release" % name
         if reason:
             return reason
     return None
 
 
 def _runs_scripts(release: str, name: str, commands: Sequence[str]) -> Optional[str]:
-    """An install script of the app may read and write anything."""
+    """The reason is an install script of the app: it may read and write anything."""
     scripts = _document(release, name).get("scripts")
     own = [script for script in _INSTALL_SCRIPTS if isinstance(scripts, dict) and scripts.get(script)]
     if not own or all("--ignore-scripts" in command for command in commands):
@@ -101,7 +101,7 @@ def _runs_scripts(release: str, name: str, commands: Sequence[str]) -> Optional[
     npmrc = _text(release, os.path.join(os.path.dirname(name), ".npmrc"))
     if re.search(r"^\s*ignore-scripts\s*=\s*true\s*$", npmrc, re.MULTILINE):
         return None
-    return "%s has the install script %s, and what that does is not told by any lock file" % (name, own[0])
+    return "%s has the install script %s, and no lock file tells what that does" % (name, own[0])
 
 
 def _npm_spreads(release: str, name: str, directory: str, commands: Sequence[str]) -> Optional[str]:
@@ -109,7 +109,7 @@ def _npm_spreads(release: str, name: str, directory: str, commands: Sequence[str
     packages = lock.get("packages")
     if not isinstance(packages, dict):
         has_local = '"file:' in json.dumps(lock)
-        return "%s is of an old format and has packages that lie in the release" % name if has_local else None
+        return "%s has an old format and names packages that lie in the release" % name if has_local else None
     for path, entry in packages.items():
         if "node_modules/" in path and not path.startswith("node_modules/"):
             return "%s also installs %s" % (name, path)
@@ -122,7 +122,7 @@ def _npm_spreads(release: str, name: str, directory: str, commands: Sequence[str
 
 
 def _npm_copied(lock: Dict[str, Any]) -> Iterator[str]:
-    """Directories and archives of the release that npm copies into node_modules instead of linking them."""
+    """Directories and archives of the release that npm copies into node_modules and does not link."""
     packages = lock.get("packages")
     for entry in packages.values() if isinstance(packages, dict) else ():
         if isinstance(entry, dict) and not entry.get("link") and str(entry.get("resolved")).startswith("file:"):
@@ -130,7 +130,7 @@ def _npm_copied(lock: Dict[str, Any]) -> Iterator[str]:
 
 
 def _prisma_schemas(release: str, name: str) -> List[str]:
-    """@prisma/client generates code from the app's schema when it is installed."""
+    """The schemas of the app: @prisma/client generates code from them when it is installed."""
     packages = _document(release, name).get("packages")
     if not isinstance(packages, dict) or "node_modules/@prisma/client" not in packages:
         return []
@@ -140,7 +140,7 @@ def _prisma_schemas(release: str, name: str) -> List[str]:
 
 
 def check_python(environment: str, old_release: str, new_release: str) -> None:
-    """Raises _tree.Unusable when a virtual environment holds a package of its release that is another in the new."""
+    """Raises _tree.NotReusable if a virtual environment holds a package of its release that differs in the new one."""
     pattern = os.path.join(
         glob.escape(environment), "lib*", "python*", "site-packages", "*.dist-info", "direct_url.json"
     )
@@ -152,7 +152,7 @@ def check_python(environment: str, old_release: str, new_release: str) -> None:
             url = urlsplit(document["url"])
             is_editable = bool((document.get("dir_info") or {}).get("editable"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise _tree.Unusable("where %s came from cannot be read" % package) from None
+            raise _tree.NotReusable("the origin of %s cannot be read" % package) from None
         if url.scheme == "file":
             _check_python_source(package, unquote(url.path), is_editable, old_release, new_release)
 
@@ -160,14 +160,14 @@ def check_python(environment: str, old_release: str, new_release: str) -> None:
 def _check_python_source(package: str, source: str, is_editable: bool, old_release: str, new_release: str) -> None:
     inside = os.path.relpath(os.path.realpath(source), os.path.realpath(old_release))
     if inside == ".." or inside.startswith("../"):
-        raise _tree.Unusable("%s was installed from %s, which may have changed" % (package, source))
+        raise _tree.NotReusable("%s was installed from %s, which may have changed" % (package, source))
     old, new = os.path.join(old_release, inside), os.path.join(new_release, inside)
     if is_editable:
         are_same = all(_content(old, name) == _content(new, name) for name in _PROJECT_FILES)
     else:
         are_same = inside != "." and _content(old) is not None and _content(old) == _content(new)
     if not are_same:
-        raise _tree.Unusable("%s was installed from the release itself, and may be another in this one" % package)
+        raise _tree.NotReusable("%s was installed from the release itself, and may differ in this one" % package)
 
 
 def _content(*path: str) -> Optional[str]:

@@ -5,7 +5,7 @@
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
 
-"""Copy a directory tree so that no later change of one reaches the other, and tell whether a tree was changed."""
+"""Copy a directory tree so that later changes of one do not reach the other, and find out if a tree was changed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_REFLINK = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM)
 
 
-class Unusable(Exception):
-    """The tree cannot serve somewhere else. The text says why."""
+class NotReusable(Exception):
+    """The tree cannot be used in another place. The text says why."""
 
 
 class State(NamedTuple):
-    """What a tree looks like: changes with every change that does not set a file's time back on purpose."""
+    """A summary of a tree. It changes with every change of the tree that does not set times back on purpose."""
 
     entries: int
     size: int
@@ -47,8 +47,8 @@ class State(NamedTuple):
         return dict(self._asdict())
 
 
-class Moved:
-    """The paths that a tree may name and that are others in its copy: those of the release it belongs to."""
+class PathRewrite:
+    """Replaces the directory of the old release by that of the new one, in the text and the links of a copied tree."""
 
     def __init__(self, old: str, new: str) -> None:
         pairs = {os.path.realpath(old): os.path.realpath(new), old: new}
@@ -57,19 +57,19 @@ class Moved:
         self._pattern = re.compile(b"(?:" + b"|".join(map(re.escape, longest_first)) + rb")(?![\w.-])")
 
     def found(self, data: bytes) -> bool:
-        """Whether ``data`` names the old place."""
+        """Whether ``data`` names the old directory."""
         return any(path in data for path in self._pairs) and self._pattern.search(data) is not None
 
     def text(self, data: bytes) -> bytes:
-        """``data`` with the new place."""
+        """``data`` with the new directory."""
         return self._pattern.sub(lambda match: self._pairs[match.group()], data)
 
 
 @contextlib.contextmanager
 def _beside(source: str, target: str) -> Iterator[str]:
-    """A temporary name beside ``target``, which gets its place at the end.
+    """A temporary name in the directory of ``target``, renamed to it at the end.
 
-    Raises NodeopsError when the disk is full.
+    Raises NodeopsError if the disk is full.
     """
     temporary = os.path.join(os.path.dirname(target), ".%s.nodeops-new" % os.path.basename(target))
     remove(temporary)
@@ -83,46 +83,46 @@ def _beside(source: str, target: str) -> Iterator[str]:
             remove(temporary)
         if isinstance(error, OSError) and error.errno in _FULL:
             raise NodeopsError(
-                "The disk is full: %s could not be copied to %s. What was copied is removed. Make room, or keep fewer "
-                "releases, then run again." % (source, target)
+                "The disk is full: %s could not be copied to %s. What was copied is removed. Free some space, or keep "
+                "fewer releases, then run again." % (source, target)
             ) from error
         raise
 
 
 class Rules(NamedTuple):
-    """What is special in a tree. Each says of a path relative to the tree whether it is so."""
+    """What is special in a tree. Each function gets a path relative to the tree."""
 
     is_skipped: Callable[[str], bool] = lambda _name: False
-    """Not copied, and no part of the state."""
+    """Whether the path is left out of the copy and of the state."""
     is_volatile: Callable[[str], bool] = lambda _name: False
-    """Copied, but no part of the state; a binary file may name the old place."""
+    """Whether it is copied, but left out of the state. Such a file may be binary and name the old directory."""
 
 
 def copy(
     source: str,
     target: str,
     rules: Rules,
-    moved: Optional[Moved] = None,
+    rewrite: Optional[PathRewrite] = None,
     accept: Callable[[State], None] = lambda _state: None,
 ) -> State:
-    """Copy the directory ``source``, whole, to ``target``, which it replaces; modes, links and times are kept.
+    """Copy the directory ``source`` with all its content to ``target``, which it replaces. Modes, links and times stay.
 
-    Files are shared by reflink where the file system can, never by hard links. Text and links that name the old place
-    are rewritten. ``accept`` is called with the state of the source as it was copied; what it raises ends the copy.
-    Returns the state of the copy. Raises Unusable, OSError, and NodeopsError when the disk is full; then nothing is
-    left.
+    Files are shared by reflink if the file system can do that, never by hard links. Text and links that name the old
+    directory are rewritten. ``accept`` is called with the state of the source as it was copied; what it raises ends the
+    copy. Returns the state of the copy. Raises NotReusable, OSError, and NodeopsError if the disk is full. Then nothing
+    of the copy is left.
     """
     with _beside(source, target) as temporary:
-        copying = _Copying(moved, rules)
+        copying = _Copying(rewrite, rules)
         copying.directory(os.fsencode(source), os.fsencode(temporary), b"")
         accept(copying.before.state())
     return copying.after.state()
 
 
 def copy_any(source: str, target: str) -> None:
-    """Copy a file or a directory, whole, to ``target``, which it replaces.
+    """Copy a file or a directory with all its content to ``target``, which it replaces.
 
-    Raises OSError, Unusable and NodeopsError.
+    Raises OSError, NotReusable and NodeopsError.
     """
     if os.path.isdir(source):
         copy(source, target, Rules())
@@ -154,7 +154,8 @@ def _list(path: bytes, relative: bytes, rules: Rules, listing: _Listing) -> None
 
 
 def content(path: str) -> str:
-    """A hash of the names, types and bytes of a file or a tree, not of times, nor of what is no source of a package.
+    """A hash of the names, types and bytes of a file or a tree. Times, and what is not source of a package, do not
+    count.
 
     Raises OSError.
     """
@@ -188,7 +189,7 @@ def remove(path: str) -> None:
 
 
 class _Listing:
-    """Directories count by name and mode: their times and sizes change with what is skipped."""
+    """Builds a State. Directories count by name and mode only: skipped entries change their times and sizes."""
 
     def __init__(self) -> None:
         self._lines: List[bytes] = []
@@ -207,8 +208,8 @@ class _Listing:
 
 
 class _Copying:
-    def __init__(self, moved: Optional[Moved], rules: Rules) -> None:
-        self._moved = moved
+    def __init__(self, rewrite: Optional[PathRewrite], rules: Rules) -> None:
+        self._rewrite = rewrite
         self._rules = rules
         self._can_reflink = True
         self._is_root = os.geteuid() == 0
@@ -241,13 +242,13 @@ class _Copying:
         elif stat.S_ISREG(status.st_mode):
             copied = self._file(entry.path, target, os.fsdecode(name), status)
         else:
-            raise Unusable("%s is no file, directory or link" % os.fsdecode(entry.path))
+            raise NotReusable("%s is not a file, directory or link" % os.fsdecode(entry.path))
         if not self._rules.is_volatile(os.fsdecode(name)):
             self.before.add(name, status, before)
             self.after.add(name, copied, after)
 
     def _link(self, text: bytes, target: bytes, status: os.stat_result) -> bytes:
-        text = self._moved.text(text) if self._moved else text
+        text = self._rewrite.text(text) if self._rewrite else text
         os.symlink(text, target)
         if self._is_root:
             os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
@@ -255,7 +256,7 @@ class _Copying:
         return text
 
     def _file(self, source: bytes, target: bytes, name: str, status: os.stat_result) -> os.stat_result:
-        """Returns the status of the copy."""
+        """Copy a file. Returns the status of the copy."""
         reader = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             writer = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -264,7 +265,7 @@ class _Copying:
                 if self._is_root:
                     os.fchown(writer, status.st_uid, status.st_gid)
                 os.fchmod(writer, stat.S_IMODE(status.st_mode))
-                # Python knows by its time in seconds and its size that what it compiled is of this file.
+                # Python compares a file's time in seconds and its size with what it has compiled.
                 modified = max(time.time_ns(), status.st_mtime_ns + 2 * 10**9) if is_rewritten else status.st_mtime_ns
                 os.utime(writer, ns=(status.st_atime_ns, modified))
                 return os.fstat(writer)
@@ -274,11 +275,11 @@ class _Copying:
             os.close(reader)
 
     def _fill(self, reader: int, writer: int, name: str) -> bool:
-        """Returns whether the copy is another than the original."""
+        """Copy the content. Returns whether the copy differs from the original."""
         first = os.read(reader, _CHUNK)
-        if self._moved is not None and self._is_to_rewrite(self._moved, reader, first, name):
+        if self._rewrite is not None and self._is_to_rewrite(self._rewrite, reader, first, name):
             os.lseek(reader, 0, os.SEEK_SET)
-            _write(writer, self._moved.text(b"".join(_chunks(reader))))
+            _write(writer, self._rewrite.text(b"".join(_chunks(reader))))
             return True
         if not self._reflink(reader, writer):
             _write(writer, first)
@@ -288,15 +289,15 @@ class _Copying:
                     _write(writer, chunk)
         return False
 
-    def _is_to_rewrite(self, moved: Moved, reader: int, first: bytes, name: str) -> bool:
-        """Whether it is text that names the old place. Raises Unusable where it is not text."""
-        is_named, is_binary, overlap = moved.found(first), b"\0" in first, first[-_LONGEST_PATH:]
+    def _is_to_rewrite(self, rewrite: PathRewrite, reader: int, first: bytes, name: str) -> bool:
+        """Whether it is text that names the old directory. Raises NotReusable if a binary file names it."""
+        is_named, is_binary, overlap = rewrite.found(first), b"\0" in first, first[-_LONGEST_PATH:]
         for chunk in _chunks(reader) if len(first) == _CHUNK else ():
-            is_named = is_named or moved.found(overlap + chunk)
+            is_named = is_named or rewrite.found(overlap + chunk)
             is_binary = is_binary or b"\0" in chunk
             overlap = chunk[-_LONGEST_PATH:]
         if is_named and is_binary and not self._rules.is_volatile(name):
-            raise Unusable("%s is a binary file that names the directory it was made in" % name)
+            raise NotReusable("%s is a binary file that names the directory it was made in" % name)
         return is_named and not is_binary
 
     def _reflink(self, reader: int, writer: int) -> bool:

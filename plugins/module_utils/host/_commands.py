@@ -156,6 +156,14 @@ def find_program(name: str, cwd: str, path: str) -> Tuple[str, str]:
     return "", "%s was not found on the PATH %s. Install it there, or give its directory in deploy_path" % (name, path)
 
 
+class CommandFailed(NodeopsError):
+    """A command failed. ``status``: its exit status; None if it was not started, or took too long."""
+
+    def __init__(self, message: str, status: Optional[int], details: Dict[str, Any]) -> None:
+        super().__init__(message, details)
+        self.status = status
+
+
 class _Run:
     """One command that runs."""
 
@@ -283,7 +291,7 @@ class _Run:
                 _process_group.await_end(process.pid)
         return cast(int, process.returncode)
 
-    def _failure(self, reason: str, status: Optional[int]) -> NodeopsError:
+    def _failure(self, reason: str, status: Optional[int]) -> CommandFailed:
         lines = self._last_lines()
         hint = ""
         if re.search("ENOSPC|[Nn]o space left on device|EDQUOT|[Dd]isk quota exceeded", "\n".join(lines)):
@@ -291,8 +299,9 @@ class _Run:
         elif lines:
             hint = " Its last lines: " + " | ".join(line.strip() for line in lines[-3:])
         command = shown(self._argv, self._redactor)
-        return NodeopsError(
+        return CommandFailed(
             "%s%s failed: %s: %s.%s" % (self._what[:1].upper(), self._what[1:], command, reason, hint),
+            status,
             {"command": command, "rc": status, "output": lines},
         )
 

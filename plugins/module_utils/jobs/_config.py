@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What the jobs of an environment are: read from the JSON that is installed beside their code."""
+"""The jobs of an environment, read from the JSON that is installed beside their code."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._kinds import KIN
 
 FORMAT = 1
 MAKING = "backup"
-"""The job that makes backups; the others look at them or restore them."""
+"""The job that makes backups. The others verify or restore them."""
 JOBS = (MAKING, "drill", "recover")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")  # becomes part of file names and of systemd's units
 
 
-class Step(NamedTuple):
-    """``params`` holds every option of the module of this name, with its defaults."""
+class JobStep(NamedTuple):
+    """One step of a job. ``params`` has every option of the module of this name, with its defaults."""
 
     module: str
     params: Dict[str, Any]
 
 
 class Job(NamedTuple):
-    """``patience``: the seconds that a step which fails is tried again, for a server that is still starting."""
+    """``patience``: for how many seconds a failed step is tried again, for a server that is still starting."""
 
     name: str
-    steps: List[Step]
+    steps: List[JobStep]
     ping_url: Optional[str]
     patience: float
 
 
 class Config(NamedTuple):
-    """``directory`` holds the state of the jobs; ``path`` is the PATH that programs are looked for on."""
+    """``directory`` holds the state of the jobs. ``path`` is the PATH for programs."""
 
     name: str
     environment: str
@@ -67,7 +67,7 @@ def read(path: str) -> Config:
         with open(path, encoding="utf-8") as stream:
             document = json.load(stream)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        why = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise NodeopsError(
             "The job's configuration %s cannot be read: %s. Nothing was done. Install the job again: run the playbook "
             "nodeops.pm2.backup." % (path, why)
@@ -81,7 +81,10 @@ def read(path: str) -> Config:
 
 
 def parse(document: Dict[str, Any]) -> Config:
-    """Check what does not depend on a step. Raises NodeopsError naming the value that is wrong; no URL is shown."""
+    """The configuration. What does not depend on a step is checked: raises NodeopsError naming the wrong value.
+
+    No URL is shown.
+    """
     name = document["name"]
     if not _NAME.match(name):
         raise _wrong("name", name, "letters, digits, '.', '_' and '-', at most 64")
@@ -90,7 +93,7 @@ def parse(document: Dict[str, Any]) -> Config:
     metrics_dir = document.get("metrics_dir") or None
     for option, value in (("path", directory), ("log", log), ("metrics_dir", metrics_dir)):
         if value is not None and (not os.path.isabs(value) or os.path.normpath(value) != value.rstrip("/")):
-            raise _wrong(option, value, "an absolute path without '..'")
+            raise _wrong(option, value, "an absolute path without '.' or '..'")
     jobs: Dict[str, Job] = {}
     for job in document["jobs"]:
         if job["name"] not in JOBS or job["name"] in jobs:
@@ -100,13 +103,13 @@ def parse(document: Dict[str, Any]) -> Config:
     return Config(name, environment, directory, log, metrics_dir, document.get("search_path") or os.defpath, jobs)
 
 
-def _steps(steps: List[Dict[str, Any]]) -> List[Step]:
+def _steps(steps: List[Dict[str, Any]]) -> List[JobStep]:
     if not steps:
-        raise _wrong("jobs.steps", steps, "a list with at least one step: there is nothing to do")
+        raise _wrong("jobs.steps", steps, "a list with at least one step: otherwise there is nothing to do")
     for step in steps:
         if step["module"] not in KINDS:
             raise _wrong("jobs.steps.module", step["module"], "one of %s" % ", ".join(KINDS))
-    return [Step(step["module"], dict(step["params"])) for step in steps]
+    return [JobStep(step["module"], dict(step["params"])) for step in steps]
 
 
 def _ping_url(job: Dict[str, Any]) -> Optional[str]:
@@ -121,8 +124,8 @@ def _ping_url(job: Dict[str, Any]) -> Optional[str]:
         good = False
     if not good:
         raise NodeopsError(
-            "ping_url of the job %s is not a URL that begins with http:// or https:// (it is not shown: it may be a "
-            "secret). Nothing was changed." % job["name"]
+            "ping_url of the job %s is not a URL that begins with http:// or https://. Nothing was changed. (The URL "
+            "is not shown, because it may be a secret.)" % job["name"]
         )
     return str(url)
 

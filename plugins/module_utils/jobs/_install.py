@@ -4,10 +4,10 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Put the jobs' code and configuration on this host, so that they need no controller and no Ansible.
+"""The jobs' code and configuration, put on this host so that they need no controller and no Ansible.
 
 ``<path>/current`` is a link to ``lib/<hash>``: the code of this collection that the jobs need, the configuration, and
-``run.py``, which cron and systemd start. It is switched by rename, so a job runs the old or the new, whole.
+``run.py``, which cron and systemd start. The link is switched by rename, so a job runs either the old code or the new.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _run
 
 sys.exit(_run.main([os.path.join(HERE, "config.json")] + sys.argv[1:]))
 '''
-_PLAIN = re.compile(r"[A-Za-z0-9/._+@:-]+\Z")  # what neither cron nor systemd nor a shell takes for something else
+_PLAIN = re.compile(r"[A-Za-z0-9/._+@:-]+\Z")  # without a special meaning for cron, systemd or a shell
 
 
 class Installed(NamedTuple):
@@ -64,7 +64,7 @@ def install(document: Dict[str, Any], check_mode: bool) -> Installed:
     for module, source in sources().items():
         parts = module.split(".")
         files["/".join(parts) + ".py"] = source
-        for depth in range(1, len(parts)):  # else a package of this name that the host has would be taken
+        for depth in range(1, len(parts)):  # otherwise a package of this name on the host would be imported
             files["/".join([*parts[:depth], "__init__.py"])] = b""
     version = _hash(files)
     run = [_python(), "-I", os.path.join(path, "current", "run.py")]
@@ -87,7 +87,7 @@ def install(document: Dict[str, Any], check_mode: bool) -> Installed:
 
 
 def remove(document: Dict[str, Any], check_mode: bool) -> bool:
-    """Remove code, configuration and metrics. The log stays. Returns whether there was something."""
+    """Remove code, configuration and metrics. The log stays. Returns whether anything was there."""
     config = _config.parse(document)
     _trusted_path.check_parents(os.path.join(config.directory, "current"), "The directory of the job")
     link, versions = os.path.join(config.directory, "current"), os.path.join(config.directory, "lib")
@@ -109,7 +109,7 @@ def remove(document: Dict[str, Any], check_mode: bool) -> bool:
 
 
 def sources() -> Dict[str, bytes]:
-    """The source of each module that the jobs need, by its full name: _run, and what it imports of this collection."""
+    """The source of each module that the jobs need, by its full name: _run and its imports from this collection."""
     found: Dict[str, bytes] = {}
     waiting = [_run.__name__]
     while waiting:
@@ -121,18 +121,20 @@ def sources() -> Dict[str, bytes]:
 
 
 def _source(name: str) -> str:
-    """From wherever it was imported, also from the archive that Ansible makes of a module."""
+    """The source of a module, also if it was imported from the archive that Ansible makes of a module."""
     spec = importlib.util.find_spec(name)
     loader: Any = spec.loader if spec else None
     source = loader.get_source(name) if loader is not None else None
     if source is None:
-        raise NodeopsError("The code of %s is not there. Nothing was changed. Install the collection again." % name)
+        raise NodeopsError("The code of %s is missing. Nothing was changed. Install the collection again." % name)
     return str(source)
 
 
 def _imported(source: str) -> Set[str]:
-    """The modules below PACKAGE that a source imports, anywhere in it. A module's name begins with ``_``; what else is
-    imported from one is a name in it."""
+    """The modules below PACKAGE that a source imports, anywhere in it.
+
+    The name of a module begins with ``_``. Other names in an import are names in a module.
+    """
     names: Set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and ("%s." % node.module).startswith(PACKAGE + "."):
@@ -152,7 +154,7 @@ def _hash(files: Dict[str, bytes]) -> str:
 
 
 def _python() -> str:
-    """The system's, because the one that runs this may be of a virtual environment, which goes one day."""
+    """The system's Python: the one that runs this may belong to a virtual environment, which may be removed."""
     fits = "import sys; sys.exit(sys.version_info < %r)" % (OLDEST,)
     with contextlib.suppress(OSError):
         if subprocess.run([SYSTEM_PYTHON, "-I", "-c", fits], check=False, stderr=subprocess.DEVNULL).returncode == 0:
@@ -161,7 +163,7 @@ def _python() -> str:
 
 
 def _check(config: Config) -> None:
-    """What would only show when the job runs, or would let somebody else decide what it runs."""
+    """Raises NodeopsError for what would only fail when the job runs, or would let another user decide what it runs."""
     path = config.directory
     for what, value in (("path", path), ("The Python interpreter", sys.executable)):
         if not _PLAIN.match(value):
@@ -175,7 +177,7 @@ def _check(config: Config) -> None:
         for dest in {str(step.params.get("dest") or "") for job in config.jobs.values() for step in job.steps} - {""}:
             if os.path.commonpath([os.path.realpath(place), os.path.realpath(dest)]) == os.path.realpath(dest):
                 raise NodeopsError(
-                    "The %s, %s, is in the backup store %s. Nothing was changed. A store holds backups only: give the "
+                    "The %s, %s, is in the backup store %s. Nothing was changed. A store holds only backups: give the "
                     "job a place beside it." % (what, place, dest)
                 )
     directory = config.metrics_dir
@@ -192,7 +194,7 @@ def _check(config: Config) -> None:
 
 @contextlib.contextmanager
 def _private() -> Iterator[None]:
-    """Within, what is made is for nobody else, whatever the umask is."""
+    """Within, new files are closed to other users, whatever the umask is."""
     former = os.umask(0o077)
     try:
         yield
@@ -201,7 +203,7 @@ def _private() -> Iterator[None]:
 
 
 def _named(path: str) -> str:
-    """The version that ``current`` names, empty where it names none."""
+    """The version that ``current`` points to, "" if there is none."""
     try:
         return os.path.basename(os.readlink(os.path.join(path, "current")))
     except OSError:
@@ -209,13 +211,13 @@ def _named(path: str) -> str:
 
 
 def _current(path: str) -> str:
-    """The version that is installed whole, empty where none is."""
+    """The version that is completely installed, "" if there is none."""
     version = _named(path)
     return version if version and _is_whole(os.path.join(path, "lib", version), version) else ""
 
 
 def _is_whole(directory: str, version: str) -> bool:
-    """Whether the files are those that the version's name is the hash of."""
+    """Whether the version's name is the hash of its files."""
     files: Dict[str, bytes] = {}
     try:
         for name in _files_below(directory):
@@ -264,7 +266,7 @@ def _switch(path: str, version: str) -> None:
 
 
 def _forget_metrics(path: str, config: Config) -> None:
-    """Those that the job so far has left elsewhere or under another name: they would stand there as if it still ran."""
+    """Remove metrics of the installed job that have another place or name now: they would look as if it still ran."""
     try:
         former = _config.read(os.path.join(path, "current", "config.json"))
     except NodeopsError:  # there is none
@@ -276,7 +278,7 @@ def _forget_metrics(path: str, config: Config) -> None:
 
 
 def _clean(path: str, version: str, former: str) -> None:
-    """Keep the version before, without its secrets: a job that runs from it has read them."""
+    """Keep only the previous version, without its secrets: a job that runs from it has read them already."""
     versions = os.path.join(path, "lib")
     for name in os.listdir(versions):
         if name not in (version, former):

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What a step of a job can be: the same functions as the modules, by the module's name."""
+"""What a step of a job can be: the functions of the modules, by the module's name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def library(kind: str) -> Any:
     """The file behind ``kind``. It has ``ARGUMENTS`` (a module's argument specification) and
     ``run(params, check_mode, warn) -> result``, which raises NodeopsError.
 
-    Imported when it is needed, one by one, and by name: Ansible looks for imports to know what a module needs.
+    Each is imported only if it is needed. The imports are written out, because Ansible reads them to know what a
+    module needs.
     """
     if kind == "pm2_dump_backup":
         from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _dump_backup
@@ -41,7 +42,7 @@ def library(kind: str) -> Any:
         from ansible_collections.nodeops.pm2.plugins.module_utils.store import _offsite
 
         return _offsite
-    raise NodeopsError("A step is called %r. There are: %s. Nothing was done." % (kind, ", ".join(KINDS)))
+    raise NodeopsError("A step is called %r. Nothing was done. Possible are: %s." % (kind, ", ".join(KINDS)))
 
 
 def arguments(kind: str) -> Dict[str, Dict[str, Any]]:

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The log of the jobs: one line for each thing that happened, in UTC, and one older file."""
+"""The log of the jobs: one line for each event, with the time in UTC, and one older file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import os
 import time
 
 LARGEST = 1024 * 1024
-"""Bytes; then it becomes ``<path>.1``."""
+"""Bytes. A larger log is renamed to ``<path>.1``."""
 
 
 def write(path: str, text: str) -> None:
@@ -24,7 +24,7 @@ def write(path: str, text: str) -> None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             found = os.fstat(handle)
-            if not _is(path, found):  # another job has just put it aside
+            if not _is(path, found):  # another job has just renamed it
                 continue
             if found.st_size > LARGEST:
                 os.rename(path, path + ".1")

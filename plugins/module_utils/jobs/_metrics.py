@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What a job has done, for Prometheus: a file for node_exporter's textfile collector."""
+"""Metrics of a job for Prometheus: a file for node_exporter's textfile collector."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ def path_of(directory: str, name: str, job: str) -> str:
 
 
 def write(directory: str, name: str, environment: str, job: str, numbers: Numbers) -> None:
-    """Replace the file, readable by all, in one step. Raises OSError."""
+    """Replace the file in one step, readable by all users. Raises OSError."""
     text = render(name, environment, job, numbers)
     _files.write_atomically(path_of(directory, name, job), text.encode(), mode=0o644)
 
 
 def remove(directory: str, name: str, job: str) -> None:
-    """Remove the file, where it is."""
+    """Remove the file if it exists."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path_of(directory, name, job))
 
 
 def render(name: str, environment: str, job: str, numbers: Numbers) -> str:
-    """The text of the file. What is not known has no line: an alert on its absence then works."""
+    """The text of the file. An unknown value has no line, so that an alert on its absence works."""
     labels = {"name": name, "environment": environment, "action": job}
     lines: Dict[str, List[str]] = {metric: [] for metric, _help in _METRICS}
     lines["job_last_run_timestamp_seconds"].append(_line(labels, numbers.run))

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Tell a monitoring service that a job begins and how it has ended, as healthchecks.io and its like want it."""
+"""Tell a monitoring service like healthchecks.io that a job begins, and how it has ended."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ _LONGEST_BODY = 10000
 
 
 def ping(url: str, what: str, body: str) -> Optional[str]:
-    """POST ``body`` to ``url`` with ``/<what>`` behind its path. None, or why it did not arrive.
+    """POST ``body`` to ``url`` with ``/<what>`` after its path. Returns None, or why it did not arrive.
 
-    The URL's path is not told: with some services it is a secret. Raises nothing: a job that works is not ended by its
-    monitoring.
+    The path of the URL is not shown: with some services it is a secret. Raises nothing: monitoring must not end a job.
     """
     problem = ""
     for attempt in range(ATTEMPTS):

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Make what a job does visible: log, ping, metrics, and the numbers of its last run."""
+"""What a run of a job leaves for people and monitoring: log, ping, metrics, and the numbers of the last run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._metrics import B
 
 
 class Record:
-    """Of one run of one job. None of its troubles ends the job: they are told to ``warn``."""
+    """The record of one run of one job. Its own errors do not end the job: they go to ``warn``."""
 
     def __init__(self, config: Config, job: Job, warn: Callable[[str], None]) -> None:
         self._config = config
@@ -37,7 +37,7 @@ class Record:
         self._ping("start")
 
     def say(self, text: str) -> None:
-        """A line of the log. ``text`` holds no secret."""
+        """Write a line to the log. ``text`` holds no secret."""
         self._said.append(text)
         try:
             _log.write(self._config.log, "%s: %s" % (self._job.name, text))
@@ -45,7 +45,7 @@ class Record:
             self._trouble("The log %s cannot be written: %s." % (self._config.log, _files.why(error)))
 
     def backup(self, module: str, result: Dict[str, Any]) -> None:
-        """Take the numbers of a step's result, where it is of a backup that the job has made."""
+        """Take the numbers of a backup that the job has made from a step's result."""
         found = result.get("backup")
         if isinstance(found, dict) and self._job.name == MAKING:
             self._backups[module] = Backup(found.get("size"), _seconds(found.get("created")))
@@ -90,7 +90,7 @@ def _last_path(config: Config, job: str) -> str:
 
 
 def _last(config: Config, job: str) -> Optional[Numbers]:
-    """The numbers of the run before, None where there is none that can be read."""
+    """The numbers of the previous run, None if there is none that can be read."""
     try:
         with open(_last_path(config, job), encoding="utf-8") as stream:
             found = json.load(stream)
@@ -105,7 +105,7 @@ def _write_last(config: Config, job: str, numbers: Numbers) -> None:
 
 
 def _seconds(created: Any) -> Optional[float]:
-    """Of a time as the manifests have it (``2026-11-24T10:54:00Z``), in seconds since 1970."""
+    """A time of a manifest (``2026-11-24T10:54:00Z``) in seconds since 1970."""
     try:
         return float(calendar.timegm(time.strptime(str(created)[:19], "%Y-%m-%dT%H:%M:%S")))
     except ValueError:

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""A job of an environment: its steps one after the other. What cron and systemd start, and the module backup_job."""
+"""Run a job of an environment: its steps one after the other. Cron, systemd and the module backup_job start it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _kinds
-from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._config import Config, Job, Step
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._config import Config, Job, JobStep
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._record import Record
 
 FAILED = 1
 UNUSABLE = 2
-"""Exit codes: a step failed; nothing could be begun."""
+"""Exit codes: a step failed; the job could not begin."""
 PAUSE = 5.0
-"""Seconds between two attempts of a step, where the job has patience."""
+"""Seconds between two attempts of a step, if the job has patience."""
 _SECRETS = ("login_password",)
 
 
 class Outcome(NamedTuple):
-    """How a step has ended. ``result`` is what the module would return, of a failure its details."""
+    """How a step has ended. ``result`` is what the module would return; for a failure, its details."""
 
     module: str
     failed: bool
@@ -60,11 +60,11 @@ class Outcome(NamedTuple):
 
 
 def perform(config: Config, job: Job, check_mode: bool, warn: Callable[[str], None]) -> List[Outcome]:
-    """Every step, also when one before it has failed; a signal ends the job. Check mode leaves no trace."""
+    """Run every step, also if an earlier one has failed. A signal ends the job. Check mode leaves no trace."""
     os.environ["PATH"] = config.path
     os.environ.setdefault("HOME", pwd.getpwuid(os.geteuid()).pw_dir)  # systemd sets none for root
     os.environ.setdefault("USER", pwd.getpwuid(os.geteuid()).pw_name)
-    for step in job.steps:  # all its code at once: the version that it runs may be replaced meanwhile
+    for step in job.steps:  # import all code now: the installed version may be replaced meanwhile
         _kinds.library(step.module)
     if check_mode:
         return [_attempt(step, 0.0, True, warn) for step in job.steps]
@@ -90,7 +90,7 @@ def perform(config: Config, job: Job, check_mode: bool, warn: Callable[[str], No
     return outcomes
 
 
-def _attempt(step: Step, patience: float, check_mode: bool, warn: Callable[[str], Any]) -> Outcome:
+def _attempt(step: JobStep, patience: float, check_mode: bool, warn: Callable[[str], Any]) -> Outcome:
     """Run a step, again and again for ``patience`` seconds while it fails."""
     begun = time.monotonic()
     with _signals.raised():
@@ -98,8 +98,8 @@ def _attempt(step: Step, patience: float, check_mode: bool, warn: Callable[[str]
             ended = False
             try:
                 result = _kinds.library(step.module).run(step.params, check_mode, warn)
-                problems = "; ".join(result.get("problems") or [])  # a backup was made, and is none to rely on
-                # a signal that waits because the step was past its point of no return ends the job after it
+                problems = "; ".join(result.get("problems") or [])  # a backup was made, but it is not good
+                # A signal that waits because the step was past its point of no return ends the job after it.
                 return Outcome(
                     step.module, bool(problems), _is_told_to_end(), problems, time.monotonic() - begun, result
                 )
@@ -122,8 +122,8 @@ def _is_told_to_end() -> bool:
     return any(number in signal.sigpending() for number in _signals.ENDING)
 
 
-def _unexpected(error: Exception, step: Step) -> str:
-    """A defect, or what nobody thought of: its kind and place, and its message without the secrets we know."""
+def _unexpected(error: Exception, step: JobStep) -> str:
+    """A defect, or an unforeseen error: its type and place, and its message without the secrets that we know."""
     redactor = Redactor()
     redactor.add_environment({name: step.params.get(name) for name in _SECRETS if step.params.get(name)})
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -136,9 +136,9 @@ def _unexpected(error: Exception, step: Step) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``<configuration> <job> [--quiet]``: run the job. Returns the exit code; what failed goes to standard error.
+    """``<configuration> <job> [--quiet]``: run the job. Returns the exit code. Failures go to standard error.
 
-    With ``--quiet`` a job that ends well says nothing, so that cron sends no mail; its warnings are in the log.
+    With ``--quiet`` a job that ends well prints nothing, so that cron sends no mail. Its warnings are in the log.
     """
     warnings: List[str] = []
 
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _tell(stream: TextIO, text: str) -> None:
-    """Where nobody listens any more (a closed pipe) the job goes on."""
+    """Write a line. If the pipe is closed, the job goes on."""
     with contextlib.suppress(OSError):
         stream.write(text + "\n")
         stream.flush()

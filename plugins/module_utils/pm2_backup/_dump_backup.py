@@ -18,7 +18,13 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _proc
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon, _dump, _resurrectable
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _dump_content, _dump_restore, _env_files
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup._dump_content import Content
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption, _retention, _store, _store_options
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import (
+    _encryption,
+    _retention,
+    _store,
+    _store_options,
+    _stored_backup,
+)
 
 ARGUMENTS: Dict[str, Dict[str, Any]] = {
     **_process_options.CONNECTION,
@@ -27,7 +33,7 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "namespace": {"type": "str"},
     "files": {"type": "list", "elements": "str", "default": []},
     "allow_empty": {"type": "bool", "default": False},
-    "backup": {"type": "str", "default": _store.LATEST},
+    "backup": {"type": "str", "default": _stored_backup.LATEST},
     "parts": {"type": "list", "elements": "str", "choices": ["dump", "files"]},
     "apply": {"type": "bool", "default": False},
     "ready": _process_options.READY,
@@ -49,8 +55,8 @@ class _Call(NamedTuple):
     store: _store.Store
 
     @property
-    def scope(self) -> _store.Scope:
-        return _store.PM2, self.params["environment"], self.params["namespace"], ()
+    def scope(self) -> _stored_backup.Scope:
+        return _stored_backup.PM2, self.params["environment"], self.params["namespace"], ()
 
     def locked(self, what: str) -> ContextManager[None]:
         if self.check_mode:
@@ -103,7 +109,7 @@ def _present(call: _Call) -> Dict[str, Any]:
 
 
 def _collected(call: _Call) -> Content:
-    """What there is now. Raises NodeopsError, which names the newest good backup, where something is lost."""
+    """What there is now. Raises NodeopsError, which names the newest good backup, if something is lost."""
     try:
         content = _dump_content.collect(call.home, call.params["namespace"], call.params["files"])
     except NodeopsError as error:
@@ -113,22 +119,22 @@ def _collected(call: _Call) -> Content:
         _check_substitute(call, content, good)
     if not content.entries and not call.params["allow_empty"] and good and _count(good):
         raise NodeopsError(
-            "The dump %s holds no process%s, and the newest good backup holds %d. %s. Where this is a loss: %s Where "
-            "it is meant, set allow_empty." % (content.source, _of(call), _count(good), _NOT_BACKED_UP, _way_back(call))
+            "The dump %s holds no process%s, and the newest good backup holds %d. %s. If this is a loss: %s If it is "
+            "intended, set allow_empty." % (content.source, _of(call), _count(good), _NOT_BACKED_UP, _way_back(call))
         )
     return content
 
 
-def _check_substitute(call: _Call, content: Content, good: Optional[_store.Backup]) -> None:
-    """The dump's ``.bak`` is what was saved before: older than the newest good backup, unless it means the same."""
+def _check_substitute(call: _Call, content: Content, good: Optional[_stored_backup.Backup]) -> None:
+    """The dump's ``.bak`` was saved earlier. It is older than the newest good backup, unless it means the same."""
     lost = "%s is missing or broken" % _dump.path_of(call.home)
     if good and good.manifest["content"]["fingerprint"] != content.fingerprint(call.store.key):
         raise NodeopsError(
-            "%s, and %s%s, which a resurrect would take instead, is not what the newest good backup holds (or an "
-            "environment file is not). %s. Save what runs (nodeops.pm2.pm2_save), or rename %s where it is right. %s"
+            "%s. A resurrect would take %s%s instead, and that, or an environment file, differs from the newest good "
+            "backup. %s. Save what runs (nodeops.pm2.pm2_save), or rename %s if it is right. %s"
             % (lost, content.source, _of(call), _NOT_BACKED_UP, content.source, _way_back(call))
         )
-    call.warn("%s. Backed up is %s, which a resurrect would take instead." % (lost, content.source))
+    call.warn("%s. %s was backed up, which a resurrect would take instead." % (lost, content.source))
 
 
 def _of(call: _Call) -> str:
@@ -136,12 +142,12 @@ def _of(call: _Call) -> str:
     return "" if namespace is None else " of namespace %s" % namespace
 
 
-def _newest(call: _Call) -> Optional[_store.Backup]:
+def _newest(call: _Call) -> Optional[_stored_backup.Backup]:
     backups = call.store.backups(scope=call.scope) if call.store.exists else []
     return backups[-1] if backups else None
 
 
-def _newest_good(call: _Call) -> Optional[_store.Backup]:
+def _newest_good(call: _Call) -> Optional[_stored_backup.Backup]:
     good = [each for each in call.store.backups(scope=call.scope) if each.good] if call.store.exists else []
     return good[-1] if good else None
 
@@ -153,11 +159,11 @@ def _way_back(call: _Call) -> str:
     return "The newest good backup is %s, with %d processes; state: restored brings it back." % (good.id, _count(good))
 
 
-def _count(backup: _store.Backup) -> int:
+def _count(backup: _stored_backup.Backup) -> int:
     return sum(len(names) for names in backup.manifest["content"]["namespaces"].values())
 
 
-def _holds(call: _Call, backup: _store.Backup, content: Content) -> bool:
+def _holds(call: _Call, backup: _stored_backup.Backup, content: Content) -> bool:
     """Whether the backup is intact, means the same, and is encrypted for the same."""
     recorded = backup.manifest["content"]
     if recorded["recipients"] != sorted(call.params["age_recipients"]):
@@ -166,15 +172,15 @@ def _holds(call: _Call, backup: _store.Backup, content: Content) -> bool:
         return False
     damage = call.store.check_files(backup)
     if damage:
-        call.warn("Backup %s is damaged, a new one is made: %s." % (backup.id, "; ".join(damage)))
+        call.warn("Backup %s is damaged: %s. A new one is made." % (backup.id, "; ".join(damage)))
         if not call.check_mode:
             call.store.note_verified(backup, "bytes", damage)
     return not damage
 
 
-def _written(call: _Call, content: Content) -> _store.Backup:
+def _written(call: _Call, content: Content) -> _stored_backup.Backup:
     params = call.params
-    with call.store.draft(_store.PM2) as draft:
+    with call.store.draft(_stored_backup.PM2) as draft:
         _dump_content.write(draft, content, params["age_recipients"])
         recorded = {
             "namespaces": content.namespaces(),
@@ -186,10 +192,10 @@ def _written(call: _Call, content: Content) -> _store.Backup:
         backup = draft.commit(params["environment"], params["namespace"], _tools(params), recorded)
     damage = call.store.check_files(backup)
     if not damage and _dump_content.is_readable(backup, None):
-        # What was written, not what is remembered: it is read back from the disk.
+        # Read back from the disk, to see what was really written.
         again = _dump_content.load(call.store, backup, None)
         if again.fingerprint(call.store.key) != content.fingerprint(call.store.key):
-            damage = ["it does not read as what was written"]
+            damage = ["what is read back differs from what was written"]
     if damage:
         call.store.remove(backup)
         raise NodeopsError(
@@ -207,8 +213,8 @@ def _tools(params: Dict[str, Any]) -> Dict[str, str]:
         return {}
 
 
-def _difference(newest: Optional[_store.Backup], content: Content, is_changed: bool) -> Dict[str, str]:
-    """Names only."""
+def _difference(newest: Optional[_stored_backup.Backup], content: Content, is_changed: bool) -> Dict[str, str]:
+    """The diff. It has only names."""
     before: List[str] = []
     if newest is not None:
         recorded = newest.manifest["content"]
@@ -233,7 +239,7 @@ def _lines(namespaces: Dict[str, List[str]], files: List[str]) -> List[str]:
     return processes + ["%s\n" % path for path in sorted(files)]
 
 
-def described(backup: _store.Backup) -> Dict[str, Any]:
+def described(backup: _stored_backup.Backup) -> Dict[str, Any]:
     """A backup as modules return it."""
     recorded = backup.manifest["content"]
     return {
@@ -257,14 +263,14 @@ def _verified(call: _Call) -> Dict[str, Any]:
     with call.locked("Nothing was verified"):
         backup = _chosen(call, only_good=False)
         for name, why in call.store.broken():
-            call.warn("%s in the store is no backup that can be trusted: %s." % (name, why))
+            call.warn("%s in the store is not a backup that can be trusted: %s." % (name, why))
         how, problems = _verification(call, backup)
         if not call.check_mode:
             backup = call.store.note_verified(backup, _noted(backup, how, problems), problems)
         result = {"changed": False, "backup": described(backup), "problems": problems, "how": how}
         if problems:
             good = _newest_good(call)
-            advice = "It is not taken for latest, and not counted by the keep rules. "
+            advice = "It cannot be latest, and the keep rules do not count it. "
             advice += "The newest good one is %s." % good.id if good else "There is no good one."
             raise NodeopsError(
                 "Backup %s is not good: %s. %s" % (backup.id, "; ".join(problems), advice), dict(result, changed=False)
@@ -272,7 +278,7 @@ def _verified(call: _Call) -> Dict[str, Any]:
         return result
 
 
-def _verification(call: _Call, backup: _store.Backup) -> Tuple[str, List[str]]:
+def _verification(call: _Call, backup: _stored_backup.Backup) -> Tuple[str, List[str]]:
     damage = call.store.check_files(backup)
     if damage:
         return "bytes", damage
@@ -285,19 +291,19 @@ def _verification(call: _Call, backup: _store.Backup) -> Tuple[str, List[str]]:
     return "bytes", list(former["problems"]) if former and former["how"] != "bytes" else []
 
 
-def _noted(backup: _store.Backup, how: str, problems: List[str]) -> str:
-    """How it was verified, or formerly, where that has found what reading its bytes cannot find."""
+def _noted(backup: _stored_backup.Backup, how: str, problems: List[str]) -> str:
+    """How it was verified. If an earlier verification has found more than reading the bytes can, that one stays."""
     former = backup.verification
     return former["how"] if former and how == "bytes" and problems == former["problems"] else how
 
 
-def _chosen(call: _Call, only_good: bool, but: AbstractSet[str] = frozenset()) -> _store.Backup:
-    """The backup that the options name. For one namespace also one of all may be taken, if it has that namespace."""
+def _chosen(call: _Call, only_good: bool, but: AbstractSet[str] = frozenset()) -> _stored_backup.Backup:
+    """The backup that the options name. For one namespace, a backup of all namespaces will do if it has that one."""
     wanted, scope = call.params["backup"], call.scope
     namespace = call.params["namespace"]
-    if wanted == _store.LATEST:
+    if wanted == _stored_backup.LATEST:
         return _latest(call, only_good, but)
-    backup = call.store.find(wanted, _store.PM2)
+    backup = call.store.find(wanted, _stored_backup.PM2)
     if _fits(backup, scope):
         return backup
     if backup.manifest["environment"] == call.params["environment"] and backup.manifest["namespace"] is None:
@@ -305,18 +311,18 @@ def _chosen(call: _Call, only_good: bool, but: AbstractSet[str] = frozenset()) -
             "Backup %s does not hold namespace %s. Nothing was changed. It holds: %s."
             % (backup.id, namespace, ", ".join(sorted(backup.manifest["content"]["namespaces"])) or "none")
         )
-    return call.store.find(wanted, _store.PM2, scope)
+    return call.store.find(wanted, _stored_backup.PM2, scope)
 
 
-def _latest(call: _Call, only_good: bool, but: AbstractSet[str]) -> _store.Backup:
-    found = [each for each in call.store.backups(_store.PM2) if _fits(each, call.scope)]
+def _latest(call: _Call, only_good: bool, but: AbstractSet[str]) -> _stored_backup.Backup:
+    found = [each for each in call.store.backups(_stored_backup.PM2) if _fits(each, call.scope)]
     if found and not only_good:
         return found[-1]
     found = [each._replace(verification=None) if each.id in but else each for each in found]
-    return call.store.newest_good(found, _store.described(call.scope))
+    return call.store.newest_good(found, _stored_backup.described(call.scope))
 
 
-def _fits(backup: _store.Backup, scope: _store.Scope) -> bool:
+def _fits(backup: _stored_backup.Backup, scope: _stored_backup.Scope) -> bool:
     _kind, environment, namespace, _databases = scope
     if backup.manifest["environment"] != environment:
         return False
@@ -339,8 +345,8 @@ def _restored(call: _Call) -> Dict[str, Any]:
         return dict(restore.run(), backup=described(backup))
 
 
-def _intact(call: _Call) -> _store.Backup:
-    """The backup that the options name, all its bytes looked at; for latest the newest of which that can be said."""
+def _intact(call: _Call) -> _stored_backup.Backup:
+    """The backup that the options name, with all its bytes verified. For latest: the newest one that is intact."""
     damaged: Set[str] = set()
     while True:
         backup = _chosen(call, only_good=True, but=damaged)
@@ -350,15 +356,15 @@ def _intact(call: _Call) -> _store.Backup:
         if not call.check_mode:
             call.store.note_verified(backup, "bytes", damage)
         text = "Backup %s is damaged: %s." % (backup.id, "; ".join(damage))
-        if call.params["backup"] != _store.LATEST:
+        if call.params["backup"] != _stored_backup.LATEST:
             raise NodeopsError("%s Nothing was restored. %s" % (text, _way_back(call)))
-        call.warn(text + " The newest good one before it was looked for.")
+        call.warn(text + " The newest good backup before it is used.")
         damaged.add(backup.id)
 
 
 def _pruned(call: _Call) -> Dict[str, Any]:
     if call.rules is None:
-        raise NodeopsError("state pruned needs at least one of the keep options. Nothing was removed.")
+        raise NodeopsError("state pruned needs at least one keep option. Nothing was removed. Give keep_last, for one.")
     if not call.store.exists:
         raise NodeopsError("There is no backup store at %s. Nothing was removed." % call.store.dest)
     with call.locked("Nothing was removed"):
@@ -367,20 +373,20 @@ def _pruned(call: _Call) -> Dict[str, Any]:
 
 
 def _foreseen(call: _Call, is_good: bool) -> Dict[str, Any]:
-    """What would be removed once the backup is made that check mode does not make."""
+    """What would be removed after the backup that check mode does not make."""
     if call.rules is None or not call.store.exists or not is_good:
         return _pruning(call, is_good)
     return _retention.told(
-        _retention.foresee(call.store.backups(scope=call.scope), call.rules, _store.now()), call.warn
+        _retention.foresee(call.store.backups(scope=call.scope), call.rules, _stored_backup.now()), call.warn
     )
 
 
 def _pruning(call: _Call, is_good: bool) -> Dict[str, Any]:
-    """What the keep rules remove; nothing after a backup that is not good."""
+    """What the keep rules remove. After a backup that is not good they remove nothing."""
     if call.rules is None or not call.store.exists:
         return {}
     if not is_good:
         return {"removed": [], "kept": [each.id for each in call.store.backups(scope=call.scope)], "reasons": {}}
     return _retention.told(
-        _retention.prune(call.store, call.scope, call.rules, _store.now(), call.check_mode), call.warn
+        _retention.prune(call.store, call.scope, call.rules, _stored_backup.now(), call.check_mode), call.warn
     )

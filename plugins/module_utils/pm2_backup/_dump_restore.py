@@ -6,10 +6,10 @@
 
 """Bring back what a backup holds: environment files, dump, and with ``apply`` the live processes.
 
-Each namespace is a transaction of its own. Where files change under processes that run, all of it is one: when one
-namespace fails, the files and every namespace are put back. ``_restore_note`` remembers across a kill -9 what was there
-before, so that the next restore knows both what to renew and what to go back to; but what somebody has changed since is
-what was before that one. Restores into one PM2 wait for each other, from whichever store they come.
+Each namespace is a transaction of its own. If files of running processes change, everything is one transaction: if one
+namespace fails, the files and every namespace are put back. ``_restore_note`` keeps the former state across a kill -9.
+So the next restore knows what to renew, and what to go back to. What was changed after the kill is not overwritten by
+that former state. Restores into one PM2 wait for each other, whatever their stores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from typing import Any, Callable, Dict, List, Optional, cast
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points, _signals
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import (
+    COMMITTED,
+    UNDO_FAILED,
+    UNDONE,
+    NodeopsError,
+    Outcome,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal, _resurrect
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import ours
@@ -32,11 +38,11 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup._restore_no
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _signing
 
 _READY_AGAIN: Dict[str, Any] = {"timeout": 60, "min_uptime": 1, "http": [], "tcp": [], "log": []}
-"""What the former processes have to prove when they are put back: that they run."""
+"""The checks of former processes that are put back: they have to run."""
 
 
 class Restore:
-    """One restore. ``is_whole``: the backup is of exactly what is asked for, not of more; ``key``: of its store."""
+    """One restore. ``is_whole``: the backup holds no more than what is asked for. ``key``: that of its store."""
 
     def __init__(
         self,
@@ -67,7 +73,7 @@ class Restore:
         self._dump_before: List[str] = []
 
     def _chosen_files(self, files: List[EnvFile], is_whole: bool) -> List[EnvFile]:
-        """Those that the option ``files`` names; without it all, unless the backup is of other namespaces too."""
+        """Those that the option ``files`` names. Without it all, unless the backup is also of other namespaces."""
         wanted = self._params["files"]
         unknown = sorted(set(wanted) - {each.path for each in files})
         if unknown:
@@ -92,7 +98,7 @@ class Restore:
         return []
 
     def run(self) -> Dict[str, Any]:
-        """The module's result. Raises NodeopsError; its details tell what was put back."""
+        """The module's result. Raises NodeopsError; its outcome tells what was put back."""
         _checks.parse(self._params["ready"])
         for each in self._files:
             _env_files.check(each)
@@ -110,7 +116,7 @@ class Restore:
     # -- without the processes ---------------------------------------------------------------------------------------
 
     def _put(self, changed: List[EnvFile]) -> Dict[str, Any]:
-        """Files and dump; what runs goes on as it is."""
+        """Restore files and dump. Running processes stay as they are."""
         problems = _resurrectable.text(_resurrectable.problems(self._entries)) if self._with_dump else []
         if problems:
             self._warn("A resurrect could not bring back all of it on this host: %s." % "; ".join(problems))
@@ -137,8 +143,8 @@ class Restore:
         dump = _dump.read(self._home)
         if dump.problem and dump.source is None:
             self._warn(
-                "%s. Both were kept as .broken. What they held of other namespaces is not in the dump now: bring it "
-                "back from a backup of those." % dump.problem
+                "%s. Both were kept as .broken. Their other namespaces are not in the dump now: bring those back from "
+                "a backup." % dump.problem
             )
 
     # -- with the processes ------------------------------------------------------------------------------------------
@@ -179,7 +185,7 @@ class Restore:
                 except NodeopsError as error:
                     raise NodeopsError("%s %s" % (self._failed(failures, results, changed), error)) from error
         except BaseException as error:
-            if _is_committed(error):  # what it goes with stays as well; the note makes the next run look again
+            if _is_committed(error):  # the rest stays as well; because of the note the next run checks again
                 cast(NodeopsError, error).details.update(changed=True, restored_namespaces=list(results))
             else:
                 self._put_back(error, files, results, again)
@@ -191,7 +197,7 @@ class Restore:
         return self._brought(changed, results)
 
     def _remember(self, daemon: Optional[Daemon]) -> None:
-        """What each namespace was before."""
+        """Note the former state of each namespace."""
         everything = daemon.read() if daemon else []
         dump = _dump.read(self._home).entries
         for namespace in self._namespaces:
@@ -201,9 +207,9 @@ class Restore:
             self._formers[namespace] = Former(entries, _dump.of_namespace(dump, namespace), runs, [])
 
     def _take_over(self, note: Unfinished, daemon: Optional[Daemon]) -> None:
-        """What a killed restore has found is what was before, where nobody has changed it since.
+        """Take the former state from the note of a killed restore, if nothing has changed since.
 
-        Of its files only ours where it was of others too.
+        If that restore was also of other namespaces, only our files are taken.
         """
         others = [name for name in note.namespaces if name not in self._formers]
         ours = set(_env_files.names(self._files))
@@ -226,18 +232,18 @@ class Restore:
                 self._tell_newer(path, note)
         if others:
             self._warn(
-                "An interrupted restore of backup %s was also of namespace %s: restore that too."
+                "An interrupted restore of backup %s was also of namespace %s. Restore that too."
                 % (note.backup, ", ".join(others))
             )
 
     def _tell_newer(self, what: str, note: Unfinished) -> None:
         self._warn(
-            "%s was changed since the restore of backup %s was killed. Where this restore fails it is put back as it "
-            "is now, not as it was before that one." % (what, note.backup)
+            "%s was changed after the restore of backup %s was killed. If this restore fails, it is put back as it is "
+            "now, not as it was before that one." % (what, note.backup)
         )
 
     def _note(self) -> None:
-        """What was before, with the marks of what is going to take its place."""
+        """Write down the former state, with the marks of what is going to replace it."""
         files = dict(self._former_files)
         for each in self._files:
             if each.path in files:
@@ -281,7 +287,7 @@ class Restore:
         )
 
     def _redactor(self) -> Redactor:
-        """Knows what is in the files: the processes read it, and what they log when they fail is shown."""
+        """It knows the values in the files: processes read them, and their log is shown if they fail."""
         redactor = Redactor()
         formers = [former.file for former in self._former_files.values() if former.file]
         for each in self._files + formers:
@@ -289,9 +295,9 @@ class Restore:
         return redactor
 
     def _put_back(self, error: BaseException, files: "_Once", results: Dict[str, Dict[str, Any]], is_one: bool) -> None:
-        """Files first, then the namespaces that were brought already; the one that failed has put itself back.
+        """Put back the files, and then the namespaces that were brought. The one that failed has put itself back.
 
-        Without files (not ``is_one``) those stay that were brought.
+        If this is not one transaction (``is_one``), the namespaces that were brought stay.
         """
         problems = []
         try:
@@ -316,31 +322,39 @@ class Restore:
                 _dump.save(self._home, namespace, former.saved)
             except (NodeopsError, OSError) as second:
                 problems.append("namespace %s: %s" % (namespace, second))
-        details = error.details if isinstance(error, NodeopsError) else {}
-        is_as_before = not problems and details.get("rolled_back") is not False
+        is_as_before = not problems and _outcome(error).kind != UNDO_FAILED
         if is_as_before:
             self._settle()
         stay = [] if is_one else list(results)
-        details.update(
-            rolled_back=is_as_before and not stay, changed=not is_as_before or bool(stay), restored_namespaces=stay
-        )
+        if isinstance(error, NodeopsError):
+            if problems:
+                error.settle(UNDO_FAILED, "; ".join(problems))
+            elif is_as_before:
+                error.settle(UNDO_FAILED if stay else UNDONE)
+            error.details.update(changed=not is_as_before or bool(stay), restored_namespaces=stay)
         if problems:
-            details["rollback_error"] = "; ".join(problems)
             error.args = (
                 "%s Not all could be put back: %s. What was there before is kept below %s: restore again."
-                % (error, details["rollback_error"].rstrip("."), self._home),
+                % (error, "; ".join(problems).rstrip("."), self._home),
             )
 
     def _failed(
         self, failures: Dict[str, NodeopsError], results: Dict[str, Dict[str, Any]], changed: List[EnvFile]
     ) -> NodeopsError:
-        done = self._brought(changed if results else [], results)  # without any, the files were put back
+        done = self._brought(changed if results else [], results)  # without results the files were put back
         told = " ".join("Namespace %s was not brought back: %s" % each for each in failures.items())
         also = " Brought back: %s." % ", ".join(results) if results else ""
         details = {key: value for failure in failures.values() for key, value in failure.details.items()}
         details.update(restored_namespaces=list(results), actions=done["actions"], files=done["files"])
-        details["rolled_back"] = _are_as_before(failures) and not results
-        return NodeopsError(told + also, dict(details, changed=done["changed"]))
+        failure = NodeopsError(told + also, dict(details, changed=done["changed"]))
+        if _are_as_before(failures) and not results:
+            failure.settle(UNDONE)
+        else:
+            reasons = [each.outcome.reason for each in failures.values() if each.outcome.reason]
+            failure.settle(UNDO_FAILED, reasons[-1] if reasons else "")
+            if any(map(_is_committed, failures.values())):
+                failure.details.update(Outcome(COMMITTED).details)  # that of one namespace, beside that of all
+        return failure
 
     # -- the answer --------------------------------------------------------------------------------------------------
 
@@ -379,14 +393,17 @@ class Restore:
         return {"before_header": path, "after_header": path, "before": before, "after": "".join(after)}
 
 
+def _outcome(error: BaseException) -> Outcome:
+    return error.outcome if isinstance(error, NodeopsError) else Outcome()
+
+
 def _is_committed(error: BaseException) -> bool:
-    """Whether the namespace was brought all the same: what failed came after that."""
-    return isinstance(error, NodeopsError) and error.details.get("committed") is True
+    """Whether the namespace was brought, and what failed came after that."""
+    return _outcome(error).kind == COMMITTED
 
 
 def _are_as_before(failures: Dict[str, NodeopsError]) -> bool:
-    found = failures.values()
-    return not any(failure.details.get("rolled_back") is False or _is_committed(failure) for failure in found)
+    return not any(failure.outcome.kind in (UNDO_FAILED, COMMITTED) for failure in failures.values())
 
 
 def _lines(entries: List[_dump.Entry], namespaces: List[str]) -> List[str]:
@@ -395,7 +412,7 @@ def _lines(entries: List[_dump.Entry], namespaces: List[str]) -> List[str]:
 
 
 class _Once:
-    """Something that is done when it is first asked for; where that failed, again at the next time."""
+    """An action that is done once. If it failed, it is done again the next time."""
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._action: Optional[Callable[[], None]] = action
@@ -407,7 +424,7 @@ class _Once:
 
 
 def _put_back_files(formers: Dict[str, FormerFile]) -> None:
-    """Raises NodeopsError for the first that could not be put back, after all have been tried."""
+    """Put all back. Then raises NodeopsError for the first that could not be put back."""
     failure: Optional[NodeopsError] = None
     for path, former in formers.items():
         try:

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Files that processes take their environment from (``.env``, ecosystem files): read, compared, put back by rename."""
+"""Files with the environment of processes (``.env``, ecosystem files): read, compared, put back by rename."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _t
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 LARGEST = 16 << 20
-"""Bytes; what is larger holds no environment."""
+"""Bytes. A larger file is not an environment file."""
 NOTHING_CHANGED = "Nothing was changed."
 
 
 class EnvFile(NamedTuple):
-    """``data`` is all of it; ``mode`` its permission bits; ``owner`` and ``group`` by name, or as a number."""
+    """``data``: its content; ``mode``: its permission bits; ``owner`` and ``group``: by name, or as a number."""
 
     path: str
     data: bytes
@@ -38,33 +38,33 @@ class EnvFile(NamedTuple):
         return {"path": self.path, "mode": self.mode, "owner": self.owner, "group": self.group}
 
     def as_json(self) -> Dict[str, Any]:
-        """With its content, for a file of the same secrecy."""
+        """With its content, for a file that is as secret."""
         return dict(self.facts(), data=base64.b64encode(self.data).decode())
 
 
 def from_json(document: Dict[str, Any]) -> EnvFile:
-    """The other way round."""
+    """The file of ``as_json``."""
     return EnvFile(**dict(document, data=base64.b64decode(document["data"])))
 
 
 def check_paths(paths: Iterable[str], outside_of: str) -> None:
-    """Raises NodeopsError for a path that is not absolute and plain, for one given twice or within ``outside_of``."""
+    """Raises NodeopsError for a path that is not absolute and plain, is given twice, or is in ``outside_of``."""
     seen = set()
     for path in paths:
         problem = ""
         if not path.startswith("/") or os.path.normpath(path) != path or "\0" in path:
-            problem = "is no absolute path without '..', '.' and '//'"
+            problem = "is not an absolute path without '..', '.' and '//'"
         elif path in seen:
             problem = "is given twice"
         elif (os.path.realpath(path) + "/").startswith(os.path.realpath(outside_of) + "/"):
-            problem = "lies in the backup store"
+            problem = "is in the backup store"
         if problem:
             raise NodeopsError("files: %r %s. %s" % (path, problem, NOTHING_CHANGED))
         seen.add(path)
 
 
 def read(path: str) -> EnvFile:
-    """The file as it is; over a link. Raises NodeopsError where there is none, or something else."""
+    """The present file; links are followed. Raises NodeopsError if there is none, or if it is not a file."""
     found = look(path)
     if found is None:
         raise NodeopsError("%s does not exist. %s" % (path, NOTHING_CHANGED))
@@ -72,7 +72,7 @@ def read(path: str) -> EnvFile:
 
 
 def look(path: str) -> Optional[EnvFile]:
-    """The file as it is, None where there is none. Raises NodeopsError where there is something else."""
+    """The present file, None if there is none. Raises NodeopsError if it is not a file."""
     _check_way(path)
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -83,12 +83,12 @@ def look(path: str) -> Optional[EnvFile]:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
         os.close(handle)
-        raise NodeopsError("%s is no regular file. %s" % (path, NOTHING_CHANGED))
+        raise NodeopsError("%s is not a regular file. %s" % (path, NOTHING_CHANGED))
     with os.fdopen(handle, "rb") as stream:
         data = stream.read(LARGEST + 1)
     if len(data) > LARGEST:
         raise NodeopsError(
-            "%s has more than %d bytes: it is no environment file. %s" % (path, LARGEST, NOTHING_CHANGED)
+            "%s has more than %d bytes: it is not an environment file. %s" % (path, LARGEST, NOTHING_CHANGED)
         )
     return EnvFile(path, data, status.st_mode & 0o777, _user_name(status.st_uid), _group_name(status.st_gid))
 
@@ -99,7 +99,7 @@ def differs(wanted: EnvFile) -> bool:
 
 
 def check(wanted: EnvFile) -> None:
-    """Raises NodeopsError when ``put`` could not put it back as it was."""
+    """Raises NodeopsError if ``put`` could not put it back as it was."""
     look(wanted.path)
     directory = os.path.dirname(_place(wanted.path))
     if not os.path.isdir(directory):
@@ -113,7 +113,7 @@ def check(wanted: EnvFile) -> None:
 
 
 def put(wanted: EnvFile) -> None:
-    """Let it be as it was: content, mode and owner at once. A link keeps leading to it. Raises NodeopsError."""
+    """Put it back: content, mode and owner at once. A link to it stays a link. Raises NodeopsError."""
     place = _place(wanted.path)
     try:
         _files.write_atomically(place, wanted.data, mode=wanted.mode, owner=_owner(wanted))
@@ -122,7 +122,7 @@ def put(wanted: EnvFile) -> None:
 
 
 def put_former(path: str, former: Optional[EnvFile]) -> None:
-    """As it was before a ``put``; None: there was no such file. Raises NodeopsError."""
+    """Undo a ``put``. ``former`` is None if there was no file. Raises NodeopsError."""
     if former is not None:
         if differs(former):
             put(former)
@@ -138,7 +138,7 @@ def _place(path: str) -> str:
 
 
 def _check_way(path: str) -> None:
-    """Root reads and writes only where no other user could lead it elsewhere; everybody else may do what he may."""
+    """Root may only use a path that no other user can redirect. Other users have no more than their own rights."""
     if os.geteuid() == 0:
         _trusted_path.check_parents(path, "The file")
         _trusted_path.check_parents(_place(path), "The file")
@@ -159,13 +159,13 @@ def _group_name(gid: int) -> str:
 
 
 def _owner(wanted: EnvFile) -> Tuple[int, int]:
-    """The ids of owner and group here. Raises NodeopsError for one that does not exist or that we cannot give."""
+    """The ids of owner and group here. Raises NodeopsError if one does not exist, or if we cannot set it."""
     try:
         uid = int(wanted.owner) if wanted.owner.isdigit() else pwd.getpwnam(wanted.owner).pw_uid
         gid = int(wanted.group) if wanted.group.isdigit() else grp.getgrnam(wanted.group).gr_gid
     except KeyError:
         raise NodeopsError(
-            "%s belonged to %s and group %s, and this host does not have both. %s Make them first."
+            "%s belonged to %s and group %s, and this host does not have both. %s Create them first."
             % (wanted.path, wanted.owner, wanted.group, NOTHING_CHANGED)
         ) from None
     if os.geteuid() != 0 and (uid != os.geteuid() or gid not in {os.getegid(), *os.getgroups()}):

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Bring the processes of a namespace back when none of them is left: from PM2's dump, else from a backup."""
+"""Bring back the processes of a namespace that has none left: from PM2's dump, otherwise from a backup."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Pr
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup import _dump_backup
 
 ARGUMENTS: Dict[str, Dict[str, Any]] = dict(_dump_backup.ARGUMENTS, backup={"type": "str"})
-"""Those of pm2_dump_backup. Without ``backup`` it is decided here whether one is needed."""
+"""The options of pm2_dump_backup. Without ``backup``, ``run`` decides whether a backup is needed."""
 
 
 def run(params: Dict[str, Any], check_mode: bool, warn: Callable[[str], None]) -> Dict[str, Any]:
-    """The result of what was done, with ``source``: V(live) (nothing was missing), V(dump) or V(backup).
+    """The result, with ``source``: live (nothing was missing), dump or backup.
 
-    A namespace with a process, were it stopped, is not touched, unless ``backup`` names what is to be restored.
+    A namespace that has a process, even a stopped one, is not touched, unless ``backup`` names what to restore.
     """
     home = params["pm2_home"] or _daemon.default_home()
     namespace = params["namespace"]
@@ -50,7 +50,7 @@ def _live(home: str, namespace: Any) -> bool:
 def _bring(
     params: Dict[str, Any], home: str, entries: List[_dump.Entry], check_mode: bool, warn: Callable[[str], None]
 ) -> Dict[str, Any]:
-    """Each namespace is a transaction of its own: one that cannot be brought back keeps no other from it."""
+    """Each namespace is a transaction of its own: if one cannot be brought back, the others still are."""
     actions: List[Dict[str, Any]] = []
     failures: Dict[str, NodeopsError] = {}
     for namespace in sorted({_dump.namespace_of(entry) for entry in entries}):
@@ -68,5 +68,7 @@ def _bring(
     if failures:
         told = " ".join("Namespace %s was not brought back: %s" % each for each in failures.items())
         details = {key: value for failure in failures.values() for key, value in failure.details.items()}
-        raise NodeopsError(told, dict(details, changed=bool(actions), actions=actions))
+        failed = NodeopsError(told, dict(details, changed=bool(actions), actions=actions))
+        failed.outcome = list(failures.values())[-1].outcome  # as the details are those of the last
+        raise failed
     return {"changed": bool(actions), "actions": actions}

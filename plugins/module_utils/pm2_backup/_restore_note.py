@@ -4,13 +4,14 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""A restore under way that changes files: what was there before it, kept until it is over.
+"""The note of a restore that changes files: the former state, kept until the restore is over.
 
-One note for each namespace that is restored alone, and one for the restore of all: the dead restore of one namespace
-says nothing of another. Whoever reads or writes them holds ``lock``, so what is found is of a restore that was killed.
+There is one note for each namespace that is restored alone, and one for a restore of all: the killed restore of one
+namespace says nothing about another. Readers and writers hold ``lock``, so a note that they find is that of a killed
+restore.
 
-What was there is noted with marks of what was going to take its place: where neither is found any more, somebody has
-changed it since. The marks are signatures, so that nobody can try values against them.
+The former state is noted with marks of what was going to replace it. If neither is found any more, it was changed
+since. The marks are signatures, so that values cannot be tried against them.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2_backup._env_files 
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _signing
 
 _OF_ALL, _OF_ONE = "restore-of-all.note", "restore-of-namespace-%s.note"
-"""Names that no journal of a namespace can have."""
+"""No journal of a namespace can have these names."""
 
 
 class FormerFile(NamedTuple):
-    """A file before (None: there was none), and the marks of what restores were going to write."""
+    """The former file (None if there was none), and the marks of what restores were going to write."""
 
     file: Optional[EnvFile]
     marks: List[str]
 
     def is_untouched(self, now: Optional[EnvFile], key: _signing.Key) -> bool:
-        """Whether it is as before, or as a restore has left it. Its mode and owner say nothing of that."""
+        """Whether it is as before, or as a restore has left it. Mode and owner do not count."""
         if now is None:
             return self.file is None
         return (self.file is not None and self.file.data == now.data) or mark_of_file(now, key) in self.marks
 
 
 class Former(NamedTuple):
-    """A namespace before: what ran or rested in it, and its entries in the dump; ``marks`` as of a file."""
+    """The former namespace: its running and stopped processes, and its entries in the dump. ``marks``: as of a file."""
 
     live: List[_dump.Entry]
     saved: List[_dump.Entry]
@@ -52,9 +53,10 @@ class Former(NamedTuple):
     marks: List[str]
 
     def is_untouched(self, now: "Former", is_settled: bool, key: _signing.Key) -> bool:
-        """Whether it is as before, or as a restore has left it. ``is_settled``: what is live can be compared.
+        """Whether it is as before, or as a restore has left it. ``is_settled``: the live processes can be compared.
 
-        After a resurrect that is what was saved; where files were restored only, what was live is saved.
+        After a resurrect the live processes are those that were saved. If only files were restored, the live ones are
+        saved.
         """
 
         def is_ours(entries: List[_dump.Entry]) -> bool:
@@ -65,7 +67,7 @@ class Former(NamedTuple):
 
 
 class Unfinished(NamedTuple):
-    """By path and by name."""
+    """What a killed restore has left: files by path, namespaces by name."""
 
     backup: str
     files: Dict[str, FormerFile]
@@ -73,27 +75,27 @@ class Unfinished(NamedTuple):
 
 
 def mark_of_file(file: EnvFile, key: _signing.Key) -> str:
-    """Of its content."""
+    """The mark of the content of a file."""
     return key.sign({"type": "restored file", "path": file.path, "sha256": hashlib.sha256(file.data).hexdigest()})
 
 
 def mark_of_entries(entries: List[_dump.Entry], key: _signing.Key) -> str:
-    """Of what they mean."""
+    """The mark of the meaning of entries."""
     return key.sign({"type": "restored entries", "entries": _dump.canonical(entries)})
 
 
 def lock(pm2_home: str, timeout: float) -> ContextManager[None]:
-    """For all that restores into this PM2, from whichever store. Raises NodeopsError naming the holder."""
+    """The lock for all restores into this PM2, whatever their store. Raises NodeopsError naming the holder."""
     return _files.lock(pm2_home, "restore", "Nothing was restored", timeout)
 
 
 def path_of(pm2_home: str, namespace: Optional[str]) -> str:
-    """Where it is kept (0600); None: of all namespaces."""
+    """The path of a note (0600). ``namespace`` is None for the restore of all."""
     return _files.state_path(pm2_home, _OF_ALL if namespace is None else _OF_ONE % namespace)
 
 
 def find(pm2_home: str, namespaces: Collection[str]) -> Dict[str, Unfinished]:
-    """What killed restores of any of ``namespaces`` have left, by path. Raises NodeopsError where it is unreadable."""
+    """The notes of killed restores of any of ``namespaces``, by path. Raises NodeopsError if one is unreadable."""
     paths = [path_of(pm2_home, namespace) for namespace in (None, *sorted(namespaces))]
     found = {path: note for path in paths for note in [_file(path).read(_parse)] if note}
     return {path: note for path, note in found.items() if set(namespaces) & set(note.namespaces)}
@@ -114,9 +116,9 @@ def _file_from_json(file: Any, marks: List[str]) -> FormerFile:
 
 
 def write(pm2_home: str, namespace: Optional[str], unfinished: Unfinished) -> None:
-    """Before anything is changed. What is noted there of other namespaces stays noted. Raises NodeopsError.
+    """Write the note, before anything is changed. What it says about other namespaces stays. Raises NodeopsError.
 
-    From now on no other note says anything of the same namespaces and files.
+    From then on no other note says anything about the same namespaces and files.
     """
     path = path_of(pm2_home, namespace)
     former = _file(path).read(_parse)
@@ -141,9 +143,9 @@ def _document(unfinished: Unfinished) -> Dict[str, Any]:
 
 
 def settle(pm2_home: str, namespaces: Collection[str], files: Collection[str], but: str = "") -> None:
-    """These are as they should be. What is noted of others stays noted, and all in the note ``but``.
+    """These namespaces and files are as they should be. Notes about others stay, and so does the whole note ``but``.
 
-    Raises NodeopsError when that cannot be noted.
+    Raises NodeopsError if that cannot be written.
     """
     for path, note in find(pm2_home, namespaces).items():
         if path == but:

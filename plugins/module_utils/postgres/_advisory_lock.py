@@ -4,10 +4,10 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The lock on the server that keeps two restores of one database apart, whatever host and store they come from.
+"""The lock on the server that keeps two restores of one database apart, whatever their host and store.
 
-A session-level advisory lock, which the server frees when its session ends. Such locks hold within one database: all
-that take part connect to the same one (``maintenance_db``).
+It is an advisory lock of the session: the server frees it when the session ends. Such locks hold within one database,
+so all restores connect to the same one (``maintenance_db``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PAUSE = 0.05  # seconds between two tries
 
 
 def try_lock(session: Any, name: str) -> bool:
-    """Whether the lock could be had at once; ``session`` holds it until its end."""
+    """Whether the lock was free. Then ``session`` holds it until it ends."""
     return bool(session.value("SELECT pg_try_advisory_lock(%d)::int" % _names.lock_key(name)) == "1")
 
 

@@ -4,11 +4,11 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What a load that failed proves of the archive, rather than of the server that it was loaded into.
+"""Errors of a failed load that prove that the archive is bad, and not the server that it was loaded into.
 
-Only what no other server could load either is a proof. Roles, extensions, rights, room, time, and whatever runs code
-(checks, generated columns, indexes of expressions) may be otherwise elsewhere. A server that does not speak English
-proves nothing but what pg_restore says itself.
+An error is a proof if no other server could load the archive either. Roles, extensions, rights, disk space, time, and
+everything that runs code (checks, generated columns, indexes of expressions) may differ on another server. If the
+server does not speak English, only what pg_restore itself says is a proof.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COPY = _SAID + '(COPY failed for table ".*": ERROR:  '
 _QUERY = _SAID + "(could not execute query: ERROR:  "
 _LINE = r"\nCONTEXT:  COPY .+, line \d+"
 
-# The group is what is remembered: it has none of the data.
+# The group is what is written down: it has none of the data.
 _PROOFS = (
     # It cannot be read.
     _SAID + "(could not read from input file: end of file)$",
@@ -30,12 +30,12 @@ _PROOFS = (
     _SAID + "(unexpected end of file.*|did not find magic string in file header|input file is too short .*)$",
     _SAID + r"(found unexpected block ID .+|unrecognized data block type .+|entry ID -?\d+ out of range .+)$",
     _SAID + r"(could not find block ID \d+ in archive -- possibly corrupt archive)$",
-    # A row is none of its table. The column's own type has refused it, or the format.
+    # A row does not fit its table: the type of a column, or the format, refuses it.
     _COPY + r'invalid input syntax for type (?:%s)): ".*"(?:\nDETAIL:  .*)?%s, column ' % (_TYPES, _LINE),
     _COPY + r'value) ".*" is out of range for type (?:%s)%s, column ' % (_TYPES, _LINE),
     _COPY + r'invalid byte sequence for encoding "[^"\n]+"): .*' + _LINE,
     _COPY + r'(?:missing data for column ".*"|extra data after last expected column))' + _LINE,
-    # Its rows do not go together. Columns only: what an expression yields may differ from server to server.
+    # Its rows contradict each other. Columns only: an expression may yield something else on another server.
     _QUERY + r'could not create unique index ".*")\nDETAIL:  Key \([^()\n]+\)=\(.*\) is duplicated\.$',
     _QUERY + r'insert or update on table ".*" violates foreign key constraint ".*")'
     r"\nDETAIL:  Key \([^()\n]+\)=\(.*\) is not present in table ",
@@ -43,7 +43,7 @@ _PROOFS = (
 
 
 def of_a_bad_archive(said: str) -> Optional[str]:
-    """What of pg_restore's standard error proves that the archive can be loaded nowhere."""
+    """The part of pg_restore's standard error that proves that no server can load the archive, if there is one."""
     for pattern in _PROOFS:
         found = re.search(pattern, said, re.MULTILINE)
         if found:

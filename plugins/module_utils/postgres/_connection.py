@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""How a server is reached: what PostgreSQL's programs get, and a password that no process list and no disk shows."""
+"""How a server is reached: what PostgreSQL's programs get, and a password that no process list or disk shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import MA
 
 CONNECT_TIMEOUT = 10
 """Seconds."""
-_KEEP_ALIVE = (  # a host that is gone is noticed within about a minute
+_KEEP_ALIVE = (  # so that a lost host is noticed within about a minute
     ("keepalives_idle", "30"),
     ("keepalives_interval", "10"),
     ("keepalives_count", "3"),
@@ -31,7 +31,7 @@ _KEEP_ALIVE = (  # a host that is gone is noticed within about a minute
 
 
 class PgError(NodeopsError):
-    """PostgreSQL, or one of its programs, said no. ``sqlstate``: its code; 08006 when there is no connection."""
+    """PostgreSQL, or one of its programs, has failed. ``sqlstate``: its code; 08006 if there is no connection."""
 
     def __init__(self, message: str, sqlstate: str = "", details: Optional[Dict[str, Any]] = None) -> None:
         super().__init__(message, details)
@@ -39,22 +39,22 @@ class PgError(NodeopsError):
 
 
 class Connection(NamedTuple):
-    """Where a server is, and as whom. Use it within ``connection(…)``, which makes it."""
+    """The address of a server, and the role to connect as. Use it within ``connection(…)``, which makes it."""
 
     settings: Dict[str, str]
-    """libpq's parameters: host, port, user, sslmode, sslrootcert. Without a secret."""
+    """libpq's parameters: host, port, user, sslmode, sslrootcert. They hold no secret."""
     variables: Dict[str, str]
-    """PGPASSFILE, PGSERVICE and PGSERVICEFILE, as far as they are given."""
+    """PGPASSFILE, PGSERVICE and PGSERVICEFILE, if they are given."""
     password: str
     maintenance_db: str
 
     def target(self, database: str) -> str:
-        """What to give as ``--dbname``: wins over the service file, and takes any name as a name."""
+        """The value of ``--dbname``: it wins over the service file, and takes every name literally."""
         pairs = dict(self.settings, dbname=database)
         return " ".join("%s='%s'" % (key, _escaped(value)) for key, value in pairs.items())
 
     def environ(self, database: Optional[str] = None) -> Dict[str, str]:
-        """The environment of PostgreSQL's programs: nothing of ours but what they need."""
+        """The environment of PostgreSQL's programs: only what they need of ours."""
         environment = {
             "PATH": os.environ.get("PATH") or STANDARD_PATH,
             "HOME": pwd.getpwuid(os.geteuid()).pw_dir,
@@ -64,7 +64,7 @@ class Connection(NamedTuple):
             "PGCONNECT_TIMEOUT": str(CONNECT_TIMEOUT),
             "PGAPPNAME": "nodeops.pm2",
             "PGCLIENTENCODING": "UTF8",
-            "PGOPTIONS": "-c statement_timeout=0",  # one of the role's could end the statement that lifts it
+            "PGOPTIONS": "-c statement_timeout=0",  # that of the role could end the statement that lifts it
         }
         names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "sslmode": "PGSSLMODE"}
         names["sslrootcert"] = "PGSSLROOTCERT"
@@ -74,12 +74,12 @@ class Connection(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether the server is on this host for certain: it is reached over a socket of the file system."""
+        """Whether the server is certainly on this host: it is reached over a socket of the file system."""
         host = self.settings.get("host")
         return host.startswith("/") if host else not self.variables.get("PGSERVICE")
 
     def shown(self, text: str) -> str:
-        """``text`` without the password, and without those of URLs that somebody took for a name."""
+        """``text`` without the password, and without passwords in URLs that were given as a name."""
         return Redactor().text(text.replace(self.password, MASK) if self.password else text)
 
     def __str__(self) -> str:
@@ -96,9 +96,10 @@ def _escaped(value: str) -> str:
 
 @contextlib.contextmanager
 def connection(params: Mapping[str, Any]) -> Iterator[Connection]:
-    """What the options mean (see ``_connection_options``). The password is gone when this ends, also by kill -9.
+    """The connection that the options describe (see ``_connection_options``).
 
-    Raises NodeopsError for options that cannot be right; no server is asked.
+    The password is gone when this ends, also by kill -9. Raises NodeopsError for options that cannot be right; no
+    server is asked.
     """
     _check(params)
     settings = {"host": params.get("login_unix_socket") or params.get("login_host")}
@@ -134,8 +135,8 @@ def _check(params: Mapping[str, Any]) -> None:
             raise NodeopsError("%s is %r, which has a line break or a NUL. Nothing was changed." % (name, value))
         if "://" in value or (name == "login_host" and "@" in value):
             raise NodeopsError(
-                "%s is %s: a URL. Nothing was changed. Give host, port, user and password each in its option."
-                % (name, _address.shown(value))
+                "%s is %s, which is a URL. Nothing was changed. Give host, port, user and password each in its own "
+                "option." % (name, _address.shown(value))
             )
     host, directory = params.get("login_host"), params.get("login_unix_socket")
     if host and directory:
@@ -145,22 +146,20 @@ def _check(params: Mapping[str, Any]) -> None:
         )
     if "," in (host or ""):
         raise NodeopsError(
-            "login_host is %r: a list of hosts. A backup or a restore needs to know its server. Nothing was changed. "
-            "Give one host." % host
+            "login_host is %r, which is a list of hosts. Nothing was changed. Give one host: a backup or a restore "
+            "has to know its server." % host
         )
     if directory and not os.path.isdir(directory):
         raise NodeopsError(
-            "login_unix_socket is %r, which is no directory here. Nothing was changed. "
+            "login_unix_socket is %r, which is not a directory on this host. Nothing was changed. "
             "Give the directory that holds the socket (Debian: /var/run/postgresql)." % directory
         )
     port = params.get("login_port")
     if port is not None and not 0 < port < 65536:
-        raise NodeopsError("login_port is %d: no port. Nothing was changed." % port)
+        raise NodeopsError("login_port is %d, which is not a port (1 to 65535). Nothing was changed." % port)
     _check_password(params)
     if params.get("service_file") and not params.get("service"):
-        raise NodeopsError(
-            "service_file is given, and no service. Nothing was changed. Say which service of it is meant."
-        )
+        raise NodeopsError("service_file is given without service. Nothing was changed. Name the service in that file.")
     for name in ("ca_cert", "service_file"):
         _check_readable(name, params.get(name))
     if (params.get("ssl_mode") or "").startswith("verify") and not _is_tcp(params):
@@ -176,8 +175,8 @@ def _check_password(params: Mapping[str, Any]) -> None:
         raise NodeopsError("login_password and passfile are both given. Nothing was changed. Give one of them.")
     if password and any(character in password for character in "\0\r\n"):
         raise NodeopsError(
-            "login_password has a line break or a NUL, which PostgreSQL's programs cannot be given. "
-            "Nothing was changed. Does the file it comes from end with a line break?"
+            "login_password has a line break or a NUL, which PostgreSQL's programs cannot take. "
+            "Nothing was changed. Perhaps the file that it comes from ends with a line break."
         )
     if not passfile:
         return
@@ -186,7 +185,7 @@ def _check_password(params: Mapping[str, Any]) -> None:
     if not stat.S_ISREG(mode) or mode & 0o077:
         raise NodeopsError(
             "passfile %s has mode %04o: others may read it, so PostgreSQL's programs ignore it. Nothing was changed. "
-            "chmod 0600 it." % (passfile, stat.S_IMODE(mode))
+            "Give it mode 0600." % (passfile, stat.S_IMODE(mode))
         )
 
 
@@ -199,13 +198,13 @@ def _check_readable(name: str, path: Optional[str]) -> None:
 
 
 def _passfile(password: str, stack: contextlib.ExitStack) -> str:
-    """The path of a password file with this password for every server. It is there until the stack is closed."""
+    """The path of a password file with this password for every server. It exists until the stack is closed."""
     line = "*:*:*:*:%s\n" % password.replace("\\", "\\\\").replace(":", "\\:")
     return _in_memory(line, stack) or _on_disk(line, stack)
 
 
 def _in_memory(line: str, stack: contextlib.ExitStack) -> Optional[str]:
-    """A file without a name: nothing is left of it when this process is killed. None where there is none."""
+    """A file without a name: nothing is left of it when this process is killed. None if the system has none."""
     try:
         handle = os.memfd_create("passfile", os.MFD_CLOEXEC)
     except (AttributeError, OSError):
@@ -230,6 +229,6 @@ def _on_disk(line: str, stack: contextlib.ExitStack) -> str:
 
 
 def last_lines(text: str, count: int = 5) -> str:
-    """The end of what a program said, as one line."""
+    """The end of what a program printed, as one line."""
     lines: List[str] = [line.strip() for line in text.splitlines() if line.strip()]
     return " | ".join(lines[-count:])

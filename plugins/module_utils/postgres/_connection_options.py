@@ -29,7 +29,7 @@ CONNECTION: Dict[str, Dict[str, Any]] = {
     "pg_bindir": {"type": "path"},
     "accept_vulnerable_client": {"type": "bool", "default": False},
 }
-"""Who and where, as community.postgresql names it; see the documentation fragment ``postgresql``."""
+"""The names are those of community.postgresql; see the documentation fragment ``postgresql``."""
 
 MASKS: _masks.Masks = {"login_password": _masks.values}
 """What of these options may be shown."""

@@ -19,7 +19,7 @@ _LARGE = 256 << 20  # bytes of a large object that are read: more does not fit i
 _SHOWN = 10
 _IN_ONE_LOCK = 500
 
-# Of the user: not the system's, not temporary. %(oid)s is the object, %(class)s its catalog.
+# Objects of users: not of the system, not temporary. %(oid)s is the object, %(class)s its catalog.
 _OURS = "n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'"
 _NO_EXTENSION = (
     "NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = '%(class)s'::regclass AND e.objid = %(oid)s "
@@ -52,7 +52,7 @@ _IN_SCHEMA = {  # what is counted: catalog, alias of its rows, its namespace, wh
     "partitioned tables": ("pg_class", "relnamespace", "x.relkind = 'p'"),
     "foreign tables": ("pg_class", "relnamespace", "x.relkind = 'f'"),
     "composite types": ("pg_class", "relnamespace", "x.relkind = 'c'"),
-    "functions": ("pg_proc", "pronamespace", _NOT_INTERNAL),  # a range type's constructors go and come with it
+    "functions": ("pg_proc", "pronamespace", _NOT_INTERNAL),  # not the constructors that belong to a range type
     "types": ("pg_type", "typnamespace", "x.typtype IN ('e', 'd', 'r')"),
     "constraints": ("pg_constraint", "connamespace", "x.contype IN ('p', 'u', 'f', 'c', 'x')"),
     "operators": ("pg_operator", "oprnamespace", "true"),
@@ -76,23 +76,23 @@ _OF_DATABASE = {
 
 
 def begin(session: Session) -> str:
-    """Begin to read; the name of the snapshot, which others (``pg_dump --snapshot``) may read as well.
+    """Begin to read. Returns the name of the snapshot, which others (``pg_dump --snapshot``) may read as well.
 
-    It stands until ``end``, or the end of the session.
+    It lasts until ``end`` or the end of the session.
     """
     session.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     return session.value("SELECT pg_export_snapshot()") or ""
 
 
 def end(session: Session) -> None:
-    """Let go of the snapshot."""
+    """Release the snapshot."""
     session.execute("ROLLBACK")
 
 
 def lock(session: Session, timeout: float) -> None:
-    """Keep all tables as they are (no DROP, TRUNCATE or rewriting ALTER) until ``end``; others read and write on.
+    """Keep all tables as they are (no DROP, TRUNCATE, rewriting ALTER) until ``end``. Others still read and write.
 
-    Waits up to ``timeout`` seconds for those who have them exclusively. Raises PgError.
+    Waits up to ``timeout`` seconds for sessions that hold a table exclusively. Raises PgError.
     """
     names = [_table(*row) for row in session.query(_TABLES)]
     session.execute("SET LOCAL lock_timeout = '%dms'" % max(1, int(timeout * 1000)))
@@ -103,7 +103,7 @@ def lock(session: Session, timeout: float) -> None:
 
 
 def facts(session: Session) -> Facts:
-    """All that is known of the session's database, from a snapshot of its own. See ``read``."""
+    """The facts of the session's database, from a snapshot of its own. See ``read``."""
     begin(session)
     try:
         return read(session)
@@ -112,9 +112,9 @@ def facts(session: Session) -> Facts:
 
 
 def read(session: Session, sequences: Optional[Facts] = None) -> Facts:
-    """The same from the snapshot of ``begin``. Reads every row. ``sequences``: as they were found before.
+    """The same from the snapshot of ``begin``. Reads every row. ``sequences``: as ``read_sequences`` found them before.
 
-    Raises PgError, also when row-level security would hide some of them.
+    Raises PgError, also if row-level security would hide some rows.
     """
     return {
         **properties(session),
@@ -130,7 +130,7 @@ def read(session: Session, sequences: Optional[Facts] = None) -> Facts:
 
 
 def properties(session: Session, database: Optional[str] = None) -> Facts:
-    """What the cluster knows of a database: the session's, unless named. Raises PgError when there is none."""
+    """What the cluster knows of a database, by default the session's. Raises PgError if there is none."""
     name = "current_database()" if database is None else literal(database)
     row = session.value("SELECT to_jsonb(d) FROM pg_database d WHERE d.datname = %s" % name)
     if row is None:
@@ -169,9 +169,9 @@ def _settings(session: Session, name: str) -> List[List[str]]:
 
 
 def _roles(session: Session) -> List[str]:
-    """Who owns something in the database or may do something with it; roles that restoring it needs.
+    """The roles that own something in the database or have privileges in it: a restore needs them.
 
-    What the superuser of initdb owns is in no pg_shdepend. The schema public is there without being restored.
+    What the superuser of initdb owns is not in pg_shdepend. The schema public exists without being restored.
     """
     owned = [("pg_namespace", "x.nspowner", "x.oid"), ("pg_class", "x.relowner", "x.relnamespace")]
     owned.append(("pg_proc", "x.proowner", "x.pronamespace"))
@@ -191,11 +191,11 @@ def _roles(session: Session) -> List[str]:
 
 
 def _tables(session: Session) -> Dict[str, Dict[str, Any]]:
-    """Rows and checksum of each table. The order of rows does not matter; who has them twice is found."""
+    """Rows and checksum of each table. The order of rows does not matter, but a row that is there twice does."""
     found = {}
     for schema, name in _pairs(session, _TABLES):
         table = _table(schema, name)
-        # (t.*), not t: that may be a column.
+        # (t.*), not t: there may be a column t.
         sql = "SELECT count(*), sum(hashtextextended((t.*)::text, 0)) FROM ONLY %s t" % table
         rows, checksum = session.query(sql)[0]
         found[table] = {"rows": int(rows or 0), "checksum": checksum or "0"}
@@ -204,7 +204,7 @@ def _tables(session: Session) -> Dict[str, Dict[str, Any]]:
 
 
 def read_sequences(session: Session) -> Facts:
-    """Where each sequence stands now: that is of no snapshot."""
+    """The position of each sequence now: sequences belong to no snapshot."""
     found = {}
     for name, increment, cycle in session.query(_SEQUENCES):
         last, called = session.query("SELECT last_value, is_called FROM %s" % name)[0]
@@ -223,7 +223,7 @@ def _large_objects(session: Session) -> Dict[str, Any]:
 
 
 def _objects(session: Session) -> Dict[str, int]:
-    """How many there are of each class, without those of extensions."""
+    """How many objects there are of each class, without those of extensions."""
     counts = []
     for what, (catalog, namespace, which) in _IN_SCHEMA.items():
         ours = "%s AND %s AND %s" % (_OURS, which, _no_extension(catalog, "x.oid"))
@@ -246,12 +246,12 @@ def _pairs(session: Session, sql: str) -> List[Tuple[str, str]]:
 
 
 def _table(schema: Any, name: Any) -> str:
-    """Always quoted: as SQL, and as a name that does not depend on the server's version."""
+    """The quoted name: for SQL, and the same for every version of the server."""
     return "%s.%s" % (identifier(str(schema)), identifier(str(name)))
 
 
 def compare(expected: Facts, found: Facts) -> List[str]:
-    """What differs between the contents of two databases, in words; empty when they are the same.
+    """What differs between the contents of two databases, in words; empty if nothing does.
 
     What the cluster knows of them (``properties``) is not compared.
     """
@@ -274,18 +274,18 @@ def compare(expected: Facts, found: Facts) -> List[str]:
 
 def _compare_tables(expected: Dict[str, Any], found: Dict[str, Any]) -> List[str]:
     problems = ["the table %s is missing" % name for name in sorted(set(expected) - set(found))]
-    problems += ["there is a table %s too many" % name for name in sorted(set(found) - set(expected))]
+    problems += ["the table %s is unexpected" % name for name in sorted(set(found) - set(expected))]
     for name in sorted(set(expected) & set(found)):
         before, after = expected[name], found[name]
         if before["rows"] != after["rows"]:
             problems.append("the table %s has %d rows, not %d" % (name, after["rows"], before["rows"]))
         elif before["checksum"] != after["checksum"]:
-            problems.append("the table %s has the right number of rows, %d, with other content" % (name, after["rows"]))
+            problems.append("the table %s has the right number of rows, %d, but other content" % (name, after["rows"]))
     return problems
 
 
 def _compare_sequences(expected: Dict[str, Any], found: Dict[str, Any]) -> List[str]:
-    """A sequence may be further: it does not belong to the snapshot. It may not be behind: numbers would come twice."""
+    """A sequence may be ahead, because it belongs to no snapshot. Behind, it would give numbers a second time."""
     problems = []
     for name, before in sorted(expected.items()):
         after = found.get(name)

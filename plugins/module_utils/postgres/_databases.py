@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""A database from the outside: what it has beside its content, and how another one gets the same."""
+"""A database from the outside: the properties that it has beside its content, and how another one gets them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents imp
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Version
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import identifier, literal
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server, is_lost
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _stored_backup
 
-# Their values are lists of names: written as one text they would be one name (pg_dump's variable_is_guc_list_quote).
+# Their values are lists of names: as one text they would be one name (pg_dump's variable_is_guc_list_quote).
 _LISTS = frozenset(
     """local_preload_libraries search_path session_preload_libraries shared_preload_libraries temp_tablespaces
     unix_socket_directories""".split()
@@ -34,13 +34,13 @@ def names(server: Server) -> List[str]:
 
 
 def new_id(server: Server) -> str:
-    """For the names that a restore gives: greater than each that a database of the server has."""
+    """For the names that a restore gives. It is greater than those of all databases of the server."""
     parsed = map(_names.parse, names(server))
-    return _names.new_id([each.id for each in parsed if each], _store.now().timestamp())
+    return _names.new_id([each.id for each in parsed if each], _stored_backup.now().timestamp())
 
 
 def read(server: Server, name: str) -> Optional[Facts]:
-    """What _contents.properties says, and ``oid``, ``open``, ``template``; None when there is no such database."""
+    """Its _contents.properties, and ``oid``, ``open``, ``template``; None if there is no such database."""
     rows = server.query(
         "SELECT oid, datallowconn::int, datistemplate::int FROM pg_database WHERE datname = %s" % literal(name)
     )
@@ -52,9 +52,9 @@ def read(server: Server, name: str) -> Optional[Facts]:
 
 
 def creation(name: str, facts: Facts, version: Version) -> str:
-    """The statement that makes an empty database with the same encoding, locale, owner and place.
+    """The statement that makes an empty database with the same encoding, locale, owner and tablespace.
 
-    ``version`` is that of the server: since 15 it has a provider of its own, which may be another one.
+    ``version`` is that of the server. Since 15 the cluster has a default provider, which may be another one.
     """
     parts = ["CREATE DATABASE %s WITH TEMPLATE template0" % identifier(name)]
     if facts.get("owner"):
@@ -74,43 +74,42 @@ def creation(name: str, facts: Facts, version: Version) -> str:
     return " ".join(parts)
 
 
-def dress(server: Server, name: str, facts: Facts) -> None:
-    """Give the database the comment, connection limit, privileges and settings that ``facts`` tell.
+def apply_properties(server: Server, name: str, facts: Facts) -> None:
+    """Give the database the comment, connection limit, privileges and settings of ``facts``. Raises NodeopsError."""
+    _in_transaction(server, name, facts)
 
-    Raises NodeopsError.
+
+def check_properties(server: Server, name: str, facts: Facts) -> None:
+    """Raises NodeopsError if ``apply_properties`` would fail.
+
+    It is rolled back: a connection limit, for one, could keep the backup from being loaded.
     """
-    _put_on(server, name, facts)
+    _in_transaction(server, name, facts, "ROLLBACK")
 
 
-def try_on(server: Server, name: str, facts: Facts) -> None:
-    """Raises NodeopsError where ``dress`` would not work. The database gets nothing: loading it may need it plain."""
-    _put_on(server, name, facts, "ROLLBACK")
-
-
-def _put_on(server: Server, name: str, facts: Facts, *then: str) -> None:
-    statements = _clothes(server, name, facts)
+def _in_transaction(server: Server, name: str, facts: Facts, *then: str) -> None:
+    statements = _property_statements(server, name, facts)
     try:
         server.transaction([*statements, *then])
     except PgError as error:
         if is_lost(error):
             raise
         others = sorted({role for role, _text in facts["settings"] if role})
-        raise PgError(
+        raise NodeopsError(
             "Database %s cannot get the settings, privileges and comment of the one that it is to replace: %s. The "
             "live database was not touched. Connect as a superuser%s."
             % (
                 name,
                 str(error).rstrip("."),
-                ", or as a role that may alter %s: there are settings of theirs (ALTER ROLE … IN DATABASE)"
+                ", or as a role that may alter %s, which have settings in it (ALTER ROLE … IN DATABASE)"
                 % ", ".join(others)
                 if others
                 else "",
-            ),
-            error.sqlstate,
+            )
         ) from error
 
 
-def _clothes(server: Server, name: str, facts: Facts) -> List[str]:
+def _property_statements(server: Server, name: str, facts: Facts) -> List[str]:
     statements = privileges(name, facts, _exploded(server, facts["acl"]))
     statements += [setting(name, role, text) for role, text in facts["settings"]]
     if facts["comment"] is not None:
@@ -121,7 +120,7 @@ def _clothes(server: Server, name: str, facts: Facts) -> List[str]:
 
 
 class Grant(NamedTuple):
-    """One privilege; ``grantee`` "" is everybody."""
+    """One privilege. ``grantee`` is "" for PUBLIC."""
 
     grantor: str
     grantee: str
@@ -141,14 +140,14 @@ def _exploded(server: Server, acl: Optional[List[str]]) -> List[Grant]:
 
 
 def privileges(name: str, facts: Facts, grants: List[Grant]) -> List[str]:
-    """The statements after which the database's ACL is exactly ``grants``; none for PostgreSQL's default."""
+    """The statements that make the database's ACL exactly ``grants``; none for PostgreSQL's default."""
     if facts["acl"] is None:
         return []
     database = identifier(name)
     owner = identifier(facts["owner"])
     statements = ["REVOKE ALL ON DATABASE %s FROM PUBLIC" % database]
     statements.append("REVOKE ALL ON DATABASE %s FROM %s" % (database, owner))
-    # What a role has passed on comes after what it was given.
+    # A role can only pass on a privilege after it got it.
     for grant in sorted(grants, key=lambda grant: grant.grantor != facts["owner"]):
         text = "GRANT %s ON DATABASE %s TO %s%s" % (
             grant.privilege,
@@ -164,7 +163,7 @@ def privileges(name: str, facts: Facts, grants: List[Grant]) -> List[str]:
 
 
 def setting(name: str, role: str, text: str) -> str:
-    """The statement of one setting ``name=value``; of a role in this database when there is one."""
+    """The statement for one setting ``name=value``: of the database, or of ``role`` in it."""
     key, _equals, value = text.partition("=")
     where = "DATABASE %s" % identifier(name)
     if role:
@@ -174,21 +173,21 @@ def setting(name: str, role: str, text: str) -> str:
 
 
 def _list_of(value: str) -> List[str]:
-    """The names of a list as the server keeps it: ``"$user", public``."""
+    """The names in a list, as the server keeps it: ``"$user", public``."""
     found = re.findall(r'"((?:[^"]|"")*)"|([^\s,]+)', value)
     return [plain or quoted.replace('""', '"') for quoted, plain in found]
 
 
 def drop(server: Server, name: str) -> None:
-    """Remove the database with whoever is connected to it; none is fine too."""
+    """Drop the database if it exists, and end the connections to it."""
     server.execute("DROP DATABASE IF EXISTS %s WITH (FORCE)" % identifier(name), again=True)
 
 
 def check_same_encoding(name: str, live: Facts, facts: Facts) -> None:
-    """Raises NodeopsError when the texts of the backup would be other bytes in the live database's encoding."""
+    """Raises NodeopsError if the texts of the backup would be other bytes in the live database's encoding."""
     if live["encoding"] != facts["encoding"]:
         raise NodeopsError(
-            "Database %s has the encoding %s, its backup has %s: the content could not be compared. Nothing was "
-            "changed. Make the database anew with the encoding of the backup (or drop it: then it is made so)."
+            "Database %s has the encoding %s, and its backup has %s: their content could not be compared. Nothing was "
+            "changed. Create the database again with the encoding of the backup, or drop it: then the restore does."
             % (name, live["encoding"], facts["encoding"])
         )

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
-"""pg_backup with ``state: imported``: a plain SQL dump that somebody has becomes a backup of the store.
+"""pg_backup with ``state: imported``: an existing plain SQL dump becomes a backup of the store.
 
-It is loaded into a database of its own, which is dumped like any other and dropped.
+It is loaded into a database of its own, which is dumped like any other database, and then dropped.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
-    _backup,
     _contents,
+    _database_dump,
     _databases,
+    _disk_space,
     _names,
     _preflight,
     _programs,
     _psql,
-    _space,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._backup_call import Call, shown
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import (
     Connection,
     PgError,
@@ -43,8 +43,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection i
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import Session, identifier
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _stored_backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}\Z")
 _BEGIN = b"-- PostgreSQL database dump"
@@ -52,15 +52,15 @@ _END = b"-- PostgreSQL database dump complete"
 _CLUSTER = b"-- PostgreSQL database cluster dump"
 _COPY = re.compile(rb"COPY .* FROM stdin;\s*\Z")
 _RESTRICT = re.compile(rb"\\(un)?restrict \w+\s*\Z")
-_HEAD = 20  # lines in which a dump has to begin
+_HEAD = 20  # a dump has to begin within so many lines
 _GZIP, _ARCHIVE = b"\x1f\x8b", b"PGDMP"
-_RESTRICTING = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}  # major: minor; psql knows \\restrict from there on
+_RESTRICTING = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6}  # major: the first minor whose psql knows \\restrict
 _CHUNK = 1 << 20
 _LOOK_EVERY = 1 << 20  # bytes between two looks at the disks of the server
 
 
 class Content(NamedTuple):
-    """What a look at the whole file has found."""
+    """What reading the whole file has found."""
 
     sha256: str
     end: int  # the line of the completion trailer, from 0
@@ -68,13 +68,13 @@ class Content(NamedTuple):
 
 
 def run(call: Call) -> Dict[str, Any]:
-    """The result of ``state: imported``. Raises NodeopsError; the live database is not touched in any case."""
+    """The result of ``state: imported``. Raises NodeopsError. The live database is never touched."""
     name, sha256 = _check(call)
     with _opened(call.params["source"]) as stream:
         content = _look(stream, call.params["source"], sha256)
         known = _imported_before(call, sha256)
         if known:
-            return {"changed": False, "backup": _backup.shown(known)}
+            return {"changed": False, "backup": shown(known)}
         with connection(call.params) as reached:
             tools, version = _psql.tools_for(call.params, reached)
             _programs.check_client(tools, version, call.params["accept_vulnerable_client"])
@@ -82,33 +82,33 @@ def run(call: Call) -> Dict[str, Any]:
             if call.check_mode:
                 return {"changed": True, "backup": None}
             with call.store.lock("%s was not imported" % call.params["source"], call.params["lock_timeout"]):
-                with _scratch(call, tools, reached, name, content) as (scratch, room):
-                    _load(tools, reached, scratch, stream, content, room)
+                with _scratch(call, tools, reached, name, content) as (scratch, space):
+                    _load(tools, reached, scratch, stream, content, space)
                     _points.reached("import loaded")
                     outside = _outside(tools, reached, name)
-                    with call.store.draft(_store.POSTGRESQL) as draft:
-                        found = _backup.dump(call, draft, tools, reached, name, "1.dump", scratch)
+                    with call.store.draft(_stored_backup.POSTGRESQL) as draft:
+                        found = _database_dump.dump(call, draft, tools, reached, name, "1.dump", scratch)
                         made = {"source": os.path.basename(call.params["source"]), "sha256": sha256}
                         databases = {name: {**found, **outside}}
-                        everything = {"databases": databases, _store.IMPORTED: made}
-                        backup = _backup.commit(call, draft, tools, version, everything)
-                return {"changed": True, "backup": _backup.shown(backup)}
+                        everything = {"databases": databases, _stored_backup.IMPORTED: made}
+                        backup = _database_dump.commit(call, draft, tools, version, everything)
+                return {"changed": True, "backup": shown(backup)}
 
 
 def _check(call: Call) -> "tuple[str, str]":
-    """The name of the database and the checksum in small letters."""
+    """The name of the database, and the checksum in lower case."""
     source, sha256 = call.params["source"], call.params["sha256"]
     if not source or not sha256:
-        raise NodeopsError("state is imported, which needs source and sha256. Nothing was imported.")
+        raise NodeopsError("state imported needs source and sha256. Nothing was imported.")
     if len(call.databases) != 1:
-        raise NodeopsError("databases is %s. Nothing was imported. A dump is of one database: name it." % call.what)
+        raise NodeopsError("databases is %s. Nothing was imported. Name the one database of the dump." % call.what)
     if not _SHA256.match(sha256):
-        raise NodeopsError("sha256 is %r: not 64 hexadecimal digits. Nothing was imported." % sha256)
+        raise NodeopsError("sha256 is %r, which is not 64 hexadecimal digits. Nothing was imported." % sha256)
     return call.databases[0], sha256.lower()
 
 
 def can_restrict(tools: Tools) -> bool:
-    """Whether its psql can be kept from running commands other than SQL."""
+    """Whether its psql can be restricted to SQL."""
     major, minor = tools.version
     return minor >= _RESTRICTING.get(major, 0) and major >= min(_RESTRICTING)
 
@@ -116,16 +116,16 @@ def can_restrict(tools: Tools) -> bool:
 def _check_psql(tools: Tools) -> None:
     if not can_restrict(tools):
         raise NodeopsError(
-            "%s is version %s: it cannot be kept from running commands that a dump contains (\\restrict). Nothing was "
+            "%s is version %s: it cannot be kept from running psql commands in a dump (\\restrict). Nothing was "
             "imported. Update PostgreSQL's client programs." % (tools.psql, _programs.shown(tools.version))
         )
 
 
 def _imported_before(call: Call, sha256: str) -> Optional[Backup]:
     def is_it(backup: Backup) -> bool:
-        return backup.good and bool(backup.manifest["content"][_store.IMPORTED]["sha256"] == sha256)
+        return backup.good and bool(backup.manifest["content"][_stored_backup.IMPORTED]["sha256"] == sha256)
 
-    return next(filter(is_it, reversed(call.store.backups(scope=_store.of_imports(call.scope)))), None)
+    return next(filter(is_it, reversed(call.store.backups(scope=_stored_backup.of_imports(call.scope)))), None)
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------
@@ -133,26 +133,26 @@ def _imported_before(call: Call, sha256: str) -> Optional[Backup]:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[IO[bytes]]:
-    """The file, opened once: what was checked is what is loaded."""
+    """The file. It is opened once, so that what is loaded is what was checked."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise NodeopsError("source %s cannot be read: %s. Nothing was imported." % (path, error.strerror)) from error
     with os.fdopen(handle, "rb") as stream:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise NodeopsError("source %s is no regular file. Nothing was imported." % path)
+            raise NodeopsError("source %s is not a regular file. Nothing was imported." % path)
         yield stream
 
 
 def _look(stream: IO[bytes], path: str, sha256: str) -> Content:
     """Check the whole file.
 
-    Raises NodeopsError for another checksum, what is no plain dump, and what is not all of one.
+    Raises NodeopsError for a wrong checksum, and for a file that is not one whole plain dump.
     """
     found = _digest(stream)
     if found != sha256:
         raise NodeopsError(
-            "source %s has the SHA-256 %s, not %s: it is damaged, or another file. Nothing was imported."
+            "source %s has the SHA-256 %s, not %s: it is damaged, or it is another file. Nothing was imported."
             % (path, found, sha256)
         )
     begins, end, copying, size = False, -1, False, 0
@@ -181,13 +181,13 @@ def _look(stream: IO[bytes], path: str, sha256: str) -> Content:
         raise NodeopsError("source %s cannot be unpacked: %s. Nothing was imported." % (path, error)) from error
     if not begins:
         raise NodeopsError(
-            "source %s does not begin as pg_dump begins one. Nothing was imported. Only plain dumps of pg_dump (also "
-            "packed by gzip) are taken." % path
+            "source %s does not begin like a dump of pg_dump. Nothing was imported. Give a plain dump of pg_dump, "
+            "which may be packed by gzip." % path
         )
     if end < 0:
         raise NodeopsError(
-            "source %s is not complete: it does not end with '%s'. Nothing was imported. Make the dump again: what is "
-            "missing is lost." % (path, _END.decode())
+            "source %s is not complete: it does not end with '%s'. Nothing was imported. Make the dump again: the "
+            "missing part is lost." % (path, _END.decode())
         )
     return Content(found, end, size)
 
@@ -226,11 +226,14 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 @contextlib.contextmanager
 def _scratch(
     call: Call, tools: Tools, reached: Connection, name: str, content: Content
-) -> "Iterator[tuple[str, Optional[_space.Room]]]":
-    """A new, empty database, dropped at the end, and the disks it is on. What killed imports left is dropped first."""
+) -> "Iterator[tuple[str, Optional[_disk_space.DiskSpace]]]":
+    """A new, empty database, and its disk space. It is dropped at the end.
+
+    What killed imports have left is dropped first.
+    """
     with Server(tools, reached) as server:
         _preflight.check_server(server)
-        server.guard([name], call.params["lock_timeout"])
+        server.lock([name], call.params["lock_timeout"])
         parsed = [(database, _names.parse(database)) for database in _databases.names(server)]
         ours = [(database, found) for database, found in parsed if found and found.name == name]
         for database, found in ours:
@@ -238,24 +241,24 @@ def _scratch(
                 _databases.drop(server, database)
         scratch = _names.scratch(name, _names.new_id(found.id for _database, found in ours))
         live = _databases.read(server, name)
-        room = _space.find(server, live["tablespace"] if live else _databases.DEFAULT_TABLESPACE)
-        if room is None:
-            call.warn(_space.unchecked(content.size))
+        space = _disk_space.find(server, live["tablespace"] if live else _databases.DEFAULT_TABLESPACE)
+        if space is None:
+            call.warn(_disk_space.unchecked(content.size))
         else:
-            _space.check([(room, content.size)])
+            _disk_space.check([(space, content.size)])
         try:
             if live:
                 server.execute(_databases.creation(scratch, {**live, "owner": None}, server.version))
             else:
                 server.execute("CREATE DATABASE %s TEMPLATE template0" % identifier(scratch))
             _points.reached("import scratch made")
-            yield scratch, room
+            yield scratch, space
         finally:
             _databases.drop(server, scratch)
 
 
 def _outside(tools: Tools, reached: Connection, name: str) -> Dict[str, Any]:
-    """What the cluster knows of the live database, which a dump does not say. Nothing when there is none."""
+    """The properties of the live database, which are not in a dump. Empty if there is none."""
     with Session(tools, reached) as session:
         try:
             return _contents.properties(session, name)
@@ -271,9 +274,9 @@ def _load(
     database: str,
     stream: IO[bytes],
     content: Content,
-    room: Optional[_space.Room],
+    space: Optional[_disk_space.DiskSpace],
 ) -> None:
-    """Run the dump in one transaction, in a psql that runs no command but SQL. Raises NodeopsError."""
+    """Run the dump in one transaction, in a psql that runs only SQL. Raises NodeopsError."""
     token = secrets.token_hex(16)
     arguments = [tools.psql, "--no-psqlrc", "--quiet", "--no-password", "--single-transaction", "--no-align"]
     arguments += ["--tuples-only", "--set=ON_ERROR_STOP=1", "--file=-", "--dbname=" + reached.target(database)]
@@ -288,7 +291,7 @@ def _load(
         try:
             if process.stdin:
                 with contextlib.suppress(BrokenPipeError):
-                    _feed(process.stdin, stream, content, token, room)
+                    _feed(process.stdin, stream, content, token, space)
                 with contextlib.suppress(BrokenPipeError):
                     process.stdin.close()
             code = process.wait()
@@ -302,23 +305,25 @@ def _load(
         raise NodeopsError("source was changed while it was loaded. Nothing was imported.")
 
 
-def _feed(psql: IO[bytes], stream: IO[bytes], content: Content, token: str, room: Optional[_space.Room]) -> None:
-    """The dump, between commands of ours: from the first to the last, psql accepts no other. Its own are left out.
+def _feed(
+    psql: IO[bytes], stream: IO[bytes], content: Content, token: str, space: Optional[_disk_space.DiskSpace]
+) -> None:
+    """Write the dump between our \\restrict and \\unrestrict: psql accepts no other command in between.
 
-    Raises NodeopsError when a disk of the server is about to be full.
+    Those of the dump itself are left out. Raises NodeopsError if a disk of the server is about to be full.
     """
     psql.write(b"\\restrict %s\n" % token.encode())
     in_head = True
     fed = looked_at = 0
     for number, line in enumerate(_lines(stream)):
         fed += len(line)
-        if room and fed >= looked_at:
+        if space and fed >= looked_at:
             looked_at = fed + _LOOK_EVERY
-            problem = _space.problem(room)
+            problem = _disk_space.problem(space)
             if problem:
                 raise NodeopsError(
-                    "Loading the dump was given up: %s, and a disk that is full would end the whole server. Nothing "
-                    "was imported. Make room, then run again." % problem
+                    "Loading the dump was given up: %s, and a full disk would end the whole server. Nothing was "
+                    "imported. Free some space, then run again." % problem
                 )
         if (in_head or number > content.end) and _RESTRICT.match(line):
             continue

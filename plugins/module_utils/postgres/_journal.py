@@ -4,9 +4,9 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What a restore was about to do, written before it does it, so that the next run can finish or undo it.
+"""What a restore is about to do, written before it does it, so that the next run can finish or undo it.
 
-It lies in the store, and holds ids: what has happened to the databases is told by their names alone.
+It is in the store. What has happened to the databases is not in it: their names tell.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._journal import JournalFile
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._stopped import Stopped
 
-LOADING = "loading"  # a scratch database may exist, nothing live was touched: it is dropped
-SWAPPING = "swapping"  # processes may be stopped, databases fenced or swapped: the names decide
-BACK = "back"  # what was swapped has failed: it is swapped back
+LOADING = "loading"  # a scratch database may exist, and is dropped; nothing live was touched
+SWAPPING = "swapping"  # processes may be stopped, databases fenced or swapped: their names decide
+BACK = "back"  # the new databases have failed: they are swapped back
 
 
 class Swap(NamedTuple):
@@ -53,17 +54,17 @@ class Journal(NamedTuple):
 
     @property
     def is_about_live(self) -> bool:
-        """Whether what is live may have been touched."""
+        """Whether a live database, or a process, may have been touched."""
         return self.phase != LOADING
 
 
 def path_of(dest: str) -> str:
-    """Where the store ``dest`` has it."""
+    """Its path in the store ``dest``."""
     return os.path.join(dest, ".nodeops", "restore.journal")
 
 
 def read(dest: str) -> Optional[Journal]:
-    """The journal a killed run left, or None. Raises NodeopsError when it is there and cannot be used."""
+    """The journal that a killed run left, or None. Raises NodeopsError if it cannot be used."""
     return _file(dest).read(_parse)
 
 
@@ -74,12 +75,15 @@ def _parse(document: Dict[str, Any]) -> Journal:
 
 
 def write(dest: str, journal: Journal) -> None:
-    """Make ``journal`` durable before anything it announces is done. Raises NodeopsError when it cannot."""
-    _file(dest).write(journal._asdict())
+    """Make ``journal`` durable, before anything that it announces is done. Raises NodeopsError."""
+    try:
+        _file(dest).write(journal._asdict())
+    except NodeopsError as error:
+        raise NodeopsError("%s The live database was not touched." % error) from error
 
 
 def remove(dest: str) -> None:
-    """There is nothing to finish or undo any more. Raises NodeopsError when it cannot."""
+    """There is nothing to finish or undo any more. Raises NodeopsError."""
     _file(dest).remove()
 
 

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Names of databases: which may be backed up, and those a restore gives."""
+"""Names of databases: those that may be backed up, and those that a restore gives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FORMAT = "%Y%m%d%H%M%S"
 
 
 class Name(NamedTuple):
-    """A database that a restore made, taken apart."""
+    """The parts of a name that a restore gave."""
 
     name: str
     kind: str  # new, prev
@@ -42,7 +42,7 @@ def check_database(name: str) -> str:
 
 
 def check_databases(names: Sequence[str]) -> Tuple[str, ...]:
-    """The names themselves. Raises NodeopsError as above, for none and for one that is given twice."""
+    """The names themselves. Raises NodeopsError as above, and if there is none or one is given twice."""
     if not names:
         raise NodeopsError("databases is empty. Nothing was changed. Name at least one database.")
     for name in names:
@@ -72,34 +72,34 @@ def _wrong(name: str) -> str:
     if name in RESERVED:
         return "is reserved: it is PostgreSQL's own"
     if parse(name):
-        return "is one that a restore gives; name the database it was made from"
+        return "is one that a restore gives. Give the name of the database that it was made from"
     return ""
 
 
 def new_id(existing: Iterable[str], now: Optional[float] = None) -> str:
-    """``YYYYMMDDhhmmss`` (UTC) of ``now``, or one more than the greatest that exists: also when the clock went back."""
+    """``YYYYMMDDhhmmss`` (UTC) of ``now``; one more than the greatest that exists if the clock went back."""
     wanted = time.strftime(_FORMAT, time.gmtime(now))
     greatest = max(existing, default="")
     return wanted if wanted > greatest else "%014d" % (int(greatest) + 1)
 
 
 def scratch(name: str, identity: str) -> str:
-    """The database that is restored into."""
+    """The name of the database that is restored into."""
     return "%s__new_%s" % (name, identity)
 
 
 def previous(name: str, identity: str) -> str:
-    """The database that was live before."""
+    """The name for the database that was live before."""
     return "%s__prev_%s" % (name, identity)
 
 
 def parse(database: str) -> Optional[Name]:
-    """What a database is that a restore made; None for any other."""
+    """The parts of the name of a database that a restore made; None for any other."""
     found = _OURS.match(database)
     return Name(found.group("name"), found.group("kind"), found.group("id")) if found else None
 
 
 def lock_key(name: str) -> int:
-    """The key of the advisory lock that whoever restores or imports a database holds: a bigint."""
+    """The key, a bigint, of the advisory lock that a restore or an import of the database holds."""
     digest = hashlib.sha256(b"nodeops.pm2 database " + name.encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What is looked at before anything changes: whether this server, this login and this backup go together."""
+"""Checks before anything changes: whether this server, this login and this backup fit together."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _datab
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents import Facts
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import literal
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 OLDEST = 13  # DROP DATABASE … WITH (FORCE)
 _NOTHING = "Nothing was changed."
 
 
 class Login(NamedTuple):
-    """What the connecting role may do; ``roles`` are those it can become, itself included."""
+    """What the connecting role may do. ``roles``: those that it can become, itself included."""
 
     name: str
     superuser: bool
@@ -52,13 +52,13 @@ def check_backup(
     manifest = backup.manifest
     if manifest["environment"] != environment:
         raise NodeopsError(
-            "Backup %s is of environment %s, this call is for environment %s. %s Choose a backup of this environment, "
-            "or say which environment is meant."
+            "Backup %s is of environment %s, and this call is for environment %s. %s Choose a backup of this "
+            "environment, or set environment to that of the backup."
             % (backup.id, _or_none(manifest["environment"]), _or_none(environment), _NOTHING)
         )
     if namespace is not None and manifest["namespace"] not in (None, namespace):
         raise NodeopsError(
-            "Backup %s is of namespace %s, this call is for namespace %s. %s"
+            "Backup %s is of namespace %s, and this call is for namespace %s. %s"
             % (backup.id, manifest["namespace"], namespace, _NOTHING)
         )
     content: Dict[str, Facts] = manifest["content"].get("databases") or {}
@@ -76,10 +76,10 @@ def _or_none(value: Any) -> str:
 
 
 def check_server(server: Server) -> None:
-    """Raises NodeopsError for a server on which no database can be made or renamed so."""
+    """Raises NodeopsError for a server that cannot make or rename databases as a restore needs it."""
     version = server.version[0]
     if version < OLDEST:
-        raise NodeopsError("The server is PostgreSQL %d, %d is the oldest. %s" % (version, OLDEST, _NOTHING))
+        raise NodeopsError("The server is PostgreSQL %d. The oldest that works is %d. %s" % (version, OLDEST, _NOTHING))
     if server.value("SELECT pg_is_in_recovery()::int") == "1":
         raise NodeopsError(
             "The server is a standby, which can only be read. %s Connect to its primary (login_host)." % _NOTHING
@@ -87,24 +87,24 @@ def check_server(server: Server) -> None:
 
 
 def check_version(server: Server, name: str, facts: Facts) -> None:
-    """Raises NodeopsError when the server is older than the one that was dumped."""
+    """Raises NodeopsError if the server is older than the one that was dumped."""
     version = server.version[0]
     dumped = int(str(facts["server_version"]).partition(".")[0])
     if version < dumped:
         raise NodeopsError(
             "The backup of %s is from PostgreSQL %d, and this server is %d: an older server may not understand it. %s "
-            "Restore it into one of version %d or newer." % (name, dumped, version, _NOTHING, dumped)
+            "Restore it into a server of version %d or newer." % (name, dumped, version, _NOTHING, dumped)
         )
 
 
 def login(server: Server) -> Login:
-    """Who we are."""
+    """The role that we are connected as."""
     row = server.query(
         "SELECT rolname, rolsuper::int, (rolcreatedb OR rolsuper)::int,"
         " (rolsuper OR pg_has_role('pg_signal_backend', 'USAGE'))::int"
         " FROM pg_roles WHERE rolname = session_user"
     )[0]
-    # What a member may not inherit he may give away and not touch afterwards.
+    # A member that does not inherit from a role may give it a database, and not touch the database afterwards.
     become = "SET" if server.version >= (16, 0) else "MEMBER"
     rows = server.query(
         "SELECT rolname FROM pg_roles WHERE pg_has_role(oid, '%s') AND pg_has_role(oid, 'USAGE')" % become
@@ -114,7 +114,7 @@ def login(server: Server) -> Login:
 
 
 def check_login(who: Login, owners: Iterable[str]) -> None:
-    """Raises NodeopsError when the login cannot make databases for these owners."""
+    """Raises NodeopsError if the login cannot make databases for these owners."""
     if not who.createdb:
         raise NodeopsError(
             "The login %s may not create databases. %s Connect as a superuser, or grant it CREATEDB."
@@ -123,14 +123,14 @@ def check_login(who: Login, owners: Iterable[str]) -> None:
     foreign = sorted(set(owners) - who.roles)
     if foreign and not who.superuser:
         raise NodeopsError(
-            "The login %s is no member of %s, which own what is to be restored, or does not inherit from them "
+            "The login %s is not a member of %s, which own what is to be restored, or does not inherit from them "
             "(NOINHERIT). %s Connect as a superuser, or grant it those roles WITH INHERIT."
             % (who.name, ", ".join(foreign), _NOTHING)
         )
 
 
 def check_needs(server: Server, who: Login, name: str, facts: Facts, outside: Facts) -> None:
-    """Raises NodeopsError when a role, an extension or a tablespace of the backup is missing."""
+    """Raises NodeopsError if a role, an extension or a tablespace of the backup is missing."""
     wanted = {*(facts.get("roles") or []), outside["owner"], *(role for role, _text in outside["settings"] if role)}
     there = {row[0] for row in server.query("SELECT rolname FROM pg_roles")}
     missing = sorted(wanted - there)
@@ -162,13 +162,13 @@ def check_needs(server: Server, who: Login, name: str, facts: Facts, outside: Fa
 
 
 def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
-    """Raises NodeopsError when the live database could not be renamed."""
+    """Raises NodeopsError if the live database could not be renamed."""
     if live["template"]:
         raise NodeopsError("Database %s is a template. %s" % (name, _NOTHING))
     if not live["open"]:
         raise NodeopsError(
-            "Database %s is closed to connections (ALLOW_CONNECTIONS false), and by nobody that is known here. %s "
-            "Find out who closed it. What a restore has closed, state recovered opens." % (name, _NOTHING)
+            "Database %s is closed to connections (ALLOW_CONNECTIONS false), and no restore of this store has closed "
+            "it. %s Find out who closed it. If it was a restore, state recovered opens it." % (name, _NOTHING)
         )
     check_login(who, [live["owner"]])
     check_prepared(server, name)
@@ -176,13 +176,13 @@ def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
     if slots:
         raise NodeopsError(
             "Database %s has logical replication slots (%s), which would stay with the old database. %s Drop them "
-            "first, and make them anew afterwards." % (name, ", ".join(slots), _NOTHING)
+            "first, and create them again afterwards." % (name, ", ".join(slots), _NOTHING)
         )
     subscribed = _column(server, "SELECT subname FROM pg_subscription WHERE subdbid = %d" % live["oid"])
     if subscribed:
         raise NodeopsError(
-            "Database %s has subscriptions (%s), which would stay with the old database. %s Drop them first, and make "
-            "them anew afterwards." % (name, ", ".join(subscribed), _NOTHING)
+            "Database %s has subscriptions (%s), which would stay with the old database. %s Drop them first, and "
+            "create them again afterwards." % (name, ", ".join(subscribed), _NOTHING)
         )
     if not who.superuser:
         others = _column(
@@ -193,24 +193,24 @@ def check_live(server: Server, who: Login, name: str, live: Facts) -> None:
         )
         if others:
             raise NodeopsError(
-                "%s is connected to %s, and the login %s may not end its connections. %s Connect as a superuser, or "
-                "grant it pg_signal_backend, with which it may end those of all but superusers."
+                "%s is connected to %s, and the login %s may not end those connections. %s Connect as a superuser, or "
+                "grant the login pg_signal_backend: then it may end all connections but those of superusers."
                 % (", ".join(others), name, who.name, _NOTHING)
             )
 
 
 def check_prepared(server: Server, name: str) -> None:
-    """Raises NodeopsError for a prepared transaction: nobody's connection, and the database cannot be renamed."""
+    """Raises NodeopsError for a prepared transaction: it has no connection, but prevents the rename."""
     prepared = _column(server, "SELECT gid FROM pg_prepared_xacts WHERE database = %s" % literal(name))
     if prepared:
         raise NodeopsError(
-            "Database %s has prepared transactions (%s), with which it cannot be renamed. %s Finish them (COMMIT "
+            "Database %s has prepared transactions (%s), which keep it from being renamed. %s Finish them (COMMIT "
             "PREPARED or ROLLBACK PREPARED)." % (name, ", ".join(prepared[:5]), _NOTHING)
         )
 
 
 def identify(server: Server) -> str:
-    """What tells this cluster from every other."""
+    """The identifier of this cluster."""
     return server.value("SELECT system_identifier FROM pg_control_system()") or ""
 
 
@@ -219,5 +219,5 @@ def _column(server: Server, sql: str) -> List[str]:
 
 
 def live_of(server: Server, databases: Sequence[str]) -> Dict[str, Optional[Facts]]:
-    """Each database as it is, None for one that does not exist."""
+    """The properties of each database, None for one that does not exist."""
     return {name: _databases.read(server, name) for name in databases}

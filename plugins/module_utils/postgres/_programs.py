@@ -27,7 +27,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection i
 PROGRAMS = ("psql", "pg_dump", "pg_restore")
 CVE = "CVE-2026-116314"
 _SAFE_FROM = {15: 20, 16: 16, 17: 12, 18: 7}  # major: minor
-_TRANSACTION_TIMEOUT = 17  # the major version that has brought it; pg_restore sets it from there on
+_TRANSACTION_TIMEOUT = 17  # the major version that introduced it; from there on, pg_restore sets it
 _PLACES = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin")
 _VERSION = re.compile(r"\)\s+(\d+)(?:\.(\d+))?")
 _PR_SET_PDEATHSIG = 1
@@ -53,10 +53,11 @@ class Tools(NamedTuple):
 
 
 def find(pg_bindir: Optional[str], server_version: Optional[Version] = None) -> Tools:
-    """The programs in ``pg_bindir``; else those that fit the server best.
+    """The programs in ``pg_bindir``; otherwise those that fit the server best.
 
-    Best is the server's own major version: a newer pg_dump writes what an older server may not understand. Then the
-    next newer. Without ``server_version``: the newest. Raises NodeopsError when there are none.
+    The best ones have the server's own major version, because a newer pg_dump may write what an older server does not
+    understand. Second best are the next newer ones. Without ``server_version``: the newest. Raises NodeopsError if
+    there are none.
     """
     if pg_bindir:
         found = _in(pg_bindir)
@@ -87,7 +88,7 @@ def _directories() -> List[str]:
 
 
 def _in(directory: str) -> Optional[Tools]:
-    # Debian's wrapper in /usr/bin is none of them: it would choose a version of its own.
+    # Not Debian's wrapper in /usr/bin: it would choose a version of its own.
     paths = [os.path.join(directory, name) for name in PROGRAMS]
     if not os.path.isabs(directory) or not all(map(_is_program, paths)):
         return None
@@ -116,18 +117,18 @@ def _version_of(program: str) -> Optional[Version]:
 
 
 def shown(version: Version) -> str:
-    """As PostgreSQL writes it."""
+    """A version as PostgreSQL writes it."""
     return "%d.%d" % version
 
 
 def check_client(tools: Tools, server_version: Version, accept_vulnerable: bool) -> None:
-    """Raises NodeopsError for programs that are older than the server, or whose pg_restore may be made to run code."""
+    """Raises NodeopsError for programs that are older than the server, or that run code from a crafted archive."""
     check_major(tools, server_version)
     if tools.is_vulnerable and not accept_vulnerable:
         raise NodeopsError(
             "%s is version %s, in which %s lets a crafted archive run code. Nothing was changed. Update PostgreSQL's "
-            "client programs to %s or newer; or, if every archive in the store is from servers you trust, set "
-            "accept_vulnerable_client." % (tools.pg_restore, shown(tools.version), CVE, safe_versions())
+            "client programs to %s or newer. If you trust all servers that the archives in the store are from, you "
+            "can set accept_vulnerable_client instead." % (tools.pg_restore, shown(tools.version), CVE, safe_versions())
         )
 
 
@@ -152,7 +153,7 @@ def check_restorer(tools: Tools, server_version: Version) -> None:
 
 
 def restorer_problem(tools: Tools, server_version: Version) -> Optional[str]:
-    """Why that pg_restore cannot restore into such a server, if it cannot."""
+    """Why that pg_restore cannot restore into such a server; None if it can."""
     if tools.version[0] >= _TRANSACTION_TIMEOUT > server_version[0]:
         return "%s is version %s: it sets transaction_timeout, which a server of version %s does not know" % (
             *(tools.pg_restore, shown(tools.version), shown(server_version)),
@@ -161,24 +162,25 @@ def restorer_problem(tools: Tools, server_version: Version) -> Optional[str]:
 
 
 def check_archive(tools: Tools, server_version: Version, dumped_by: str) -> None:
-    """Raises NodeopsError for an archive of a pg_dump (its version) that is newer than the pg_restore."""
+    """Raises NodeopsError for an archive of a pg_dump (of version ``dumped_by``) that is newer than the pg_restore."""
     major = int(dumped_by.partition(".")[0])
     if tools.version[0] < major and major >= _TRANSACTION_TIMEOUT > server_version[0]:
         raise NodeopsError(
-            "The backup was made by pg_dump %s, and what can read it can only restore into a server of version %d or "
-            "newer; this one is %s. Nothing was changed. Restore it there, or make a new backup with the client "
-            "programs of version %d." % (dumped_by, _TRANSACTION_TIMEOUT, shown(server_version), server_version[0])
+            "The backup was made by pg_dump %s. The programs that can read it can only restore into a server of "
+            "version %d or newer, and this server is %s. Nothing was changed. Restore it into a newer server, or make "
+            "a new backup with the client programs of version %d."
+            % (dumped_by, _TRANSACTION_TIMEOUT, shown(server_version), server_version[0])
         )
     if tools.version[0] < major:
         raise NodeopsError(
-            "The backup was made by pg_dump %s, and %s is version %s: it may not be able to read it. Nothing was "
+            "The backup was made by pg_dump %s, and %s is version %s, which may not be able to read it. Nothing was "
             "changed. Install the client programs of version %d, or give pg_bindir."
             % (dumped_by, tools.pg_restore, shown(tools.version), major)
         )
 
 
 def safe_versions() -> str:
-    """The first ones without the vulnerability."""
+    """The first versions without the vulnerability."""
     return ", ".join(shown(version) for version in _SAFE_FROM.items())
 
 
@@ -201,13 +203,13 @@ def _end_with_parent() -> None:
     """In a child, before it runs a program."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     os.umask(0o077)
-    for number in _signals.ENDING:  # what this process ignores or blocks may end a program
+    for number in _signals.ENDING:  # a program may be ended by what this process ignores or blocks
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _signals.ENDING)
 
 
 def _as_nobody() -> None:
-    """The same, and without root's rights."""
+    """The same, without root's rights."""
     nobody = pwd.getpwnam("nobody")
     os.setgroups([])
     os.setgid(nobody.pw_gid)
@@ -216,7 +218,7 @@ def _as_nobody() -> None:
 
 
 class Program:
-    """A program that runs. Ends with the ``with`` block, or with this process, and what it started with it."""
+    """A running program. It ends with the ``with`` block, or with this process, and so does what it started."""
 
     def __init__(
         self,
@@ -241,7 +243,7 @@ class Program:
         )
 
     def wait(self, timeout: Optional[float] = None) -> None:
-        """Until it is over. Raises PgError with what it said when it failed or took longer than ``timeout`` s."""
+        """Wait for its end. Raises PgError with what it printed, also if it takes longer than ``timeout`` seconds."""
         try:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -249,7 +251,7 @@ class Program:
             raise PgError("%s took longer than %g s and was ended." % (self._name, timeout or 0)) from None
         if code != 0:
             end = "exit code %d" % code if code > 0 else "ended by %s" % signal.Signals(-code).name
-            raise PgError("%s failed (%s): %s" % (self._name, end, self.said() or "it said nothing"))
+            raise PgError("%s failed (%s): %s" % (self._name, end, self.said() or "it printed nothing"))
 
     def poll(self) -> Optional[int]:
         """Its exit code; None while it runs."""
@@ -291,9 +293,9 @@ def run(
 
 
 def read_archive(tools: Tools, path: str) -> None:
-    """Read all of an archive, as a restore would, without a server: finds what is cut or flipped. Raises PgError.
+    """Read all of an archive like a restore, but without a server: that finds what is cut or flipped. Raises PgError.
 
-    As root it runs as ``nobody``: nothing in an archive is worth root's rights.
+    If we are root, it runs as ``nobody``: reading an archive needs no rights of root.
     """
     with open(path, "rb") as stream:
         arguments = [tools.pg_restore, "--file=" + os.devnull]

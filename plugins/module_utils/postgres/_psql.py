@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""SQL by one psql that stays: what is asked of it is sent to its standard input, statement by statement."""
+"""SQL by one psql that keeps running: it gets each statement on its standard input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs imp
 NO_CONNECTION = "08006"
 Row = List[Optional[str]]
 
-_SETTINGS = {  # what a role or a database may have set otherwise: limits, and how a value is written
+_SETTINGS = {  # a role or a database may have other ones: limits, and how values are written
     "statement_timeout": "0",
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
@@ -44,40 +44,40 @@ _SETTINGS = {  # what a role or a database may have set otherwise: limits, and h
     "xmlbinary": "base64",
     "lc_monetary": "C",
 }
-_CHECK_CLIENT = "2s"  # how often the server looks whether we are still there, in the middle of a statement
-_CHUNK, _TAIL = 65536, 256  # bytes that are read at once; within which the end of an answer is
+_CHECK_CLIENT = "2s"  # how often the server checks during a statement that we are still connected
+_CHUNK, _TAIL = 65536, 256  # bytes that are read at once; bytes that hold the end of an answer
 _NOISE = re.compile(r"^(psql:.*?: )?(LINE \d+:|CONTEXT:|STATEMENT:|\s*\^)")
 _PREFIX = re.compile(r"^(psql: ?(<stdin>:\d+:)?\s*)?((error|ERROR|FATAL):\s*)?")
 
 
 def identifier(name: str) -> str:
-    """A name as SQL: any name."""
+    """Any name as SQL."""
     return '"%s"' % name.replace('"', '""')
 
 
 def literal(text: str) -> str:
-    """A text as SQL: any text without NUL."""
+    """Any text without NUL as SQL."""
     return "E'%s'" % text.replace("\\", "\\\\").replace("'", "\\'")
 
 
 class Session:
     """A connection to one database. ``with Session(tools, connection, database) as session: …``
 
-    Every error of the server is a PgError with its ``sqlstate``; 08006 when the connection is lost or there is none.
+    Every error of the server is a PgError with its ``sqlstate``; 08006 if there is no connection, or it is lost.
     """
 
     def __init__(self, tools: Tools, connection: Connection, database: Optional[str] = None) -> None:
-        """``database``: by default the maintenance database. Raises PgError when it cannot be connected to."""
+        """``database``: by default the maintenance database. Raises PgError if there is no connection to it."""
         self.connection = connection
         self.database = database or connection.maintenance_db
-        # What stands between fields, between rows, for NULL and at the end: nothing that a value could hold.
+        # The marks between fields, between rows, for NULL and at the end: no value can contain them.
         token = secrets.token_hex(8)
         self._field, self._row, self._null, self._end = ("\x1f%s%s" % (kind, token) for kind in "frne")
         self._errors = tempfile.TemporaryFile()
         self.patience: Optional[float] = None
-        """Seconds an answer may take: afterwards the connection counts as lost. None: as long as it takes."""
+        """Seconds that an answer may take before the connection counts as lost. None: as long as it takes."""
         self._is_asking = False
-        self._asked_at = 0  # where in the errors what belongs to the last statement begins
+        self._asked_at = 0  # the position in the errors at which those of the last statement begin
         self._process = _programs.start(
             [
                 *(tools.psql, "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password"),
@@ -108,7 +108,7 @@ class Session:
                 self.query("SELECT set_config('client_connection_check_interval', '%s', false)" % _CHECK_CLIENT)
 
     def query(self, sql: str) -> List[Row]:
-        """The rows of one statement, its values as text, NULL as None."""
+        """The rows of one statement. Values are text, NULL is None."""
         text = self._ask(sql)
         if not text:
             return []
@@ -116,11 +116,11 @@ class Session:
         return [[None if value == self._null else value for value in row.split(self._field)] for row in rows]
 
     def execute(self, sql: str) -> None:
-        """Run one statement that has no rows, or whose rows do not matter."""
+        """Run one statement without regard to its rows."""
         self._ask(sql)
 
     def value(self, sql: str) -> Optional[str]:
-        """The first value of the first row; None when there is no row."""
+        """The first value of the first row; None if there is no row."""
         rows = self.query(sql)
         return rows[0][0] if rows else None
 
@@ -167,7 +167,7 @@ class Session:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
         if not hasattr(self, "version"):
-            self._asked_at = 0  # it may have ended before it was asked anything
+            self._asked_at = 0  # psql may have ended before it got a statement
         said = self._said()
         where = "database %r of %s" % (self.database, self.connection)
         if not hasattr(self, "version"):
@@ -175,7 +175,7 @@ class Session:
         return PgError("The connection to %s was lost: %s" % (where, said or "psql ended"), NO_CONNECTION)
 
     def _said(self) -> str:
-        """What psql wrote to its standard error about the last statement: the server's error, its detail and hint."""
+        """What psql wrote to its standard error about the last statement: error, detail and hint of the server."""
         size = os.fstat(self._errors.fileno()).st_size - self._asked_at
         text = os.pread(self._errors.fileno(), max(0, size), self._asked_at).decode("utf-8", "replace")
         lines = [_PREFIX.sub("", line) for line in text.splitlines() if not _NOISE.match(line)]
@@ -206,7 +206,7 @@ class Session:
 
 
 def tools_for(params: Mapping[str, Any], connection: Connection) -> Tuple[Tools, Version]:
-    """The programs that fit the server, and the server's version. Raises NodeopsError, also when there is no server."""
+    """The programs that fit the server, and the server's version. Raises NodeopsError, also if there is no server."""
     any_tools = _programs.find(params.get("pg_bindir"))
     try:
         with Session(any_tools, connection) as session:
@@ -215,6 +215,6 @@ def tools_for(params: Mapping[str, Any], connection: Connection) -> Tuple[Tools,
         raise PgError("%s. Nothing was changed." % str(error).rstrip("."), error.sqlstate) from error
     if version[0] < 12:
         raise NodeopsError(
-            "The server is PostgreSQL %s. Nothing was changed. 12 is the oldest." % _programs.shown(version)
+            "The server is PostgreSQL %s. The oldest that works is 12. Nothing was changed." % _programs.shown(version)
         )
     return _programs.find(params.get("pg_bindir"), version), version

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What killed runs have left on a server, finished or undone."""
+"""The recovery: what killed runs have left on a server is finished or undone."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _preflight,
     _swap,
 )
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._restore_failure import RecoveryFailed
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._switchover import Exchange, Warn
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Steps
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._switchover import Switchover, Warn
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Timings
 
 Recovery = Dict[str, Any]
-"""``databases``: live is ``old`` or ``new``; ``dropped``, ``kept``, ``opened``: databases; ``started``: processes.
-``kept`` were live between a killed restore and this recovery.
+"""``databases``: whether the ``old`` or the ``new`` one of each is live; ``dropped``, ``kept``, ``opened``: databases;
+``started``: processes. ``kept`` were live between a killed restore and this recovery.
 """
 
 
 class Recoverer:
-    """``databases``: those this call is about, None for all. ``reopens``: also opens, without a journal, what an undo
-    may have closed; but it may be somebody else who did. Times in seconds; ``resurrect_timeout``: see ``Exchange``.
+    """``databases``: those that this call is about, None for all. ``reopens``: without a journal, also open databases
+    that an undo may have closed. (Another user may have closed them.) Times are in seconds; ``resurrect_timeout``: see
+    ``Switchover``.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Recoverer:
         lock_timeout: float,
         resurrect_timeout: float,
         reopens: bool,
-        steps: Steps,
+        timings: Timings,
         warn: Warn,
     ) -> None:
         self._server = server
@@ -53,11 +55,11 @@ class Recoverer:
         self._lock_timeout = lock_timeout
         self._resurrect_timeout = resurrect_timeout
         self._reopens = reopens
-        self._steps = steps
+        self._timings = timings
         self._warn = warn
 
     def foresee(self) -> Optional[Recovery]:
-        """What ``run`` would find; which database will be live only the application can tell."""
+        """What ``run`` would find. Which database will be live depends on the checks of the application."""
         journal = _journal.read(self._dest)
         found: Recovery = {"databases": {}, "dropped": list(self._leftovers()), "kept": [], "opened": [], "started": []}
         if journal:
@@ -69,17 +71,17 @@ class Recoverer:
         return found if journal or found["dropped"] else None
 
     def run(self) -> Optional[Recovery]:
-        """Finish or undo it; None when there was nothing. Raises NodeopsError when it has to be tried again."""
+        """Finish or undo it. Returns None if there was nothing. Raises NodeopsError if it has to be tried again."""
         journal = _journal.read(self._dest)
         found: Recovery = {"databases": {}, "dropped": [], "kept": [], "opened": [], "started": []}
         _points.reached("recover begun")
         if journal:
-            with self._steps.step("recover"):
+            with self._timings.measure("recover"):
                 self._finish(journal, found)
         for scratch, name in self._leftovers().items():
-            if self._server.try_guard(name):
+            if self._server.try_lock(name):
                 if self._reopens:
-                    found["opened"] += _swap.lift(self._server, [name], self._fence_timeout)
+                    found["opened"] += _swap.unfence(self._server, [name], self._fence_timeout)
                 _databases.drop(self._server, scratch)
                 found["dropped"].append(scratch)
                 _points.reached("recover leftover dropped")
@@ -90,24 +92,25 @@ class Recoverer:
 
     def _finish(self, journal: _journal.Journal, found: Recovery) -> None:
         self._check_server(journal)
-        self._server.guard(journal.names, self._lock_timeout)
-        exchange = Exchange(self._server, self._dest, journal, self._fence_timeout, self._steps, self._warn)
-        with _signals.mask_kept():  # what it holds back on its way may end what is done after it
+        self._server.lock(journal.names, self._lock_timeout)
+        switchover = Switchover(self._server, self._dest, journal, self._fence_timeout, self._timings, self._warn)
+        with _signals.mask_kept():  # signals that it holds back may end what is done after it
             try:
-                outcome = exchange.resume(self._resurrect_timeout)
+                outcome = switchover.resume(self._resurrect_timeout)
             except NodeopsError as error:
-                error.details["unfinished"] = journal.names
-                raise
+                raise RecoveryFailed(error, journal.names) from error
         _points.reached("recover finished")
         found["databases"] = dict.fromkeys(journal.names, outcome)
-        found.update(dropped=exchange.dropped, kept=exchange.kept, opened=exchange.opened, started=exchange.processes)
+        found.update(
+            dropped=switchover.dropped, kept=switchover.kept, opened=switchover.opened, started=switchover.processes
+        )
 
     def _check_server(self, journal: _journal.Journal) -> None:
         here = _preflight.identify(self._server)
         if journal.server != here:
             raise NodeopsError(
-                "An interrupted restore of %s has to be finished first (%s), and it was on another server: its cluster "
-                "is %s, this one is %s. Nothing was changed. Run state recovered with the connection of that server; "
+                "An interrupted restore of %s has to be finished first (%s). It was on another server: the cluster was "
+                "%s, and this one is %s. Nothing was changed. Run state recovered with the connection of that server, "
                 "or remove the journal if that server is gone."
                 % (
                     ", ".join(journal.names),
@@ -118,9 +121,10 @@ class Recoverer:
             )
 
     def _leftovers(self) -> Dict[str, str]:
-        """Scratch databases, each with the database it was made for, of those that this call is about.
+        """The scratch databases for the databases of this call, each with the database it was made for.
 
-        If it is about all, what the login may not drop is somebody else's: it stays, with a warning.
+        If the call is about all databases, those that the login may not drop belong to others: they stay, with a
+        warning.
         """
         found, foreign = {}, []
         rows = self._server.query("SELECT datname, pg_has_role(datdba, 'USAGE')::int FROM pg_database ORDER BY 1")
@@ -134,15 +138,18 @@ class Recoverer:
                 found[str(name)] = parsed.name
         if foreign:
             self._warn(
-                "%s is left of a restore, and its owner is none that the login belongs to: it was left alone. Run "
-                "state recovered as its owner." % ", ".join(foreign)
+                "%s is left of a restore. It was left alone, because the login does not have the rights of its owner. "
+                "Run state recovered as its owner." % ", ".join(foreign)
             )
         return found
 
     def _forgotten(self) -> List[str]:
-        """Opened now: closed by an undo whose journal is lost. What was closed by others has no previous database."""
+        """Open databases that an undo has closed whose journal is lost. Returns them.
+
+        A database that others have closed has no previous database.
+        """
         existing = _databases.names(self._server)
         parsed = [_names.parse(name) for name in existing]
         kept = {each.name for each in parsed if each and each.kind == "prev"}
         wanted = [name for name in self._databases or () if name in kept and name in existing]
-        return _swap.lift(self._server, wanted, self._fence_timeout)
+        return _swap.unfence(self._server, wanted, self._fence_timeout)

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The scratch database: made beside the live one, loaded from the archive, compared with what was backed up."""
+"""A scratch database: made beside the live one, loaded from the archive, compared with what was backed up."""
 
 from __future__ import annotations
 
@@ -13,81 +13,90 @@ from typing import List, NamedTuple, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _archive_errors, _contents, _databases, _space
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
+    _archive_errors,
+    _contents,
+    _databases,
+    _disk_space,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._contents import Facts
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Program
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import Session
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Steps
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._timings import Timings
 
 _PAUSE = 0.05  # seconds between two looks at pg_restore and at the disks
 _CHECK_SPACE_EVERY = 0.25  # seconds
 
 
 class Unloadable(NodeopsError):
-    """The archive can be loaded nowhere; ``problems`` in the details says why."""
+    """No server can load the archive. ``problems`` in the details says why."""
 
 
-class Source(NamedTuple):
-    """One database of a backup: its plain archive, what it was, and what the copy gets from outside."""
+class ScratchDatabase(NamedTuple):
+    """``name``: what it is called; ``database``: the one that it is a copy of, as ``archive`` and ``facts`` have it.
+
+    ``properties`` are those of the live database: the copy gets them.
+    """
 
     name: str
-    scratch: str
+    database: str
     archive: str
     facts: Facts
-    outside: Facts
+    properties: Facts
 
 
 def build(
     server: Server,
-    source: Source,
+    scratch: ScratchDatabase,
     jobs: int,
-    room: Optional[_space.Room],
-    steps: Steps,
+    space: Optional[_disk_space.DiskSpace],
+    timings: Timings,
     verb: str,
 ) -> List[str]:
-    """Make the scratch database and fill it. What differs from the backup; [] when it is the same.
+    """Make the scratch database and load it. Returns what differs from the backup, [] if nothing does.
 
-    Raises NodeopsError when it cannot be loaded, and Unloadable when that is due to the archive. It is not dropped
-    here.
+    Raises NodeopsError if it cannot be loaded, and Unloadable if the archive is the reason. It is not dropped here.
     """
-    with steps.step("create", source.name):
-        server.execute(_databases.creation(source.scratch, source.outside, server.version))
+    with timings.measure("create", scratch.database):
+        server.execute(_databases.creation(scratch.name, scratch.properties, server.version))
         _points.reached("%s scratch created" % verb)
-        _databases.try_on(server, source.scratch, source.outside)
-        if not source.facts.get("public", True):
-            with Session(server.tools, server.connection, source.scratch) as session:
+        _databases.check_properties(server, scratch.name, scratch.properties)
+        if not scratch.facts.get("public", True):
+            with Session(server.tools, server.connection, scratch.name) as session:
                 session.execute("DROP SCHEMA public")
-    with steps.step("load", source.name):
-        _load(server, source, jobs, room, verb)
+    with timings.measure("load", scratch.database):
+        _load(server, scratch, jobs, space, verb)
         _points.reached("%s loaded" % verb)
-    with Session(server.tools, server.connection, source.scratch) as session:
-        with steps.step("analyze", source.name):
+    with Session(server.tools, server.connection, scratch.name) as session:
+        with timings.measure("analyze", scratch.database):
             session.execute("ANALYZE")
             _points.reached("%s analyzed" % verb)
-        with steps.step("compare", source.name):
-            problems = _contents.compare(source.facts, _contents.facts(session))
+        with timings.measure("compare", scratch.database):
+            problems = _contents.compare(scratch.facts, _contents.facts(session))
             _points.reached("%s compared" % verb)
     return problems
 
 
-def _load(server: Server, source: Source, jobs: int, room: Optional[_space.Room], verb: str) -> None:
-    """Owners and privileges are restored as they were: nothing but the database itself is of the login."""
+def _load(
+    server: Server, scratch: ScratchDatabase, jobs: int, space: Optional[_disk_space.DiskSpace], verb: str
+) -> None:
+    """Owners and privileges are restored as they were. Only the database itself belongs to the login."""
     arguments = [server.tools.pg_restore, "--exit-on-error", "--no-password", "--no-subscriptions"]
-    arguments += ["--jobs=%d" % jobs, "--dbname=" + server.connection.target(source.scratch), source.archive]
+    arguments += ["--jobs=%d" % jobs, "--dbname=" + server.connection.target(scratch.name), scratch.archive]
     next_look = 0.0
-    with Program(arguments, server.connection, source.scratch) as program:
+    with Program(arguments, server.connection, scratch.name) as program:
         _points.reached("%s loading" % verb)
         while program.poll() is None:
-            if room and time.monotonic() >= next_look:
+            if space and time.monotonic() >= next_look:
                 next_look = time.monotonic() + _CHECK_SPACE_EVERY
-                problem = _space.problem(room)
+                problem = _disk_space.problem(space)
                 if problem:
                     program.end()
                     raise NodeopsError(
-                        "Loading the backup of %s was given up: %s, and a disk that is full would end the whole "
-                        "server. The live database was not touched. Make room, then run again." % (source.name, problem)
+                        "Loading the backup of %s was given up: %s, and a full disk would end the whole server. The "
+                        "live database was not touched. Free some space, then run again." % (scratch.database, problem)
                     )
             time.sleep(_PAUSE)
         try:
@@ -95,17 +104,17 @@ def _load(server: Server, source: Source, jobs: int, room: Optional[_space.Room]
         except PgError as error:
             message = (
                 "The backup of %s could not be loaded into a scratch database: %s. The live database was not touched."
-                % (source.name, str(error).rstrip("."))
+                % (scratch.database, str(error).rstrip("."))
             )
             proof = _archive_errors.of_a_bad_archive(program.text()) if (program.poll() or 0) > 0 else None
-            if proof and _is_there(server, source.scratch):
-                problem = "%s: it cannot be loaded (%s)" % (source.name, proof)
+            if proof and _is_there(server, scratch.name):
+                problem = "%s: it cannot be loaded (%s)" % (scratch.database, proof)
                 raise Unloadable(message, {"problems": [problem]}) from error
             raise NodeopsError(message) from error
 
 
 def _is_there(server: Server, database: str) -> bool:
-    """Whether somebody, or the end of the server, has not taken it away meanwhile."""
+    """Whether it still exists: another session, or the end of the server, may have removed it."""
     try:
         return database in _databases.names(server)
     except NodeopsError:

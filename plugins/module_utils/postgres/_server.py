@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The connection a restore works over: opened again when it is lost, and then with its locks."""
+"""The connection of a restore. If it is lost it is opened again, with its locks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _advis
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import Connection, PgError
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._programs import Tools, Version
 
-PATIENCE = 10.0  # seconds a server that is starting again, or an old session of ours, may take
+PATIENCE = 10.0  # seconds that a server may take to start again, or an old session of ours to end
 _PAUSE = 0.1
 
 Row = List[Optional[str]]
@@ -26,19 +26,19 @@ Answer = TypeVar("Answer")
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether the connection is gone: broken (08), ended by somebody, or the server is going down or coming up."""
+    """Whether the connection is gone: broken (08), ended by an administrator, or the server is stopping or starting."""
     state = getattr(error, "sqlstate", None) or ""
     return isinstance(error, PgError) and (state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P05"))
 
 
 class Server:
-    """A session in the maintenance database. What is asked twice is asked of the server as it is then."""
+    """A session in the maintenance database. A query that is repeated gives the state of that moment."""
 
     def __init__(self, tools: Tools, connection: Connection) -> None:
         self.tools = tools
         self.connection = connection
         self._session: Optional[_psql.Session] = None
-        self._guarded: Set[str] = set()
+        self._locked: Set[str] = set()
         self._was_open = False
         self._patience: Optional[float] = None
 
@@ -64,17 +64,17 @@ class Server:
         return self.ask(lambda session: session.version, again=True)
 
     def query(self, sql: str) -> List[Row]:
-        """The rows; asked again when the connection was lost."""
+        """The rows. Asked again if the connection was lost."""
         return self.ask(lambda session: session.query(sql), again=True)
 
     def value(self, sql: str) -> Optional[str]:
-        """The first value of the first row, None without one; asked again when the connection was lost."""
+        """The first value of the first row, None without one. Asked again if the connection was lost."""
         return self.ask(lambda session: session.value(sql), again=True)
 
     def execute(self, sql: str, again: bool = False, patience: Optional[float] = None) -> None:
-        """``again``: doing it twice is the same as once, so it is done again when the connection was lost.
+        """``again``: it is idempotent, and is executed again if the connection was lost.
 
-        ``patience``: seconds to wait for a lock, 55P03 afterwards; by default for as long as it takes.
+        ``patience``: seconds to wait for a lock before 55P03; by default as long as it takes.
         """
 
         def run(session: _psql.Session) -> None:
@@ -93,7 +93,7 @@ class Server:
         self.ask(run, again)
 
     def transaction(self, statements: Sequence[str], before_commit: Callable[[], None] = lambda: None) -> None:
-        """All of ``statements`` or none. When the connection is lost meanwhile, only the server knows which."""
+        """Execute all of ``statements`` or none. If the connection is lost meanwhile, only the server knows which."""
         self.execute("BEGIN", again=True)
         try:
             for statement in statements:
@@ -104,35 +104,35 @@ class Server:
             if not is_lost(error):
                 self.execute("ROLLBACK")
             raise
-        except BaseException:  # an end by signal: with the session ends the transaction
+        except BaseException:  # a signal: the transaction ends with the session
             self.close()
             raise
 
-    def guard(self, names: Sequence[str], timeout: float) -> None:
-        """Keep every other restore away from these databases, until ``close``. Raises NodeopsError naming who works."""
-        wanted = set(names) - self._guarded
+    def lock(self, names: Sequence[str], timeout: float) -> None:
+        """Keep every other restore away from these databases until ``close``. Raises NodeopsError naming the holder."""
+        wanted = set(names) - self._locked
         _advisory_lock.lock(self._opened(), wanted, timeout)
-        self._guarded |= wanted
+        self._locked |= wanted
 
     @contextlib.contextmanager
-    def impatient(self, seconds: float) -> Iterator[None]:
-        """Within, a server that answers nothing for so long counts as lost: somebody waits who should not for ever."""
+    def answering_within(self, seconds: float) -> Iterator[None]:
+        """Within, a server that does not answer for so long counts as lost: the service is down meanwhile."""
         self._patience = seconds
         try:
             yield
         finally:
             self._patience = None
 
-    def try_guard(self, name: str) -> bool:
-        """The same without waiting: False when another run works on the database."""
-        if name not in self._guarded:
+    def try_lock(self, name: str) -> bool:
+        """The same without waiting. False if another run works on the database."""
+        if name not in self._locked:
             if not _advisory_lock.try_lock(self._opened(), name):
                 return False
-            self._guarded.add(name)
+            self._locked.add(name)
         return True
 
     def ask(self, question: Callable[[_psql.Session], Answer], again: bool = False) -> Answer:
-        """What ``question`` finds out over the session."""
+        """The answer of ``question`` over the session."""
         session = self._opened()
         session.patience = self._patience
         try:
@@ -143,7 +143,7 @@ class Server:
             self.close()
             if not again:
                 raise
-        except BaseException:  # a signal in the middle of an answer: what follows would read the rest of it
+        except BaseException:  # a signal in the middle of an answer: the next query would read the rest of it
             self.close()
             raise
         return self.ask(question)
@@ -165,8 +165,8 @@ class Server:
                 time.sleep(_PAUSE)
                 continue
             try:
-                # The old session may still be ending on the server: what it was doing is over when its locks are free.
-                _advisory_lock.lock(session, self._guarded, PATIENCE)
+                # The old session may still be ending on the server. It is over when its locks are free.
+                _advisory_lock.lock(session, self._locked, PATIENCE)
             except BaseException as error:
                 session.close()
                 if isinstance(error, NodeopsError) and not isinstance(error, PgError):

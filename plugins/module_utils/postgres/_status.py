@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""What there is to restore from and to go back to; nothing is changed."""
+"""What there is to restore from, and what there is to go back to. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any, Dict, List, Optional, Sequence
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _databases, _journal, _names
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._psql import literal
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server import Server
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _stored_backup
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
 
 
 def status(
     server: Server, store: Store, databases: Optional[Sequence[str]], environment: Optional[str]
 ) -> Dict[str, Any]:
-    """``databases``: without it, all that have backups in the store or that a restore has left something of."""
+    """``databases``: by default all that have backups in the store, or that a restore has left something of."""
     existing = _databases.names(server)
-    backups = store.backups(_store.POSTGRESQL) if store.exists else []
+    backups = store.backups(_stored_backup.POSTGRESQL) if store.exists else []
     ours = [backup for backup in backups if environment in (None, backup.manifest["environment"])]
     if databases is None:
         wanted = {name for backup in ours for name in backup.manifest["content"].get("databases") or ()}
@@ -37,7 +37,9 @@ def status(
     }
 
 
-def _database(server: Server, name: str, existing: Sequence[str], backups: Sequence[_store.Backup]) -> Dict[str, Any]:
+def _database(
+    server: Server, name: str, existing: Sequence[str], backups: Sequence[_stored_backup.Backup]
+) -> Dict[str, Any]:
     live = _databases.read(server, name)
     mine = [backup for backup in backups if name in (backup.manifest["content"].get("databases") or ())]
     good = [backup for backup in mine if backup.good and not backup.is_imported]
@@ -56,7 +58,7 @@ def _database(server: Server, name: str, existing: Sequence[str], backups: Seque
 
 
 def previous(existing: Sequence[str], name: str) -> List[str]:
-    """The databases that were ``name`` once, newest first."""
+    """The previous databases of ``name``, newest first."""
     return sorted((each for each in existing if _is(each, name, "prev")), reverse=True)
 
 
@@ -74,7 +76,7 @@ def _size(server: Server, name: str) -> Optional[int]:
 
 
 def _since(database: str) -> Optional[str]:
-    """When it was put aside, as the clock of the host said: ``2026-11-24T11:20:31Z``."""
+    """When it was replaced, by the clock of the host: ``2026-11-24T11:20:31Z``."""
     parsed = _names.parse(database)
     if parsed is None:
         return None

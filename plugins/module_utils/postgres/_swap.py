@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The swap: nobody connected, all databases renamed in one transaction, nobody let in before."""
+"""The swap: new connections are refused, old ones end, and all databases are renamed in one transaction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LOCK_TIMEOUT = 5  # seconds for the renames to get their locks
 
 
 def is_swapped(existing: Iterable[str], swaps: Sequence[Swap]) -> bool:
-    """Whether these databases are exchanged, by the names there are. All are, or none: it is one transaction."""
+    """Whether these databases are swapped, by the names that exist. All are or none, as it is one transaction."""
     there = set(existing)
     return all(
         (swap.previous in there and swap.name in there)
@@ -36,7 +36,7 @@ def is_swapped(existing: Iterable[str], swaps: Sequence[Swap]) -> bool:
     )
 
 
-def forth(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
+def renames(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
     """The renames that put the incoming databases in place."""
     moves = []
     for swap in swaps:
@@ -46,22 +46,22 @@ def forth(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
     return moves
 
 
-def back(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
-    """The renames that undo ``forth``."""
-    return [(after, before) for before, after in reversed(forth(swaps))]
+def renames_back(swaps: Iterable[Swap]) -> List[Tuple[str, str]]:
+    """The renames that undo ``renames``."""
+    return [(after, before) for before, after in reversed(renames(swaps))]
 
 
 def fence(server: Server, names: Iterable[str], timeout: float) -> None:
-    """Let nobody connect any more, superusers included. Who is connected stays so. ``timeout``: see ``lift``."""
+    """Refuse new connections, also those of superusers. Present ones stay. ``timeout``: see ``unfence``."""
     deadline = time.monotonic() + timeout
     for name in names:
         _allow(server, name, False, deadline - time.monotonic())
 
 
-def lift(server: Server, names: Iterable[str], timeout: float) -> List[str]:
-    """Let in again where it is not so already; return where it was not. A name without a database is none.
+def unfence(server: Server, names: Iterable[str], timeout: float) -> List[str]:
+    """Allow connections to those that are fenced. Returns them. Names of missing databases are left out.
 
-    Raises NodeopsError when somebody's transaction keeps the database as it is for longer than ``timeout`` seconds.
+    Raises NodeopsError if the transaction of another session holds the database for longer than ``timeout`` seconds.
     """
     opened = []
     for name in names:
@@ -81,14 +81,14 @@ def _allow(server: Server, name: str, allowed: bool, timeout: float) -> None:
             raise
         raise NodeopsError(
             "Database %s could not be %s to connections in time: an open transaction has changed it (GRANT … ON "
-            "DATABASE, ALTER DATABASE). End that (pg_stat_activity), then run again." % (name, verb)
+            "DATABASE, ALTER DATABASE). End that transaction (pg_stat_activity), then run again." % (name, verb)
         ) from error
 
 
-def clear(server: Server, names: Sequence[str], timeout: float) -> None:
-    """End every connection to the fenced databases. Raises NodeopsError naming who stays longer than ``timeout`` s.
+def disconnect(server: Server, names: Sequence[str], timeout: float) -> None:
+    """End every connection to the fenced databases. Raises NodeopsError naming those that stay after ``timeout`` s.
 
-    A worker of autovacuum, which has no user, is none: a rename ends it.
+    A worker of autovacuum, which has no user, does not count: a rename ends it.
     """
     listed = ", ".join(map(literal, names))
     deadline = time.monotonic() + timeout
@@ -112,7 +112,7 @@ def clear(server: Server, names: Sequence[str], timeout: float) -> None:
 
 
 def _terminate(server: Server, pid: str) -> bool:
-    """False when that is not allowed to us: perhaps it goes by itself."""
+    """False if we may not do that: the connection may end by itself."""
     try:
         server.query("SELECT pg_terminate_backend(%s)" % pid)
     except PgError as error:
@@ -122,12 +122,12 @@ def _terminate(server: Server, pid: str) -> bool:
     return True
 
 
-def exchange(
+def rename_all(
     server: Server, moves: Sequence[Tuple[str, str]], opened: Sequence[str], timeout: float, verb: str
 ) -> None:
-    """Carry out all ``moves`` (from, to) and let everybody into ``opened``, in one transaction.
+    """Carry out all ``moves`` (from, to) and open ``opened`` to connections, in one transaction.
 
-    All databases moved are fenced. Somebody who slips in while the transaction waits for its locks is thrown out, for
+    All databases moved are fenced. A connection that slips in while the transaction waits for its locks is ended, for
     up to ``timeout`` seconds. Raises PgError, with the names as they were.
     """
     statements = ["SET LOCAL lock_timeout = '%ds'" % _LOCK_TIMEOUT]
@@ -135,7 +135,7 @@ def exchange(
     statements += ["ALTER DATABASE %s ALLOW_CONNECTIONS true" % identifier(name) for name in opened]
     deadline = time.monotonic() + timeout
     while True:
-        clear(server, [before for before, _after in moves], max(0.0, deadline - time.monotonic()))
+        disconnect(server, [before for before, _after in moves], max(0.0, deadline - time.monotonic()))
         try:
             server.transaction(statements, lambda: _points.reached("%s renamed" % verb))
             return

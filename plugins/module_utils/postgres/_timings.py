@@ -13,19 +13,19 @@ import time
 from typing import Any, Dict, Iterator, List
 
 
-class Steps:
-    """Measures; the result is for people and for comparison."""
+class Timings:
+    """The seconds of each step, for the result of the module."""
 
     def __init__(self) -> None:
-        self.taken: List[Dict[str, Any]] = []
-        """``name``, ``database`` where it is about one, and ``seconds``, in their order."""
+        self.measured: List[Dict[str, Any]] = []
+        """``name``, ``database`` if it is about one, and ``seconds`` of each step, in their order."""
 
     @contextlib.contextmanager
-    def step(self, name: str, database: str = "") -> Iterator[None]:
-        """Measure the block; also one that fails."""
+    def measure(self, name: str, database: str = "") -> Iterator[None]:
+        """Measure the block, also if it fails."""
         start = time.monotonic()
         try:
             yield
         finally:
             about = {"database": database} if database else {}
-            self.taken.append({"name": name, **about, "seconds": round(time.monotonic() - start, 3)})
+            self.measured.append({"name": name, **about, "seconds": round(time.monotonic() - start, 3)})

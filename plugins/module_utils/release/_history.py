@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""``deploys.jsonl``: one line for each outcome of a deploy or a rollback. No secrets."""
+"""The history ``deploys.jsonl``: one line for each outcome of a deploy or a rollback. It holds no secrets."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def now() -> str:
 
 
 def append(layout: Layout, entry: Dict[str, Any]) -> None:
-    """Add one line, durably. Raises OSError. One write: a reader never sees half a line of ours."""
+    """Add one line, durably, in one write: a reader never sees half a line. Raises OSError."""
     line = json.dumps(dict({"time": now()}, **entry), ensure_ascii=False) + "\n"
     handle = os.open(layout.history, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
         size = os.fstat(handle).st_size
-        if size and os.pread(handle, 1, size - 1) != b"\n":  # a write that a full disk had cut
+        if size and os.pread(handle, 1, size - 1) != b"\n":  # an earlier write was cut by a full disk
             line = "\n" + line
         os.write(handle, line.encode("utf-8", "replace"))
         os.fsync(handle)

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Where an application's releases, and what belongs to them, are on the host."""
+"""The directories and files below an application's root."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 MANIFEST = ".nodeops-release.json"
-UNFINISHED = ".preparing-"
-LEAVING = ".removing-"
+PREPARING = ".preparing-"
+REMOVING = ".removing-"
 ID = "[A-Za-z0-9][A-Za-z0-9._+-]{0,119}"
 
 
@@ -45,7 +45,7 @@ class Layout(NamedTuple):
 
     @property
     def private(self) -> str:
-        """0700: the lock, the processes of each release with their environment, the git mirror, unfinished things."""
+        """0700: the lock, the processes of each release with their environment, the git mirror, unfinished work."""
         return os.path.join(self.root, ".nodeops")
 
     @property
@@ -56,11 +56,11 @@ class Layout(NamedTuple):
         return os.path.join(self.releases, release)
 
     def link_text(self, release: str) -> str:
-        """What ``current`` says: relative, so that the root may be mounted elsewhere."""
+        """The text of ``current``: relative, so that the root may be mounted elsewhere."""
         return os.path.join("releases", release)
 
     def release_named_by(self, link_text: str) -> str:
-        """The id of the release that a text of ``current`` leads to, over links too; "" when it leads elsewhere."""
+        """The id of the release that a text of ``current`` leads to, also over more links; "" if it leads elsewhere."""
         path = os.path.join(self.root, link_text)
         real = os.path.realpath(path)
         if os.path.dirname(real) == os.path.realpath(self.releases):
@@ -68,8 +68,13 @@ class Layout(NamedTuple):
         path = os.path.normpath(path)  # a release may itself be a link to another disk
         return os.path.basename(path) if os.path.dirname(path) == os.path.normpath(self.releases) else ""
 
+    def release_at(self, real_path: str) -> str:
+        """The id of the release whose directory a real path is or lies in, "" for none."""
+        top = os.path.realpath(self.releases) + os.sep
+        return real_path[len(top) :].split(os.sep)[0] if real_path.startswith(top) else ""
+
     def make(self) -> None:
-        """Create what is missing. Raises NodeopsError."""
+        """Create the missing directories. Raises NodeopsError."""
         try:
             with _files.readable_by_all():
                 os.makedirs(self.releases, exist_ok=True)
@@ -78,16 +83,16 @@ class Layout(NamedTuple):
                 os.chmod(path, 0o700)
         except OSError as error:
             raise NodeopsError(
-                "%s cannot be made: %s. Nothing was changed. Create root for the user of the task, or become it."
-                % (error.filename, error.strerror)
+                "%s cannot be created: %s. Nothing was changed. Create root for the user of the task, or become that "
+                "user." % (error.filename, error.strerror)
             ) from error
 
 
 def check_id(release: str) -> str:
-    """Raises NodeopsError for a name that is no id of a release."""
+    """Raises NodeopsError for a name that cannot be the id of a release."""
     if not re.fullmatch(ID, release):
         raise NodeopsError(
-            "release %r is no id: up to 120 letters, digits and . _ + -, the first a letter or digit. Nothing was "
-            "changed." % release
+            "release %r cannot be an id: an id has up to 120 letters, digits and . _ + -, and begins with a letter or "
+            "digit. Nothing was changed." % release
         )
     return release

@@ -4,12 +4,13 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The lock of a deploy: held over several module calls, by a process of its own, which ends with who drives the run.
+"""The lock of a deploy. It lasts over several module calls: a process of its own holds it.
 
 A lock file with a flock cannot go stale, but a module lives for one task only. So the first task leaves a small process
-behind that keeps the flock. It ends when it is told to, and when the run's *anchor* does: the ansible-playbook on this
-host, or the SSH session it came by (where neither can be told: LIFETIME after the last task). A run that goes on after
-that, because its session was closed between two tasks, takes the lock again, unless somebody else had it meanwhile.
+behind that holds the flock. That process ends when it is told to, and when the run's *anchor* ends: the
+ansible-playbook on this host, or the SSH session that it uses (if neither can be found: LIFETIME after the last task).
+A run may continue after that, because its session was closed between two tasks. Then it takes the lock again, unless
+another run had it meanwhile.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
 LIFETIME = 3600.0  # seconds
 TICK = 0.2  # seconds between two looks at the anchor
 SIZE = 16384  # bytes of the lock file that are read
-LONGEST_VERSION = 200  # characters; package.json may say whatever it likes
-PATIENCE = 25  # looks at a lock file that cannot be read, before the lock is given up
-RELEASE_TIMEOUT = 5.0
-NOBODY = [0, 0]  # an anchor that is no process
-DISOWN_TIMEOUT = 30.0  # what a task may take to put everything back
+LONGEST_VERSION = 200  # characters; a version of package.json may have any length
+PATIENCE = 25  # attempts to read an unreadable lock file, before the lock is given up
+RELEASE_TIMEOUT = 5.0  # seconds
+NO_PROCESS = [0, 0]  # an anchor that never exists
+DISOWN_TIMEOUT = 30.0  # seconds that a task may take to put everything back
 
 
 class Owner(NamedTuple):
-    """Who has the lock. ``run`` names the run; the rest is for people."""
+    """The run that has the lock. ``run`` is its id; the rest is for people."""
 
     run: str
     user: str
@@ -52,16 +53,16 @@ class Owner(NamedTuple):
     start: int = 0
     place: str = ""
     goal: str = ""
-    """What is known before the version is: "from /srv/shop"."""
+    """Shown while the version is not known: "from /srv/shop"."""
 
     def text(self) -> str:
         goal = ("to " if self.action == "rollback" else "of ") + self.version if self.version else self.goal
         what = ("%s %s" % (self.action, goal)).strip()
-        where = "%s, pid %d" % (self.host, self.pid) if self.pid else self.host
+        place = "%s, pid %d" % (self.host, self.pid) if self.pid else self.host
         return "a %s by %s (%s) since %s, run %s%s" % (
             what,
             self.user,
-            where,
+            place,
             self.since,
             self.run,
             ", " + self.link if self.link else "",
@@ -77,10 +78,11 @@ class Lease:
         self._anchor = _process_id.anchor(owner.pid or None, owner.start or None, owner.place)
 
     def acquire(self, timeout: float, ended: str = "") -> None:
-        """Take it, waiting up to ``timeout`` seconds. Raises NodeopsError naming the owner when another run has it.
+        """Take the lock, waiting up to ``timeout`` seconds. Raises NodeopsError that names the owner if another run has
+        it.
 
-        ``ended``: the run that is known to have ended, although its SSH session may live on (ControlPersist): its task
-        is ended and its lock freed.
+        ``ended``: a run that is known to have ended, although its SSH session may live on (ControlPersist). Its task is
+        ended and its lock freed.
         """
         deadline = time.monotonic() + timeout
         if ended and self._disown(ended):
@@ -92,41 +94,41 @@ class Lease:
             time.sleep(0.1)
 
     def ensure(self) -> None:
-        """Go on with it: it is ours, or was ours last and is free.
+        """Continue with the lock: this run has it, or had it last and it is free.
 
-        Raises NodeopsError when another run had it since.
+        Raises NodeopsError if another run has had it since.
         """
         self._check_driven()
         if not self._try(ours_only=True):
             self._refuse()
 
     def holder(self) -> Optional[Owner]:
-        """Who holds it, for check mode; None when nobody does."""
+        """The run that holds the lock, or None. For check mode, which does not take it."""
         with contextlib.suppress(OSError):
             handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                said = None if _lock(handle) else _read(handle)
-                return _owner(said) if said else None
+                content = None if _lock(handle) else _read(handle)
+                return _owner(content) if content else None
             finally:
                 os.close(handle)
         return None
 
-    def tell_version(self, version: str) -> None:
-        """Let the lock say which version the run brings, once that is known."""
+    def note_version(self, version: str) -> None:
+        """Write the version that the run deploys into the lock, once it is known."""
         self._owner = self._owner._replace(version=version[:LONGEST_VERSION])
         self._note(version=self._owner.version)
 
     def release(self) -> None:
-        """Let it go, when it is ours. Does nothing when it is not."""
+        """Free the lock if this run has it; else do nothing."""
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                said = _read(handle)
-                if said.get("run") != self._owner.run:
+                content = _read(handle)
+                if content.get("run") != self._owner.run:
                     return
-                # Also for a holder whose number could not be noted, because its task was killed just then.
-                _write(handle, dict(said, anchor=NOBODY, operation=None))
-                _end_holder(said)
+                # Also ends a holder whose pid is not in the file, because its task was killed before it wrote that.
+                _write(handle, dict(content, anchor=NO_PROCESS, operation=None))
+                _end_holder(content)
                 deadline = time.monotonic() + RELEASE_TIMEOUT
                 while not _lock(handle) and time.monotonic() < deadline:
                     time.sleep(0.005)
@@ -135,23 +137,23 @@ class Lease:
 
     @contextlib.contextmanager
     def working(self, may_be_ended: bool) -> Iterator[None]:
-        """A task's work. ``may_be_ended``: when nobody drives the run any more it is told to put everything back."""
+        """Note a task as working. ``may_be_ended``: the holder sends it SIGTERM once the run's anchor has ended."""
         seen = _process_id.find(os.getpid())
         self._note(operation=[*seen, may_be_ended] if seen else None)
         try:
-            self._check_driven()  # now that it is noted: a holder that ended before did not know of it
+            self._check_driven()  # once it is noted: a holder that ended before did not know of it
             yield
         finally:
             self._note(operation=None)
 
     def _disown(self, run: str) -> bool:
-        """Tell the holder of ``run`` that nobody drives it; whether it was that run's lock."""
+        """Let the holder of ``run`` know that its anchor has ended. Returns whether that run had the lock."""
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                said = _read(handle)
-                if said.get("run") == run:
-                    _write(handle, dict(said, anchor=NOBODY))
+                content = _read(handle)
+                if content.get("run") == run:
+                    _write(handle, dict(content, anchor=NO_PROCESS))
                     return True
             finally:
                 os.close(handle)
@@ -160,7 +162,7 @@ class Lease:
     def _check_driven(self) -> None:
         if self._anchor is not None and not self._anchor.alive():
             raise NodeopsError(
-                "The ansible-playbook or SSH session of run %s has ended, so this task was not begun. Nothing was "
+                "The ansible-playbook or SSH session of run %s has ended, so this task was not started. Nothing was "
                 "changed. Run again." % self._owner.run
             )
 
@@ -168,9 +170,9 @@ class Lease:
         with contextlib.suppress(FileNotFoundError):
             handle = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                said = _read(handle)
-                if said.get("run") == self._owner.run:
-                    _write(handle, dict(said, **fields))
+                content = _read(handle)
+                if content.get("run") == self._owner.run:
+                    _write(handle, dict(content, **fields))
             finally:
                 os.close(handle)
 
@@ -179,25 +181,25 @@ class Lease:
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise NodeopsError(
-                "The lock %s cannot be made: %s. Nothing was changed." % (self._path, error.strerror)
+                "The lock %s cannot be created: %s. Nothing was changed." % (self._path, error.strerror)
             ) from error
         try:
-            said = _read(handle)
-            ours = said.get("run") == self._owner.run
+            content = _read(handle)
+            ours = content.get("run") == self._owner.run
             if not _lock(handle):
                 if ours:
-                    _write(handle, dict(said, **self._life()))
+                    _write(handle, dict(content, **self._life()))
                 return ours
             if ours_only and not ours:
                 return False
-            said = dict(self._owner._asdict(), **self._life())
+            content = dict(self._owner._asdict(), **self._life())
             try:
-                _write(handle, said)
+                _write(handle, content)
             except OSError as error:
                 raise NodeopsError(
                     "The lock %s cannot be written: %s. Nothing was changed." % (self._path, error.strerror)
                 ) from error
-            _write(handle, dict(said, holder=list(_fork_holder(handle))))
+            _write(handle, dict(content, holder=list(_fork_holder(handle))))
             return True
         finally:
             os.close(handle)
@@ -208,13 +210,13 @@ class Lease:
     def _refuse(self) -> NoReturn:
         handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            said = _read(handle)
+            content = _read(handle)
         finally:
             os.close(handle)
-        owner = _owner(said)
+        owner = _owner(content)
         raise NodeopsError(
-            "%s in namespace %s is locked: %s. Nothing was changed. Wait for it to end, or give lock_timeout (of the "
-            "roles: deploy_lock_timeout) to wait here. The lock frees itself when that run ends, however it ends."
+            "%s in namespace %s is locked: %s. Nothing was changed. Wait until that run ends, or set lock_timeout (in "
+            "the roles: deploy_lock_timeout) to wait here. The lock frees itself when that run ends, however it ends."
             % (self._owner.app, self._owner.namespace, owner.text()),
             {"locked_by": owner._asdict()},
         )
@@ -230,32 +232,33 @@ def _lock(handle: int) -> bool:
 
 def _read(handle: int) -> Dict[str, Any]:
     try:
-        said = json.loads(os.pread(handle, SIZE, 0).decode("utf-8"))
+        content = json.loads(os.pread(handle, SIZE, 0).decode("utf-8"))
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _owner(said: Dict[str, Any]) -> Owner:
-    fields = {name: said.get(name, "") for name in Owner._fields}
-    fields.update(pid=int(said.get("pid") or 0), start=int(said.get("start") or 0))
+def _owner(content: Dict[str, Any]) -> Owner:
+    fields = {name: content.get(name, "") for name in Owner._fields}
+    fields.update(pid=int(content.get("pid") or 0), start=int(content.get("start") or 0))
     return Owner(**fields)
 
 
 def _write(handle: int, content: Dict[str, Any]) -> None:
     data = json.dumps(content).encode("utf-8")
-    os.pwrite(handle, data.ljust(SIZE)[:SIZE], 0)  # one size: a reader never sees the end of an older text
+    # Always the same size: a reader never sees the end of an older content.
+    os.pwrite(handle, data.ljust(SIZE)[:SIZE], 0)
 
 
-def _end_holder(said: Dict[str, Any]) -> None:
-    pid, start = said.get("holder") or (0, 0)
+def _end_holder(content: Dict[str, Any]) -> None:
+    pid, start = content.get("holder") or (0, 0)
     if pid and _process_id.ProcessId(pid, start).alive():
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGTERM)
 
 
 def _fork_holder(handle: int) -> _process_id.ProcessId:
-    """A process of its own session that keeps ``handle``, and so the flock, until the run has ended."""
+    """Start a process in its own session that keeps ``handle`` open, and so the flock, until the run has ended."""
     inside, outside = os.pipe()
     child = os.fork()
     if child == 0:
@@ -267,12 +270,12 @@ def _fork_holder(handle: int) -> _process_id.ProcessId:
     with os.fdopen(inside, "rb") as stream:
         seen = _process_id.find(int(stream.read() or b"0"))
     if seen is None:
-        raise NodeopsError("The process that keeps the lock could not be started. Nothing was changed. Run again.")
+        raise NodeopsError("The process that holds the lock could not be started. Nothing was changed. Run again.")
     return seen
 
 
 def _hold(handle: int, outside: int) -> NoReturn:
-    """Keep the lock. Nothing else of the module's process stays open: who waits for its output must not wait for us."""
+    """Hold the lock. All other files of the module's process are closed: Ansible waits until its output is closed."""
     try:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -286,9 +289,9 @@ def _hold(handle: int, outside: int) -> NoReturn:
         _procfs.close_descriptors(but=(0, 1, 2, handle))
         unreadable = 0
         while unreadable < PATIENCE:
-            said = _read(handle)  # {} while it is being written
-            unreadable = 0 if said else unreadable + 1
-            if said and not _still_wanted(said):
+            content = _read(handle)  # {} while another process writes it
+            unreadable = 0 if content else unreadable + 1
+            if content and not _still_wanted(content):
                 break
             time.sleep(TICK)
         _end_operation(handle)
@@ -296,21 +299,21 @@ def _hold(handle: int, outside: int) -> NoReturn:
         os._exit(0)
 
 
-def _still_wanted(said: Dict[str, Any]) -> bool:
-    anchor = said.get("anchor")
+def _still_wanted(content: Dict[str, Any]) -> bool:
+    anchor = content.get("anchor")
     if anchor:
         return _process_id.ProcessId(*anchor).alive()
-    return time.time() < float(said.get("until") or 0)
+    return time.time() < float(content.get("until") or 0)
 
 
 def _end_operation(handle: int) -> None:
-    """Nobody takes the result of the task that still works for this run. The lock is kept until that has ended."""
-    said = _read(handle)
+    """End the task that still works for this run: its result has no reader. Hold the lock until the task has ended."""
+    content = _read(handle)
     for _look in range(PATIENCE):
-        if not said:  # while it is being written
+        if not content:  # another process is writing it
             time.sleep(TICK / PATIENCE)
-            said = _read(handle)
-    pid, start, may_be_ended = said.get("operation") or (0, 0, False)
+            content = _read(handle)
+    pid, start, may_be_ended = content.get("operation") or (0, 0, False)
     operation = _process_id.ProcessId(pid, start)
     if pid and operation.alive() and may_be_ended:
         os.kill(pid, signal.SIGTERM)

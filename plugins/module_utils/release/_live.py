@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Which release is live: the one place that says so, after what a killed run has left was finished or undone."""
+"""Which release is live. Only this file decides it, after it has finished or undone what a killed run has left."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks, _journal, _lock
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _daemon
-from ansible_collections.nodeops.pm2.plugins.module_utils.release import _manifest, _trial
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import _link_journal, _manifest
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call import ModuleCall
 
 
 class Live(NamedTuple):
-    """``link`` is the text of ``current``, None where there is none; ``release`` the id it leads to, "" for none."""
+    """``link``: the text of ``current``, or None. ``release``: the id that it leads to, or ""."""
 
     link: Optional[str]
     release: str
     manifest: Optional[Manifest]
 
 
-def find(call: Call) -> Live:
-    """What is live; under the application's lock, but for check mode, which says what would be.
+def find(call: ModuleCall) -> Live:
+    """What is live. The application's lock is held, except in check mode, which tells what would be live.
 
-    Raises NodeopsError also where that is the release of another application or namespace.
+    Raises NodeopsError also if the live release belongs to another application or namespace.
     """
     if not call.check_mode:
         _recover(call)
@@ -42,7 +42,7 @@ def find(call: Call) -> Live:
     manifest = _manifest.read(call.layout.release(release)) if release else None
     if manifest is not None:
         call.check_is_ours(manifest)
-        if manifest.unfinished:  # the run that made it live was killed before it could say so
+        if manifest.unfinished:  # the run that made it live was killed before it could write that
             manifest = manifest._replace(status=_manifest.GOOD, published=manifest.published or manifest.created)
             if not call.check_mode:
                 with contextlib.suppress(NodeopsError):
@@ -50,20 +50,20 @@ def find(call: Call) -> Live:
     return Live(link, release, manifest)
 
 
-def recovered(call: Call) -> Live:
-    """As ``find``; raises NodeopsError also where a killed run cannot be finished or undone because no daemon runs."""
+def find_recovered(call: ModuleCall) -> Live:
+    """As ``find``, but raises NodeopsError if a killed run cannot be finished or undone because no daemon runs."""
     live = find(call)
     if _journal.read(call.options.pm2_home, call.options.namespace) is not None:
         raise NodeopsError(
-            "A run of namespace %s was killed half-way, and no PM2 daemon runs in %s to finish or undo it: nothing may "
-            "serve now. Run again: the next deploy or rollback starts PM2, and does that first."
+            "A run in namespace %s was killed half-way, and no PM2 daemon runs in %s to finish or undo it. Perhaps "
+            "nothing serves now. Run again: the next deploy or rollback starts PM2, and does that first."
             % (call.options.namespace, call.options.pm2_home)
         )
     return live
 
 
-def _recover(call: Call) -> None:
-    """Finish or undo what a killed run has left in the namespace. Without a daemon that is done when there is one."""
+def _recover(call: ModuleCall) -> None:
+    """Finish or undo what a killed run has left in the namespace. Without a daemon a later call does it."""
     home, namespace = call.options.pm2_home, call.options.namespace
     if _journal.read(home, namespace) is None:
         return
@@ -79,11 +79,11 @@ def _recover(call: Call) -> None:
     call.recovered = outcome or call.recovered
 
 
-def _link_after_recovery(call: Call) -> Optional[str]:
+def _link_after_recovery(call: ModuleCall) -> Optional[str]:
     link = _symlink.target(call.layout.current)
-    on_trial = _trial.pending(call.layout)
-    if on_trial is not None:
-        return on_trial.before
+    unproven = _link_journal.pending(call.layout)
+    if unproven is not None:
+        return unproven.before
     journal = _journal.read(call.options.pm2_home, call.options.namespace)
     if journal is not None and journal.phase == _journal.COMMITTED and journal.switch:
         switch = _symlink.Switch(**journal.switch)

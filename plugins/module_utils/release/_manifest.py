@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The manifest of a release: what it is, where it came from, what became of it. No secrets."""
+"""The manifest of a release: what it is, where it came from, its status. It holds no secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UNFINISHED = (PREPARED, BUILT)
 
 
 class Manifest(NamedTuple):
-    """What is known of one release. Times are UTC, ISO 8601."""
+    """The content of a manifest. Times are UTC, ISO 8601."""
 
     release: str
     app: str
@@ -36,11 +36,11 @@ class Manifest(NamedTuple):
     source: Dict[str, Any]
     dependencies: List[Dict[str, Any]]
     former: Optional[str] = None
-    """The release that was live when it was made; None for the first."""
+    """The release that was live when this one was made; None for the first."""
     published: Optional[str] = None
     migrated: Optional[str] = None
     reason: Optional[str] = None
-    """Why it is bad."""
+    """Why it is bad or was rolled back."""
 
     @property
     def unfinished(self) -> bool:
@@ -52,7 +52,7 @@ class Manifest(NamedTuple):
 
 
 def read(directory: str) -> Optional[Manifest]:
-    """The manifest of the release in ``directory``; None when there is none that can be read."""
+    """The manifest of the release in ``directory``; None if there is none, or it cannot be read."""
     try:
         with open(os.path.join(directory, MANIFEST), encoding="utf-8") as stream:
             return Manifest(**json.load(stream))
@@ -61,7 +61,7 @@ def read(directory: str) -> Optional[Manifest]:
 
 
 def write(directory: str, manifest: Manifest) -> None:
-    """Replace it. Raises NodeopsError, with the old one left."""
+    """Replace the manifest. Raises NodeopsError, and then the old one is still there."""
     path = os.path.join(directory, MANIFEST)
     data = json.dumps(manifest._asdict(), indent=2, ensure_ascii=False) + "\n"
     try:
@@ -70,8 +70,8 @@ def write(directory: str, manifest: Manifest) -> None:
         raise NodeopsError("%s could not be written: %s." % (path, _files.why(error))) from error
 
 
-def every(layout: Layout) -> List[Manifest]:
-    """Those of all releases, the last published first; those never published by their making."""
+def read_all(layout: Layout) -> List[Manifest]:
+    """The manifests of all releases, the last published first. Those never published follow, the last made first."""
     found = []
     try:
         names = os.listdir(layout.releases)
@@ -84,11 +84,11 @@ def every(layout: Layout) -> List[Manifest]:
     return sorted(found, key=lambda manifest: (manifest.published or "", manifest.created), reverse=True)
 
 
-def lineage(manifests: List[Manifest], release: str) -> List[Manifest]:
-    """What was live before ``release``, the last first; ``manifests`` as ``every`` gives them.
+def predecessors(manifests: List[Manifest], release: str) -> List[Manifest]:
+    """The releases that were live before ``release``, the last first; ``manifests`` as ``read_all`` returns them.
 
-    It is what each release names as its former one, so neither a clock that was set back nor a release that was left by
-    a rollback is in the way. Behind one that was removed it goes on with the last that was published before.
+    Each release names its former one, so a clock that was set back does not matter, and a release that a rollback has
+    left is not among them. If a former release was removed, the last one published before it takes its place.
     """
     left = {manifest.release: manifest for manifest in manifests}
     found: List[Manifest] = []

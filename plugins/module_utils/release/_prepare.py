@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Make a release: fetch it, link what it shares, write its environment file."""
+"""State prepared: make a release. Fetch it, link its shared paths, write its environment file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
     _retention,
     _shared,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call import ModuleCall
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch
 
 
-def prepare(call: Call) -> Dict[str, Any]:
-    """State prepared. Raises NodeopsError when nothing is left of what was begun."""
+def prepare(call: ModuleCall) -> Dict[str, Any]:
+    """State prepared. Raises NodeopsError, and then nothing is left of the new release."""
     preparation = _Preparation(call)
     preparation.check()
     with call.locked("prepare", first=True):
@@ -43,7 +43,7 @@ def prepare(call: Call) -> Dict[str, Any]:
 
 
 class _Preparation:
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: ModuleCall) -> None:
         self._call = call
         self._options = call.options
         self._layout = call.layout
@@ -51,7 +51,7 @@ class _Preparation:
         self._texts: Optional[Dict[str, str]] = (call.options.source or {}).get("texts")
 
     def check(self) -> None:
-        """Refuse what can be refused without looking at the source. Raises NodeopsError."""
+        """Refuse what can be refused before the source is read. Raises NodeopsError."""
         options = self._options
         check_namespace(options.namespace)
         if options.apps and options.ecosystem:
@@ -60,12 +60,14 @@ class _Preparation:
         if options.ecosystem:
             _placement.check_ecosystem(options.ecosystem)
         if options.keep < 1:
-            raise NodeopsError("keep is %d, at least 1 release is kept. Nothing was changed." % options.keep)
+            raise NodeopsError(
+                "keep is %d. Nothing was changed. Give at least 1: the live release is always kept." % options.keep
+            )
         if options.apps or options.ecosystem:
             _checks.parse(options.ready)
         else:
             _checks.parse_of_files(options.ready)
-        self._call.current()  # refuses one that is no link
+        self._call.current()  # refuses one that is not a link
         if options.release:
             _layout.check_id(options.release)
         _shared.check(options.shared)
@@ -78,14 +80,14 @@ class _Preparation:
     def _check_environment_file(self, path: str) -> None:
         if path.split(os.sep)[0].startswith(".nodeops"):
             raise NodeopsError(
-                "environment_file %r is a name of the collection's own files. Nothing was changed. Choose another."
-                % path
+                "environment_file %r: names that begin with .nodeops are the collection's own. Nothing was changed. "
+                "Choose another name." % path
             )
         for item in _shared.check(self._options.shared):
             if (path + "/").startswith(item.path + "/") or (item.path + "/").startswith(path + "/"):
                 raise NodeopsError(
-                    "environment_file %r and the shared path %r lie in one another, so the file would be written for "
-                    "all releases. Nothing was changed. Choose another path for one of them." % (path, item.path)
+                    "environment_file %r and the shared path %r: one lies in the other, so the file would be written "
+                    "for all releases. Nothing was changed. Choose another path for one of them." % (path, item.path)
                 )
 
     def run(self) -> Dict[str, Any]:
@@ -93,12 +95,12 @@ class _Preparation:
         environment_text = self._render_environment()
         if not call.check_mode:
             _retention.remove_leftovers(self._layout)
-        look = _fetch.look(self._source, self._layout.private, call.check_mode, call.redactor)
-        fingerprint = call.fingerprint(self._facts(look.revision, environment_text))
+        inspection = _fetch.inspect(self._source, self._layout.private, call.check_mode, call.redactor)
+        fingerprint = call.fingerprint(self._facts(inspection.revision, environment_text))
         found = _live.find(call)
         former, live = found.release, found.manifest
         if live and live.good and live.fingerprint == fingerprint and not options.force:
-            call.tell_version(live)
+            call.note_version(live)
             self._check_contract(_build.file_reader(self._layout.release(former)), is_here=True)
             result = self._result(live, former, needed=False, changed=call.recovered is not None)
             return dict(result, in_order=self._is_in_order(found, live))
@@ -106,28 +108,28 @@ class _Preparation:
         def read(path: str) -> Optional[str]:
             if self._texts is not None:
                 return self._texts.get(path)
-            return _fetch.read_file(self._source, look, self._layout.private, path) if look.known else None
+            return _fetch.read_file(self._source, inspection, self._layout.private, path) if inspection.known else None
 
-        self._check_contract(read, is_here=look.known or self._texts is not None)
+        self._check_contract(read, is_here=inspection.known or self._texts is not None)
         _build.check_forbidden(call, read, self._packages)
-        release = options.release or "%s-%s" % (options.run.partition("-")[0], look.revision[:8])
+        release = options.release or "%s-%s" % (options.run.partition("-")[0], inspection.revision[:8])
         _layout.check_id(release)
         if os.path.lexists(self._layout.release(release)):
             raise NodeopsError(
-                "%s exists already. Nothing was changed. Choose another release." % self._layout.release(release)
+                "%s exists already. Nothing was changed. Choose another id (release)." % self._layout.release(release)
             )
-        manifest = self._manifest(release, look.revision, fingerprint, read("package.json"), former)
-        call.tell_version(manifest)
+        manifest = self._manifest(release, inspection.revision, fingerprint, read("package.json"), former)
+        call.note_version(manifest)
         if call.check_mode:
             return self._result(manifest, former, needed=True, changed=True)
         if self._source.location == "controller" and self._source.archive is None:
             return dict(self._result(manifest, former, needed=True, changed=False), upload=True)
-        self._make(look, manifest, environment_text)
+        self._make(inspection, manifest, environment_text)
         manifest = _manifest.read(self._layout.release(release)) or manifest
         return self._result(manifest, former, needed=True, changed=True)
 
     def _is_in_order(self, found: _live.Live, live: Manifest) -> bool:
-        """Whether the live release runs as defined and answers well: then this run is over, and the lock is free."""
+        """Whether the live release runs as defined and answers well. If so, this run is over, and the lock is freed."""
         from ansible_collections.nodeops.pm2.plugins.module_utils.release import _publish
 
         if not _publish.is_in_order(self._call, found, live):
@@ -142,8 +144,8 @@ class _Preparation:
             return ""
         for name, readers in _dotenv.disagreements(options.environment).items():
             self._call.warnings.append(
-                "%s: %s has characters that no form of a dotenv file gives to all readers; %s would read another value."
-                % (options.environment_file, name, " and ".join(readers))
+                "%s: %s has characters that dotenv readers read differently, however they are written; %s would read "
+                "another value." % (options.environment_file, name, " and ".join(readers))
             )
         return _dotenv.render(options.environment)
 
@@ -158,12 +160,12 @@ class _Preparation:
             "build": [options.build, options.build_environment, options.path],
         }
 
-    def _make(self, look: Any, manifest: Manifest, environment_text: str) -> None:
-        """All of it beside, then by one rename: what is there is whole."""
-        unfinished = self._layout.release(_layout.UNFINISHED + manifest.release)
+    def _make(self, inspection: _fetch.Inspection, manifest: Manifest, environment_text: str) -> None:
+        """Make all of it in another directory, then rename that: a release is complete or does not exist."""
+        unfinished = self._layout.release(_layout.PREPARING + manifest.release)
         try:
             with _files.readable_by_all():
-                self._fill(unfinished, look, manifest, environment_text)
+                self._fill(unfinished, inspection, manifest, environment_text)
             os.rename(unfinished, self._layout.release(manifest.release))
             _files.sync_directory(self._layout.releases)
         except OSError as error:
@@ -174,14 +176,14 @@ class _Preparation:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def _fill(self, unfinished: str, look: Any, manifest: Manifest, environment_text: str) -> None:
+    def _fill(self, unfinished: str, inspection: _fetch.Inspection, manifest: Manifest, environment_text: str) -> None:
         os.mkdir(unfinished)
-        _fetch.fetch(self._source, look, self._layout.private, unfinished, self._call.redactor)
+        _fetch.fetch(self._source, inspection, self._layout.private, unfinished, self._call.redactor)
         read = _build.file_reader(unfinished)
         self._check_contract(read, is_here=True)
         _build.check_forbidden_in(self._call, unfinished)
         manifest = manifest._replace(version=self._version(manifest.revision, read("package.json")))
-        self._call.tell_version(manifest)
+        self._call.note_version(manifest)
         _shared.link(self._layout.shared, unfinished, self._options.shared)
         if self._options.environment_file:
             self._write_environment_file(unfinished, environment_text)
@@ -192,15 +194,15 @@ class _Preparation:
         top, real = os.path.realpath(directory), os.path.realpath(os.path.dirname(path))
         if not (real + os.sep).startswith(top + os.sep):
             raise NodeopsError(
-                "environment_file %r: a link of the source on the way to it leads out of the release, to %s. Nothing "
-                "was written there, and what was begun is removed. Choose another path."
+                "environment_file %r: a link of the source in its path leads out of the release, to %s. Nothing was "
+                "written there, and the new release is removed. Choose another path."
                 % (self._options.environment_file, real)
             )
         os.makedirs(os.path.dirname(path), exist_ok=True)
         _files.write_atomically(path, text.encode("utf-8", "surrogateescape"))
 
     def _check_contract(self, read: Callable[[str], Optional[str]], is_here: bool) -> None:
-        """Every message names a variable, none a value. ``is_here``: what ``read`` does not find is not there."""
+        """Messages name variables, never values. ``is_here``: a file that ``read`` does not find does not exist."""
         contract = self._options.contract
         if not contract:
             return
@@ -224,7 +226,7 @@ class _Preparation:
             )
 
     def _packages(self) -> List[str]:
-        """Of what is not here yet: the directories with a package.json that the controller has told."""
+        """The directories with a package.json that the controller has named; the source itself is not here yet."""
         return [os.path.dirname(path) for path in self._texts or () if os.path.basename(path) == "package.json"]
 
     def _version(self, revision: str, package_json: Optional[str]) -> str:
@@ -269,16 +271,16 @@ class _Preparation:
 
 
 def _inside(path: str) -> str:
-    """Raises NodeopsError for a path that leads out of the release."""
+    """The path, normalised. Raises NodeopsError if it leads out of the release."""
     normal = os.path.normpath(path)
     if os.path.isabs(normal) or normal.split(os.sep)[0] in ("..", "."):
         raise NodeopsError(
-            "environment_file %r does not lie in the release. Nothing was changed. Give a relative path." % path
+            "environment_file %r is outside of the release. Nothing was changed. Give a relative path." % path
         )
     return normal
 
 
 def _advice(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return " What was begun is removed. Make room, or lower keep, and run again."
-    return " What was begun is removed."
+        return " The new release is removed. Free some space, or lower keep, and run again."
+    return " The new release is removed."

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Which releases may go, and their removal: never one that anything refers to, nor the last good one."""
+"""Which releases need not be kept, and their removal. What anything refers to is kept, and so is the last good one."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _IN_A_PATH = re.compile("/releases/(%s)" % _layout.ID)
 
 
 def removable(manifests: List[Manifest], live: str, referenced: Set[str], keep: int, run: str) -> List[str]:
-    """The ids that may go; ``manifests`` with the last published first.
+    """The ids that need not be kept; ``manifests`` with the last published first.
 
-    Kept are the ``keep`` last good ones (the live one counts; before others those that were live before it), the last
-    good one besides the live one, the last made that failed (to look at), what ``referenced`` names, and what this
-    ``run`` has prepared.
+    These are kept: the ``keep`` last good releases, the live one included (predecessors of the live one come first),
+    the last good one besides the live one, the last made of those that failed (to look at), those in ``referenced``,
+    and what this ``run`` has prepared.
     """
-    before = _manifest.lineage(manifests, live)
+    before = _manifest.predecessors(manifests, live)
     ranked = before + [manifest for manifest in manifests if manifest not in before and manifest.release != live]
     good = [manifest.release for manifest in ranked if manifest.good]
     kept = {live, *good[: max(keep - 1, 1)], *referenced}
@@ -43,15 +43,15 @@ def removable(manifests: List[Manifest], live: str, referenced: Set[str], keep: 
 
 
 def referenced(layout: Layout, pm2_home: str) -> Set[str]:
-    """Ids that ``current``, a process of any namespace, any process's working directory, or the dump mentions.
+    """The ids that ``current``, PM2's processes of any namespace, the dump or the working directory of a process name.
 
-    Raises NodeopsError when the daemon or the dump cannot be asked.
+    Raises NodeopsError if the daemon or the dump cannot be read.
     """
     found: Set[str] = set()
     current = _symlink.target(layout.current)
     if current is not None:
         found.add(layout.release_named_by(current))
-        found.add(release_of(layout, os.path.realpath(layout.current)))
+        found.add(layout.release_at(os.path.realpath(layout.current)))
     daemon = _daemon.find(pm2_home)
     if daemon is not None:
         found.update(_mentioned(item.get("pm2_env") for item in daemon.read()))
@@ -67,28 +67,22 @@ def referenced(layout: Layout, pm2_home: str) -> Set[str]:
 
 def _mentioned(things: Iterable[Any]) -> Set[str]:
     found = set(_IN_A_PATH.findall(json.dumps(list(things))))
-    return found | {name.rstrip("._+-") for name in found}  # of a text that goes on behind it
-
-
-def release_of(layout: Layout, real_path: str) -> str:
-    """The id of the release that it is or lies in, "" for none."""
-    top = os.path.realpath(layout.releases) + os.sep
-    return real_path[len(top) :].split(os.sep)[0] if real_path.startswith(top) else ""
+    return found | {name.rstrip("._+-") for name in found}  # an id may be followed by punctuation
 
 
 def _in_use(layout: Layout) -> Set[str]:
-    """Where some process of this host works, whoever started it."""
+    """The releases that are the working directory of any process on this host."""
     directories = map(_procfs.working_directory, _procfs.pids())
-    return {release_of(layout, directory) for directory in directories if directory}
+    return {layout.release_at(directory) for directory in directories if directory}
 
 
 def remove(layout: Layout, release: str) -> None:
-    """Remove a release and what belongs to it. Raises NodeopsError."""
-    leaving = layout.release(_layout.LEAVING + release)
+    """Remove a release and its definition. Raises NodeopsError."""
+    removing = layout.release(_layout.REMOVING + release)
     try:
         with contextlib.suppress(FileNotFoundError):
-            os.rename(layout.release(release), leaving)  # from here nobody takes it for a release
-        _remove_tree(leaving)
+            os.rename(layout.release(release), removing)  # from here on it is not a release any more
+        _remove_tree(removing)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_definitions.path_of(layout, release))
     except OSError as error:
@@ -96,9 +90,10 @@ def remove(layout: Layout, release: str) -> None:
 
 
 def discard(layout: Layout, manifest: Manifest, pm2_home: str) -> bool:
-    """Remove a release that was never finished, unless something refers to it or that cannot be told; whether it went.
+    """Remove a release that was never finished. Returns whether it was removed.
 
-    A task that was killed while it published has left processes in it: the next run removes those, and then it.
+    It stays if something refers to it, or if that cannot be told: a task that was killed while it published has left
+    processes in it. The next run removes these, and then the release.
     """
     if not manifest.unfinished:
         return False
@@ -117,10 +112,10 @@ def _remove_tree(path: str) -> None:
 
 
 def remove_leftovers(layout: Layout) -> None:
-    """What killed runs have left unfinished. The lock is ours, so nobody works on it."""
+    """Remove what killed runs have left unfinished. We hold the lock, so no other run works on it."""
     with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(layout.releases):
-            if name.startswith((_layout.UNFINISHED, _layout.LEAVING)):
+            if name.startswith((_layout.PREPARING, _layout.REMOVING)):
                 with contextlib.suppress(OSError):
                     _remove_tree(layout.release(name))
         for name in os.listdir(layout.definitions):

@@ -4,32 +4,32 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Go back to an earlier release: which one, and the same transaction and gate as for a new one."""
+"""State rolled_back: choose an earlier release, and activate it with the same transaction and gate as a new one."""
 
 from __future__ import annotations
 
 import os
 from typing import Any, Dict, List, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
+from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import COMMITTED, NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
+    _activation,
     _definitions,
     _history,
     _live,
     _manifest,
-    _publish,
 )
-from ansible_collections.nodeops.pm2.plugins.module_utils.release._call import Call
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._live import Live
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._module_call import ModuleCall
 
 
 def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wanted: Optional[str]) -> Manifest:
     """The release to go back to; ``manifests`` with the last published first.
 
-    Without ``wanted`` the last good one that was live before the live one: so a second rollback goes further back and
-    never forward again. ``wanted`` is an id, of a release of whatever status, or the version of a good one. Raises
-    NodeopsError when there is none.
+    ``wanted`` is the id of a release of any status, or the version of a good one. Without ``wanted`` it is the last
+    good release that was live before the live one, so a second rollback goes further back and never forward again.
+    Raises NodeopsError if there is none.
     """
     if wanted is not None:
         by_id = [manifest for manifest in manifests if manifest.release == wanted]
@@ -37,17 +37,17 @@ def choose(manifests: List[Manifest], live: Optional[Manifest], current: str, wa
         found = by_id or [manifest for manifest in good if manifest.release != current] or good
         if not found:
             raise NodeopsError(
-                "There is no release %r to go back to: none has this id, and no good one this version. Nothing was "
-                "changed. There are: %s. One that is not good can be asked for by its id."
+                "There is no release %r to go back to: no release has this id, and no good one has this version. "
+                "Nothing was changed. There are: %s. For one that is not good, give its id."
                 % (wanted, _listed(manifests, current))
             )
         return found[0]
-    for manifest in manifests if live is None else _manifest.lineage(manifests, live.release):
+    for manifest in manifests if live is None else _manifest.predecessors(manifests, live.release):
         if manifest.good and manifest.release != current:
             return manifest
     raise NodeopsError(
-        "There is no earlier good release to go back to. Nothing was changed. There are: %s. One of them can be asked "
-        "for by its id." % _listed(manifests, current)
+        "There is no earlier good release to go back to. Nothing was changed. There are: %s. To go to one of them, "
+        "give its id." % _listed(manifests, current)
     )
 
 
@@ -61,23 +61,25 @@ def _listed(manifests: List[Manifest], current: str) -> str:
     )
 
 
-def roll_back(call: Call) -> Dict[str, Any]:
-    """State rolled_back. Raises NodeopsError when everything is as it was."""
+def roll_back(call: ModuleCall) -> Dict[str, Any]:
+    """State rolled_back. Raises NodeopsError, with everything as it was unless the outcome says COMMITTED."""
     with call.locked("rollback", first=True):
         live = _live.find(call)
         _check_left(call, live)
-        ours = [manifest for manifest in _manifest.every(call.layout) if call.is_ours(manifest)]
+        ours = [manifest for manifest in _manifest.read_all(call.layout) if call.is_ours(manifest)]
         chosen = choose(ours, live.manifest, live.release, call.options.release)
-        call.tell_version(chosen)
+        call.note_version(chosen)
         directory = call.layout.release(chosen.release)
         if not os.path.isdir(directory):
-            raise NodeopsError("%s is not there any more. Nothing was changed." % directory)
-        goes_on = live.release in [manifest.release for manifest in _manifest.lineage(ours, chosen.release)]
-        left = None if goes_on else live.manifest
+            raise NodeopsError("%s does not exist any more. Nothing was changed." % directory)
+        is_forward = live.release in [manifest.release for manifest in _manifest.predecessors(ours, chosen.release)]
+        left = None if is_forward else live.manifest
         try:
-            result = _publish.bring(call, live, chosen, _definitions.read(call.layout, chosen.release), back=True)
+            result = _activation.activate(
+                call, live, chosen, _definitions.read(call.layout, chosen.release), is_rollback=True
+            )
         except NodeopsError as error:
-            if error.details.get("committed"):
+            if error.outcome.kind == COMMITTED:
                 _mark(call, chosen, left)
             raise
         if not call.check_mode:
@@ -89,21 +91,21 @@ def roll_back(call: Call) -> Dict[str, Any]:
     return result
 
 
-def _check_left(call: Call, live: Live) -> None:
-    """Raises NodeopsError where another release is live than the one that is to be left."""
+def _check_left(call: ModuleCall, live: Live) -> None:
+    """Raises NodeopsError if the live release is not the one that is to be left."""
     left = call.options.from_release
     if left is not None and live.release != left:
         raise NodeopsError(
-            "%s is live, not %s, which was to be left: another run has changed it meanwhile. Nothing was changed."
+            "%s is live, not %s, which was to be left: another run has changed that meanwhile. Nothing was changed."
             % (live.release or "No release", left)
         )
 
 
-def _mark(call: Call, chosen: Manifest, left: Optional[Manifest]) -> None:
-    """``left``: the release that was gone back from; None where ``chosen`` came after it."""
+def _mark(call: ModuleCall, chosen: Manifest, left: Optional[Manifest]) -> None:
+    """``left``: the release that the rollback leaves; None if ``chosen`` came after it."""
     if left is not None and left.release != chosen.release:
         reason = "rolled back by %s at %s" % (call.by, _history.now())
-        _publish.mark(call, left._replace(status=_manifest.ROLLED_BACK, reason=reason))
+        call.write_manifest(left._replace(status=_manifest.ROLLED_BACK, reason=reason))
     if not chosen.good:
         published = chosen.published or chosen.created
-        _publish.mark(call, chosen._replace(status=_manifest.GOOD, published=published, reason=None))
+        call.write_manifest(chosen._replace(status=_manifest.GOOD, published=published, reason=None))

@@ -5,7 +5,7 @@
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
 
-"""Paths that all releases share: kept in one place, and a link to it in each release."""
+"""Paths that all releases share: kept in one directory, with a link to it in each release."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIRECTORY, FILE = "directory", "file"
 
 
 class Item(NamedTuple):
-    """One shared path, relative; ``type`` is None where it is told by what is there."""
+    """One shared path, relative. ``type`` is None if it follows from what exists."""
 
     path: str
     type: Optional[str]
@@ -30,8 +30,8 @@ class Item(NamedTuple):
 def link(shared_root: str, release: str, items: Sequence[Union[str, Mapping[str, Any]]]) -> List[str]:
     """Make each of ``items`` in ``release`` a relative link into ``shared_root``. Returns their paths.
 
-    What is missing in ``shared_root`` comes from what the release ships there, else it is an empty directory. What the
-    release ships besides is dropped; nothing in ``shared_root`` is ever removed or changed. Everything is checked
+    An item that is missing in ``shared_root`` is taken from the release, or becomes an empty directory. If both have
+    it, that of the release is dropped: nothing in ``shared_root`` is ever removed or changed. Everything is checked
     before anything is changed. Raises NodeopsError.
     """
     checked = check(items)
@@ -51,7 +51,7 @@ def link(shared_root: str, release: str, items: Sequence[Union[str, Mapping[str,
 
 
 def check(items: Sequence[Union[str, Mapping[str, Any]]]) -> List[Item]:
-    """The items as they are used. Raises NodeopsError naming the one that is wrong."""
+    """The items, typed. Raises NodeopsError that names a wrong one."""
     found: List[Item] = []
     for entry in items:
         item = _item(entry)
@@ -59,7 +59,7 @@ def check(items: Sequence[Union[str, Mapping[str, Any]]]) -> List[Item]:
             if item.path == other.path:
                 raise _refusal(item.path, "is given twice")
             if (item.path + "/").startswith(other.path + "/") or (other.path + "/").startswith(item.path + "/"):
-                raise _refusal(item.path, "and %s lie in one another: share the outer one only" % other.path)
+                raise _refusal(item.path, "and %s: one lies in the other. Share only the outer one" % other.path)
         found.append(item)
     return found
 
@@ -68,7 +68,9 @@ def _item(entry: Union[str, Mapping[str, Any]]) -> Item:
     fields: Dict[str, Any] = dict(entry) if isinstance(entry, dict) else {"path": entry}
     path, kind = fields.pop("path", None), fields.pop("type", None)
     if fields or not isinstance(path, str):
-        raise NodeopsError("shared: %r is neither a path nor {path, type}. Nothing was changed." % (entry,))
+        raise NodeopsError(
+            "shared: %r is neither a path nor a dictionary with path and type. Nothing was changed." % (entry,)
+        )
     if kind not in (None, DIRECTORY, FILE):
         raise _refusal(path, "has the type %r: it can be directory or file" % (kind,))
     plain = os.path.normpath(path)
@@ -77,7 +79,7 @@ def _item(entry: Union[str, Mapping[str, Any]]) -> Item:
     if any(ord(character) < 32 or ord(character) == 127 for character in path):
         raise _refusal(path, "has a control character")
     if plain.startswith(".nodeops"):
-        raise _refusal(path, "is a name of the collection's own files: choose another")
+        raise _refusal(path, "begins with .nodeops, like the collection's own files: choose another name")
     return Item(plain, FILE if kind == FILE else DIRECTORY if kind == DIRECTORY or path.endswith("/") else None)
 
 
@@ -97,32 +99,32 @@ class _Link:
         self._type = item.type or DIRECTORY
 
     def check(self) -> None:
-        """Nothing is changed. Raises NodeopsError."""
-        self._check_way(self._root, self._kept, "the shared directory")
-        self._check_way(self._release, self._place, "the release")
+        """Refuse what cannot be shared. Changes nothing. Raises NodeopsError."""
+        self._check_parents(self._root, self._kept, "the shared directory")
+        self._check_parents(self._release, self._place, "the release")
         kept, shipped = _type_of(self._kept, follow=True), self._shipped()
         if kept is None and os.path.islink(self._kept):
             raise self._refusal("%s is a link to %s, which does not exist" % (self._kept, os.readlink(self._kept)))
-        for where, found in (("in %s" % self._root, kept), ("in what the release ships", shipped)):
+        for place, found in (("in %s" % self._root, kept), ("in the release", shipped)):
             if found not in (None, DIRECTORY, FILE):
-                raise self._refusal("it is neither a file nor a directory %s" % where)
+                raise self._refusal("it is neither a file nor a directory %s" % place)
             if found and self.item.type and found != self.item.type:
-                raise self._refusal("it is a %s %s, not a %s" % (found, where, self.item.type))
+                raise self._refusal("it is a %s %s, not a %s" % (found, place, self.item.type))
         if kept and shipped and kept != shipped:
             raise self._refusal("it is a %s in %s, but the release ships a %s" % (kept, self._root, shipped))
         self._type = kept or shipped or self._type
         if self.item.type == FILE and not kept and not shipped:
             raise self._refusal(
-                "there is no file %s, and the release ships none. Put it there once (it stays for all releases)"
-                % self._kept
+                "the file %s does not exist, and the release does not have it either. Put it there once: it stays for "
+                "all releases" % self._kept
             )
 
     def make(self) -> None:
-        """Raises OSError; what is in the shared directory is as it was, or whole."""
+        """Make the link. Raises OSError; the item in the shared directory is then as it was, or complete."""
         os.makedirs(os.path.dirname(self._place), exist_ok=True)
         if not os.path.lexists(self._kept):
             self._fill()
-        # Of real paths: the system follows links on the way before it goes up.
+        # Of real paths: the kernel follows a link before it goes up from it.
         here = os.path.realpath(os.path.dirname(self._place))
         kept = os.path.join(os.path.realpath(os.path.dirname(self._kept)), os.path.basename(self._kept))
         target = os.path.relpath(kept, here)
@@ -144,25 +146,25 @@ class _Link:
             _tree.copy_any(self._place, self._kept)
 
     def _shipped(self) -> Optional[str]:
-        """What the release has there itself. A link is none: it leads to what another deploy tool had."""
+        """The type of the item in the release. A link does not count: it leads to what another deploy tool had."""
         return None if os.path.islink(self._place) else _type_of(self._place, follow=False)
 
-    def _check_way(self, root: str, path: str, what: str) -> None:
+    def _check_parents(self, root: str, path: str, what: str) -> None:
         parent = os.path.dirname(path)
         while len(parent) > len(root):
             if os.path.lexists(parent) and not os.path.isdir(parent):
-                raise self._refusal("%s is no directory" % parent)
+                raise self._refusal("%s is not a directory" % parent)
             parent = os.path.dirname(parent)
         real_root, real = os.path.realpath(root), os.path.realpath(os.path.dirname(path))
         if real != real_root and not real.startswith(real_root.rstrip("/") + "/"):
-            raise self._refusal("a link on the way to it leads out of %s, to %s" % (what, real))
+            raise self._refusal("a link in its path leads out of %s, to %s" % (what, real))
 
     def _refusal(self, reason: str) -> NodeopsError:
         return NodeopsError("shared: %s cannot be shared: %s. Nothing was changed." % (self.item.path, reason))
 
 
 def _type_of(path: str, follow: bool) -> Optional[str]:
-    """None where there is nothing."""
+    """None if nothing is there."""
     try:
         mode = (os.stat if follow else os.lstat)(path).st_mode
     except OSError:

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Archives: tar (plain, gzip, bzip2, xz) and zip, told by their content. Nothing is written here (see _unpack)."""
+"""Read archives: tar (plain, gzip, bzip2, xz) and zip, recognised by their content. Only _unpack writes."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ _KINDS = {
 
 
 class Format(NamedTuple):
-    """How a file that starts like this is read."""
+    """How to read a file that begins with ``magic``."""
 
     magic: bytes
     module: str
-    """The part of Python it takes, which a reduced Python may lack."""
+    """The Python module that reads it. A reduced Python may lack it."""
     opener: str
 
 
@@ -71,7 +71,7 @@ _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 @contextlib.contextmanager
 def opened(path: str, sha256: Optional[str], shown: str) -> Iterator[IO[bytes]]:
-    """Open an archive that has this SHA-256 (None: any). Raises NodeopsError, naming it ``shown``."""
+    """Open an archive that has this SHA-256 (None: any). ``shown`` is its name in messages. Raises NodeopsError."""
     try:
         stream = open(path, "rb")
     except OSError as error:
@@ -91,7 +91,7 @@ def opened(path: str, sha256: Optional[str], shown: str) -> Iterator[IO[bytes]]:
 
 
 def digest(stream: IO[bytes]) -> str:
-    """The SHA-256 of a file, which is then at its start again."""
+    """The SHA-256 of a file. Its position is then the start again."""
     content = hashlib.sha256()
     while True:
         data = stream.read(CHUNK)
@@ -103,20 +103,20 @@ def digest(stream: IO[bytes]) -> str:
 
 
 def expect(wanted: str, found: str, shown: str) -> None:
-    """Raises NodeopsError when an archive has another SHA-256 than it should have."""
+    """Raises NodeopsError if an archive does not have the SHA-256 that it should have."""
     if wanted != found:
         raise NodeopsError(
-            "The archive %s has the SHA-256 %s, not %s: it is another file, cut or changed. Nothing was deployed."
-            % (shown, found, wanted)
+            "The archive %s has the SHA-256 %s, not %s: it is another file, or was cut or changed. Nothing was "
+            "deployed." % (shown, found, wanted)
         )
 
 
 def unpack(stream: IO[bytes], dest: str, shown: str, strip: int = 0, own: bool = False) -> List[Line]:
     """Unpack an archive into the empty directory ``dest``, without its first ``strip`` directories.
 
-    Refused (NodeopsError): names that are absolute or go up, links that lead outside, entries that lie behind a link,
-    anything but files, directories and links, an archive that is cut, damaged or encrypted. Owners and modes are
-    dropped, but for the executable bit. ``own``: made by ``_directory.pack``: its links are left as they are.
+    Raises NodeopsError for names that are absolute or go up, links that lead outside, entries behind a link, anything
+    but files, directories and links, and for an archive that is cut, damaged or encrypted. Owners and modes are
+    dropped, except the executable bit. ``own``: ``_directory.pack`` made the archive; its links are left as they are.
     """
     tree = Tree(dest, shown, strip, own)
     with _understood(shown):
@@ -128,7 +128,7 @@ def unpack(stream: IO[bytes], dest: str, shown: str, strip: int = 0, own: bool =
 
 
 def text(stream: IO[bytes], path: str, shown: str, strip: int = 0) -> Optional[str]:
-    """The text of the file that would be unpacked to ``path``; None when there is none.
+    """The text of the file that would be unpacked to ``path``; None if there is none.
 
     Links in the archive are followed. Raises NodeopsError for a damaged archive, and for a file that is too large.
     """
@@ -153,7 +153,10 @@ def text(stream: IO[bytes], path: str, shown: str, strip: int = 0) -> Optional[s
 
 def _content(entry: Entry, shown: str) -> bytes:
     if entry.size > MAX_TEXT:
-        raise NodeopsError("%s in the archive %s is larger than %d bytes." % (entry.name, shown, MAX_TEXT))
+        raise NodeopsError(
+            "%s in the archive %s is larger than %d bytes, so it was not read. Nothing was deployed."
+            % (entry.name, shown, MAX_TEXT)
+        )
     content = b""
     while len(content) <= MAX_TEXT:
         data = entry.read(CHUNK)
@@ -164,7 +167,7 @@ def _content(entry: Entry, shown: str) -> bytes:
 
 
 class _WriteError(Exception):
-    """Carries an OSError of writing past those of reading."""
+    """An OSError of writing, to tell it from those of reading."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(str(error))
@@ -181,7 +184,7 @@ def _writing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _understood(shown: str) -> Iterator[None]:
-    """Whatever Python's libraries say about the content of an archive becomes one clear error."""
+    """Turn any error of Python's libraries about the content of an archive into one clear error."""
     try:
         yield
     except (NodeopsError, MemoryError):
@@ -197,7 +200,7 @@ def _damaged(shown: str, why: str) -> NodeopsError:
 
 
 def _guarded(read: Callable[[int], bytes], shown: str) -> Callable[[int], bytes]:
-    """``read`` for use while writing: its errors are not those of the disk."""
+    """``read`` for use while writing: its errors are told as errors of the archive, not of the disk."""
 
     def guarded(size: int) -> bytes:
         with _understood(shown):
@@ -207,7 +210,7 @@ def _guarded(read: Callable[[int], bytes], shown: str) -> Callable[[int], bytes]
 
 
 def _entries(stream: IO[bytes], shown: str, dest: Optional[str]) -> Iterator[Entry]:
-    """The entries in their order. ``dest``: where they are to be written, to see whether there is room for them."""
+    """The entries in their order. ``dest``: the directory that they will be written to, which needs room for them."""
     head = stream.read(_BLOCK)
     stream.seek(0)
     if head.startswith(_ZIP):
@@ -218,16 +221,16 @@ def _entries(stream: IO[bytes], shown: str, dest: Optional[str]) -> Iterator[Ent
                 opener = getattr(importlib.import_module(compression.module), compression.opener)
             except ImportError:
                 raise NodeopsError(
-                    "The archive %s needs Python's %s, which the Python of this host lacks. Nothing was deployed. Use "
-                    "gzip." % (shown, compression.module)
+                    "The archive %s needs Python's module %s, which the Python of this host lacks. Nothing was "
+                    "deployed. Use gzip." % (shown, compression.module)
                 ) from None
             plain = opener(fileobj=stream) if compression.module == "gzip" else opener(stream)
             return _tar_entries(plain, shown)
     if _is_tar(head):
         return _tar_entries(stream, shown)
     raise NodeopsError(
-        "%s is no archive that can be unpacked: it is neither a tar file (plain or compressed by gzip, bzip2 or xz) "
-        "nor a zip file. Nothing was deployed." % shown
+        "%s cannot be unpacked: it is neither a tar file (plain or compressed by gzip, bzip2 or xz) nor a zip file. "
+        "Nothing was deployed." % shown
     )
 
 
@@ -246,7 +249,7 @@ def _tar_entries(stream: IO[bytes], shown: str) -> Iterator[Entry]:
             info = archive.next()
             if info is None:
                 break
-            if info.size < 0 or archive.offset <= position:  # tarfile would go round in a circle
+            if info.size < 0 or archive.offset <= position:  # tarfile would never end
                 raise _damaged(shown, "a header that makes no sense")
             position = archive.offset
             yield _tar_entry(archive, info, shown)
@@ -272,9 +275,9 @@ def _nothing(_size: int) -> bytes:
 
 
 def _check_end(stream: IO[bytes], offset: int, shown: str) -> None:
-    """Tarfile takes any end for the end: one that is cut between two entries too. The mark of the end has to be there,
+    """Raises NodeopsError for an archive that is cut between two entries, which tarfile does not notice.
 
-    and the rest has to be read for the checksum of the compression.
+    The mark of the end has to be there. The rest is read for the checksum of the compression.
     """
     stream.seek(offset)
     if stream.read(_BLOCK) != b"\0" * _BLOCK:
@@ -285,7 +288,7 @@ def _check_end(stream: IO[bytes], offset: int, shown: str) -> None:
         if not size:
             return
         rest += size
-    raise _damaged(shown, "it goes on after its end")
+    raise _damaged(shown, "it continues after its end")
 
 
 def _zip_entries(stream: IO[bytes], shown: str, dest: Optional[str]) -> Iterator[Entry]:
@@ -302,8 +305,8 @@ def _zip_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shown: str) -> E
         raise NodeopsError("The archive %s is encrypted. Nothing was deployed. Make it without a password." % shown)
     if "\\" in info.filename:
         raise NodeopsError(
-            "The archive %s has backslashes in its names (%r): what made it does not keep to the zip format. Nothing "
-            "was deployed." % (shown, info.filename)
+            "The archive %s has backslashes in its names (%r): the program that made it does not follow the zip "
+            "format. Nothing was deployed." % (shown, info.filename)
         )
     mode = info.external_attr >> 16
     kind = _zip_kind(info, mode)
@@ -325,7 +328,7 @@ def _zip_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, shown: str) -> E
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """As it is in the archive: zip on Unix writes UTF-8 and does not say so."""
+    """The name as it is in the archive: zip on Unix writes UTF-8 without saying so."""
     name = info.orig_filename
     if not info.flag_bits & _UTF8 and info.create_system == _UNIX:
         with contextlib.suppress(UnicodeError):
@@ -344,7 +347,7 @@ def _zip_kind(info: zipfile.ZipInfo, mode: int) -> str:
 
 
 def _lazy(opener: Callable[[], IO[bytes]]) -> Callable[[int], bytes]:
-    """Opens at the first read: an archive of many files is not open as many times."""
+    """Open a file at its first read, so that an archive with many files is not opened as many times."""
     streams: List[Any] = []
 
     def read(size: int) -> bytes:

@@ -4,10 +4,10 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Name the content of a source directory, pack it into a tar file, or copy it.
+"""Compute the revision of a source directory, pack the directory into a tar file, or copy it.
 
-The name (the revision) says what a deploy would bring: paths, content, executable bits and link targets. Owners,
-times and other permission bits are not part of it, so two checkouts of one commit have one revision.
+The revision is a hash of what a deploy would use: paths, content, executable bits and link targets. Owners, times and
+other permission bits are not part of it, so two checkouts of one commit have the same revision.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Summary(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What the revision says of one path."""
+    """What goes into the revision for one path."""
 
     path: str  # relative, without a slash at its ends
     kind: str  # as in a tar header: "0" file, "2" link, "5" directory
@@ -43,12 +43,12 @@ class Line(NamedTuple):
     content: str  # sha256 of a file, target of a link, empty for a directory
 
     def encoded(self) -> bytes:
-        """What is hashed."""
+        """The bytes that are hashed."""
         return json.dumps(list(self)).encode() + b"\n"
 
 
 def revision_of(lines: Sequence[Line]) -> str:
-    """The revision of a directory that holds ``lines``, given in any order."""
+    """The revision of a directory that holds ``lines``, which may be in any order."""
     content = hashlib.sha256()
     for line in sorted(lines, key=lambda line: line.path.split("/")):
         content.update(line.encoded())
@@ -56,13 +56,13 @@ def revision_of(lines: Sequence[Line]) -> str:
 
 
 class _Sink(Protocol):
-    """Where what is read goes to: nowhere, into a tar file, into another directory."""
+    """Gets what is read: ignores it, packs it into a tar file, or copies it to another directory."""
 
     def add(self, info: tarfile.TarInfo) -> None:
         """Take a directory or a link."""
 
     def add_file(self, info: tarfile.TarInfo, reader: _HashingReader) -> None:
-        """Take a file. Raises _Changed when ``reader`` has less than ``info`` says; the caller looks for more."""
+        """Take a file. Raises _Changed if ``reader`` has less than ``info`` says. The caller checks if it has more."""
 
 
 class _Changed(Exception):
@@ -70,7 +70,7 @@ class _Changed(Exception):
 
 
 class _HashingReader(io.RawIOBase):
-    """Hashes a file while it is copied: what is packed and what is named cannot differ."""
+    """Hashes a file while it is copied, so that revision and copy cannot differ."""
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__()
@@ -87,8 +87,8 @@ class _HashingReader(io.RawIOBase):
 def excluded(path: str, patterns: Sequence[str]) -> bool:
     """Whether a path relative to the source directory is left out.
 
-    A pattern without a slash is compared with the last part of the path, at any depth; one with a slash with the whole
-    path (a leading slash only anchors it). ``*`` also matches slashes.
+    A pattern without a slash is compared with the last part of the path, at any depth. A pattern with a slash is
+    compared with the whole path; a leading slash only anchors it. ``*`` also matches slashes.
     """
     for pattern in patterns:
         subject = path if "/" in pattern else os.path.basename(path)
@@ -114,24 +114,24 @@ def paths(root: str, patterns: Sequence[str]) -> Iterator[str]:
 
 
 def read(root: str, patterns: Sequence[str], revision: Optional[str] = None) -> Summary:
-    """Name the content of ``root``. With ``revision`` raises NodeopsError where the content is another one."""
+    """The revision of ``root``. Raises NodeopsError if ``revision`` is given and differs."""
     return _expect(root, _scan(root, patterns, _Nowhere()), revision)
 
 
 def _expect(root: str, found: Summary, revision: Optional[str]) -> Summary:
     if revision and found.revision != revision:
         raise NodeopsError(
-            "%s holds revision %s, not %s: it changed meanwhile. Run again when nothing writes to it."
-            % (root, found.revision[:12], revision[:12])
+            "%s holds revision %s, not %s: it changed meanwhile. Nothing was deployed. Run again when nothing writes "
+            "to it." % (root, found.revision[:12], revision[:12])
         )
     return found
 
 
 def _scan(root: str, patterns: Sequence[str], sink: _Sink) -> Summary:
-    """Name the content, and give it to ``sink``, in one pass.
+    """Compute the revision, and give the content to ``sink``, in one pass.
 
     Raises NodeopsError for a socket, device or pipe (a release holds only files, directories and links), for an empty
-    source, and for a file that changed its length while it was read.
+    source, and for a file whose length changed while it was read.
     """
     content = hashlib.sha256()
     files = size = 0
@@ -152,12 +152,14 @@ def _scan(root: str, patterns: Sequence[str], sink: _Sink) -> Summary:
             files, size = files + 1, size + info.size
         else:
             raise NodeopsError(
-                "%s is neither a file, a directory nor a link, and cannot be part of a release. Leave it out with "
-                "exclude." % full
+                "%s is not a file, directory or link, so it cannot be part of a release. Nothing was deployed. Leave "
+                "it out with exclude." % full
             )
         content.update(Line(path, info.type.decode(), bool(info.mode & 0o100), digest or info.linkname).encoded())
     if not files:
-        raise NodeopsError("%s holds no files to deploy (after exclude)." % root)
+        raise NodeopsError(
+            "%s holds no files to deploy (after exclude). Nothing was deployed. Correct address or exclude." % root
+        )
     return Summary(content.hexdigest(), files, size)
 
 
@@ -181,17 +183,19 @@ def _read_file(sink: _Sink, info: tarfile.TarInfo, full: str) -> str:
 
 
 def _changed(full: str) -> NodeopsError:
-    return NodeopsError("%s changed while it was read. Run again when nothing writes to the source." % full)
+    return NodeopsError(
+        "%s changed while it was read. Nothing was deployed. Run again when nothing writes to the source." % full
+    )
 
 
 class _Nowhere:
-    """Only names the content."""
+    """Ignores what it gets: only the revision is computed."""
 
     def add(self, info: tarfile.TarInfo) -> None:
         """Nothing to do."""
 
     def add_file(self, info: tarfile.TarInfo, reader: _HashingReader) -> None:
-        """Read it to its end."""
+        """Read the file to its end."""
         while reader.read(CHUNK):
             pass
 
@@ -248,7 +252,7 @@ class _Copy:
 
 
 def pack(root: str, patterns: Sequence[str], dest: str, revision: Optional[str] = None) -> Summary:
-    """Pack ``root`` into the gzipped tar file ``dest`` (mode 0600, written beside and renamed).
+    """Pack ``root`` into the gzipped tar file ``dest`` (mode 0600, written under another name and renamed).
 
     Raises what ``read`` raises, and then leaves ``dest`` as it was.
     """

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Download a file: https with certificates checked, no credentials shown or sent elsewhere, an end to waiting."""
+"""Download a file: https certificates are checked, credentials neither shown nor sent elsewhere, waiting has an end."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _AGENT = "nodeops.pm2"
 
 
 def download(url: str, dest: str, timeout: float) -> str:
-    """Write what ``url`` answers to the new file ``dest`` (0600) and return its SHA-256.
+    """Download ``url`` to the new file ``dest`` (0600) and return its SHA-256.
 
-    ``timeout``: seconds without a byte after which it is given up. Raises NodeopsError, and OSError for ``dest``.
+    ``timeout``: give up after so many seconds without a byte. Raises NodeopsError, and OSError for ``dest``.
     """
     plain, credentials = split_credentials(url)
     content = hashlib.sha256()
@@ -74,7 +74,7 @@ def _failed(url: str, why: str) -> NodeopsError:
 
 @contextlib.contextmanager
 def _asking(url: str, timeout: float) -> Iterator[None]:
-    """What can go wrong on the network, in words. No text of urllib's is used: it holds addresses."""
+    """Turn network errors into errors for users. Texts of urllib are not used, because they hold addresses."""
     try:
         yield
     except NodeopsError:
@@ -84,8 +84,8 @@ def _asking(url: str, timeout: float) -> Iterator[None]:
             reason = http.client.responses.get(error.code, "")
         hint = {
             401: " The name or password in the URL is wrong or missing.",
-            403: " Access is not allowed, or a signed URL has run out.",
-            404: " There is no such file, or it may not be seen without credentials.",
+            403: " Access is not allowed, or a signed URL has expired.",
+            404: " The file does not exist, or cannot be read without credentials.",
         }.get(error.code, "")
         raise NodeopsError(
             "%s could not be downloaded: it answered %d %s. Nothing was deployed.%s"
@@ -105,7 +105,7 @@ def _why(reason: Any, timeout: float) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return "has a certificate that is not trusted (%s)" % reason.verify_message
     if isinstance(reason, ssl.SSLError):
-        return "cannot be talked to over TLS (%s)" % reason.reason
+        return "cannot be reached over TLS (%s)" % reason.reason
     if isinstance(reason, http.client.IncompleteRead):
         return "broke off after %d bytes" % len(reason.partial)
     if isinstance(reason, http.client.HTTPException):
@@ -116,7 +116,7 @@ def _why(reason: Any, timeout: float) -> str:
 
 
 def _authorized(request: urllib.request.Request, credentials: Optional[Credentials]) -> urllib.request.Request:
-    """Add the credentials, for their own origin only, and so that no redirect takes them along."""
+    """Add the credentials, only for their own origin, and in a way that redirects do not pass them on."""
     if credentials is not None and origin(request.full_url) == credentials.origin:
         pair = ("%s:%s" % (credentials.username, credentials.password)).encode("utf-8")
         request.add_unredirected_header("Authorization", "Basic " + base64.b64encode(pair).decode("ascii"))
@@ -130,13 +130,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request:
-        """The same question to another address."""
+        """The same request to another address."""
         plain = split_credentials(newurl).plain
         request = urllib.request.Request(plain, headers={"User-Agent": _AGENT}, unverifiable=True)
         return _authorized(request, self._credentials)
 
     def http_error_302(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any) -> Any:
-        """Follow to http and https only: urllib itself would follow to ftp."""
+        """Follow only to http and https: urllib itself would also follow to ftp."""
         target = urljoin(req.full_url, headers.get("location") or headers.get("uri") or "")
         if not is_url(target):
             raise _failed(req.full_url, "redirects to %s, which is not followed" % shown(target))

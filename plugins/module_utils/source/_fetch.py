@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The source of a release: what it is now, single files of it, and its content brought into a directory."""
+"""The source of a release: find its revision, read single files of it, fetch it into a directory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directo
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._git_command import Access, Git, GitFailed
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import (
     MAX_TEXT,
-    Workplace,
-    trouble,
-    workplace,
+    Workspace,
+    explained,
+    workspace,
 )
 
 DIRECTORY, ARCHIVE, GIT = "directory", "archive", "git"
@@ -37,47 +37,49 @@ class Source(NamedTuple):
     type: str
     """directory, archive or git."""
     location: str
-    """controller or host; host for git and for a URL, which the host itself asks."""
+    """controller or host; host for git and for a URL, which the host itself fetches."""
     address: str
-    """A path, a URL or a repository; it may hold a password: show ``_address.shown(address)``."""
+    """A path, a URL or a repository. It may hold a password, so messages use ``_address.shown(address)``."""
     version: str = "HEAD"
     """git: a branch, a tag or a commit."""
     sha256: Optional[str] = None
-    """archive: what it must have."""
+    """archive: the SHA-256 that it must have."""
     strip: int = 0
-    """archive: how many leading directories are left out."""
+    """archive: how many leading directories of its names are left off."""
     exclude: Sequence[str] = ()
-    """directory: what is left out, see ``_directory.excluded``."""
+    """directory: patterns of what is left out, see ``_directory.excluded``."""
     key_file: Optional[str] = None
     """git over ssh: a file on the host."""
     key: Optional[str] = None
     """git over ssh: the key itself."""
     known_hosts: Optional[str] = None
-    """git over ssh: text of a known_hosts file; None: a new host's key is taken and kept, a changed one refused."""
+    """git over ssh: text of a known_hosts file. None: the key of a new host is accepted and kept, a changed one
+    refused.
+    """
     submodules: bool = True
     timeout: float = _DEFAULT_TIMEOUT
-    """Seconds: of one exchange with a repository; without a byte in a download."""
+    """Seconds for one exchange with a repository, or without a byte in a download."""
     revision: Optional[str] = None
-    """directory of the controller: what the controller named its content."""
+    """directory of the controller: the revision that the controller has computed."""
     archive: Optional[str] = None
-    """controller: the uploaded file on the host; None when it was not uploaded (yet)."""
+    """controller: the uploaded file on the host; None if it was not uploaded (yet)."""
 
     def __repr__(self) -> str:
         secret = {"address": _address.shown(self.address), "key": self.key and MASK}
         return "Source(%s)" % ", ".join("%s=%r" % item for item in {**self._asdict(), **secret}.items())
 
 
-class Look(NamedTuple):
-    """What a source is now."""
+class Inspection(NamedTuple):
+    """What a source holds now."""
 
     revision: str
     """git: the commit; archive: its SHA-256; directory: the hash of its content."""
     known: bool
-    """Whether ``read_file`` can tell. False: the content is not on this host yet."""
+    """Whether ``read_file`` works. False: the content is not on this host yet."""
 
 
 def source_of(options: Dict[str, Any]) -> Source:
-    """Check the module's option ``source``. Raises NodeopsError; nothing was changed."""
+    """The module's option ``source``, checked. Raises NodeopsError. Nothing is changed."""
     given = {name: value for name, value in options.items() if value not in (None, "", [])}
     kind, location, address = given.get("type"), given.get("location", CONTROLLER), given.get("address")
     if kind not in (DIRECTORY, ARCHIVE, GIT):
@@ -131,15 +133,15 @@ def _check_git(source: Source) -> None:
 
 def _check_archive(source: Source) -> None:
     if source.sha256 is None:
-        raise _refused("is an archive without sha256: name the content that you mean (sha256sum <file>)")
+        raise _refused("is an archive without sha256: give the SHA-256 of the file (sha256sum <file>)")
     if not _SHA256.match(source.sha256):
-        raise _refused("has the sha256 %r, which is not one: 64 hexadecimal digits" % source.sha256)
+        raise _refused("has the sha256 %r, which is not 64 hexadecimal digits" % source.sha256)
     if source.strip < 0:
         raise _refused("has strip %d, less than 0" % source.strip)
     if _address.is_url(source.address):
         _address.check_url(source.address)
     elif _address.scheme_of(source.address):
-        raise _refused("is an archive at %s: only http, https and paths are known" % _address.shown(source.address))
+        raise _refused("is an archive at %s: it can be a path or an http or https URL" % _address.shown(source.address))
     else:
         _address.check_path(source.address, "The archive")
 
@@ -147,81 +149,83 @@ def _check_archive(source: Source) -> None:
 def _check_directory(source: Source) -> None:
     _address.check_path(source.address, "The source directory")
     if source.location == CONTROLLER and not (source.revision and _SHA256.match(source.revision)):
-        raise _refused("is a directory of the controller and was not named there (revision)")
+        raise _refused("is a directory of the controller without the revision that the controller computes")
 
 
-def look(source: Source, private: str, check_mode: bool, redactor: Redactor) -> Look:
-    """Name what the source is now; for git, bring it into the mirror in ``private``.
+def inspect(source: Source, private: str, check_mode: bool, redactor: Redactor) -> Inspection:
+    """Find the revision of the source. For git, fetch it into the mirror in ``private``.
 
-    In check mode nothing is written and ``private`` need not exist. A commit that cannot be known without fetching (an
-    abbreviated one that is no tip) is then returned as it was given. What killed runs left in ``private`` is removed.
-    Raises NodeopsError; nothing of the release was changed.
+    In check mode nothing is written, and ``private`` need not exist. A commit that cannot be resolved without fetching
+    (an abbreviated one that is not a tip) is then returned as it was given. What killed runs have left in ``private``
+    is removed. Raises NodeopsError. The release is not changed.
     """
     _address.hide(source.address, redactor)
-    with _in_words("The source %s cannot be looked at" % _address.shown(source.address), private):
+    with _explaining("The source %s cannot be read" % _address.shown(source.address), private):
         if source.type == GIT:
-            with workplace(private, check_mode) as place:
-                return _look_at_git(source, place, check_mode, redactor)
+            with workspace(private, check_mode) as place:
+                return _inspect_git(source, place, check_mode, redactor)
         if not check_mode:
-            with workplace(private, check_mode):
-                pass  # tidied
+            with workspace(private, check_mode):
+                pass  # this removes what killed runs have left
         if source.type == ARCHIVE:
-            return _look_at_archive(source)
-        return _look_at_directory(source, private)
+            return _inspect_archive(source)
+        return _inspect_directory(source, private)
 
 
-def _look_at_git(source: Source, place: Workplace, check_mode: bool, redactor: Redactor) -> Look:
+def _inspect_git(source: Source, place: Workspace, check_mode: bool, redactor: Redactor) -> Inspection:
     git = _git_of(source, place, redactor)
     if check_mode:
-        return Look(*_git.predicted(git, source.version))
-    return Look(_git.bring(git, source.version), True)
+        return Inspection(*_git.resolve_remotely(git, source.version))
+    return Inspection(_git.ensure(git, source.version), True)
 
 
-def _look_at_archive(source: Source) -> Look:
+def _inspect_archive(source: Source) -> Inspection:
     path = _archive_path(source)
     if path is None:
-        return Look(_required(source.sha256), False)
+        return Inspection(_required(source.sha256), False)
     from ansible_collections.nodeops.pm2.plugins.module_utils.source import _archive
 
     with _archive.opened(path, source.sha256, _address.shown(source.address)):
-        return Look(_required(source.sha256), True)
+        return Inspection(_required(source.sha256), True)
 
 
-def _look_at_directory(source: Source, private: str) -> Look:
+def _inspect_directory(source: Source, private: str) -> Inspection:
     if source.location == CONTROLLER:
-        return Look(_required(source.revision), source.archive is not None)
+        return Inspection(_required(source.revision), source.archive is not None)
     if not os.path.isdir(source.address):
         raise _refused("directory %s does not exist on this host or is not a directory" % source.address)
     _check_not_inside(source, private)
-    return Look(_directory.read(source.address, source.exclude).revision, True)
+    return Inspection(_directory.read(source.address, source.exclude).revision, True)
 
 
 def _check_not_inside(source: Source, private: str) -> None:
-    """A directory that holds the releases themselves would be copied into itself."""
+    """Raises NodeopsError for a directory that holds the releases: it would be copied into itself."""
     root, inner = os.path.realpath(source.address), os.path.realpath(os.path.dirname(private))
     if inner != root and not inner.startswith(root.rstrip("/") + "/"):
         return
     parts = [] if inner == root else os.path.relpath(inner, root).split("/")
     if not any(_directory.excluded("/".join(parts[: length + 1]), source.exclude) for length in range(len(parts))):
         raise _refused(
-            "directory %s holds the directory of the releases (%s). Exclude that, or move it" % (source.address, inner)
+            "directory %s holds the directory of the releases (%s). Exclude or move that" % (source.address, inner)
         )
 
 
-def read_file(source: Source, look: Look, private: str, path: str) -> Optional[str]:
-    """The text of one file of the source as ``look`` saw it, before it is fetched; at most 1 MiB.
+def read_file(source: Source, inspection: Inspection, private: str, path: str) -> Optional[str]:
+    """The text of one file of the source, before it is fetched; at most 1 MiB.
 
-    ``path`` is relative to the top of the release. None when the source has no such file, and when it is not here
-    (``look.known`` is False). Raises NodeopsError.
+    ``path`` is relative to the release. None if the source has no such file, or is not on this host
+    (``inspection.known`` is False). Raises NodeopsError.
     """
     parts = path.split("/")
     if path.startswith("/") or ".." in parts:
-        raise NodeopsError("%r is no path of a file in the source." % path)
+        raise NodeopsError(
+            "%r is not a path in the source, so it was not read. Give a relative path without '..'." % path
+        )
     path = os.path.normpath(path)
     shown = _address.shown(source.address)
-    with _in_words("%s in the source %s cannot be read" % (path, shown), private):
+    with _explaining("%s in the source %s cannot be read" % (path, shown), private):
         if source.type == GIT:
-            return _text_in_git(source, look, private, path)
+            return _text_in_git(source, inspection, private, path)
         archive = _archive_path(source)
         if archive is not None:
             from ansible_collections.nodeops.pm2.plugins.module_utils.source import _archive
@@ -231,15 +235,15 @@ def read_file(source: Source, look: Look, private: str, path: str) -> Optional[s
         return _text_in_directory(source, path) if (source.type, source.location) == (DIRECTORY, HOST) else None
 
 
-def _text_in_git(source: Source, look: Look, private: str, path: str) -> Optional[str]:
-    with workplace(private, True) as place:
+def _text_in_git(source: Source, inspection: Inspection, private: str, path: str) -> Optional[str]:
+    with workspace(private, True) as place:
         git = _git_of(source._replace(key=None, key_file=None), place, Redactor())
         try:
-            content = _git.read_file(git, look.revision, path)
+            content = _git.read_file(git, inspection.revision, path)
         except GitFailed as error:
             raise NodeopsError(
                 "%s cannot be read from %s, which may be damaged (git said: %s). Nothing was deployed. Remove it and "
-                "run again." % (path, os.path.join(private, _git.MIRROR), error.said)
+                "run again." % (path, os.path.join(private, _git.MIRROR), error.stderr)
             ) from error
     return None if content is None else content.decode("utf-8", "replace")
 
@@ -252,32 +256,32 @@ def _text_in_directory(source: Source, path: str) -> Optional[str]:
     if not os.path.isfile(full):
         return None
     if os.path.getsize(full) > MAX_TEXT:
-        raise NodeopsError("%s is larger than %d bytes." % (full, MAX_TEXT))
+        raise NodeopsError("%s is larger than %d bytes, so it was not read. Nothing was deployed." % (full, MAX_TEXT))
     with open(full, encoding="utf-8", errors="replace") as stream:
         return stream.read()
 
 
-def fetch(source: Source, look: Look, private: str, dest: str, redactor: Redactor) -> None:
-    """Fill the empty directory ``dest`` with the source, which has to be what ``look`` saw.
+def fetch(source: Source, inspection: Inspection, private: str, dest: str, redactor: Redactor) -> None:
+    """Fill the empty directory ``dest`` with the source, which must still have the revision of ``inspection``.
 
-    Files are 0755 or 0644, owned by the user of this process. Raises NodeopsError; what ``dest`` then holds is for the
-    caller to remove, nothing outside it was changed.
+    Files are 0755 or 0644, owned by the user of this process. Raises NodeopsError. Then the caller has to remove what
+    is in ``dest``; nothing outside of it was changed.
     """
     _address.hide(source.address, redactor)
     shown = _address.shown(source.address)
-    with _in_words("The source %s cannot be fetched" % shown, dest):
+    with _explaining("The source %s cannot be fetched" % shown, dest):
         if os.listdir(dest):
             raise NodeopsError("The directory %s for the source is not empty. Nothing was fetched." % dest)
         if source.type == GIT:
-            with workplace(private, False) as place:
-                _git.export(_git_of(source, place, redactor), look.revision, dest, source.submodules)
+            with workspace(private, False) as place:
+                _git.export(_git_of(source, place, redactor), inspection.revision, dest, source.submodules)
         elif source.type == ARCHIVE:
             _fetch_archive(source, private, dest, shown)
         elif source.location == HOST:
             _check_not_inside(source, private)
-            _directory.copy(source.address, source.exclude, dest, look.revision)
+            _directory.copy(source.address, source.exclude, dest, inspection.revision)
         else:
-            _fetch_packed(source, look, dest, shown)
+            _fetch_packed(source, inspection, dest, shown)
 
 
 def _fetch_archive(source: Source, private: str, dest: str, shown: str) -> None:
@@ -287,7 +291,7 @@ def _fetch_archive(source: Source, private: str, dest: str, shown: str) -> None:
     if _address.is_url(source.address):
         from ansible_collections.nodeops.pm2.plugins.module_utils.source._download import download
 
-        with workplace(private, False) as place:
+        with workspace(private, False) as place:
             path = os.path.join(place.directory, "archive")
             _archive.expect(sha256, download(source.address, path, source.timeout), shown)
             with _archive.opened(path, None, shown) as stream:
@@ -297,28 +301,30 @@ def _fetch_archive(source: Source, private: str, dest: str, shown: str) -> None:
         _archive.unpack(stream, dest, shown, source.strip)
 
 
-def _fetch_packed(source: Source, look: Look, dest: str, shown: str) -> None:
-    """A directory of the controller: packed there by ``_directory.pack``, and named by its content."""
+def _fetch_packed(source: Source, inspection: Inspection, dest: str, shown: str) -> None:
+    """Unpack a directory of the controller, which ``_directory.pack`` packed there."""
     from ansible_collections.nodeops.pm2.plugins.module_utils.source import _archive
 
     with _archive.opened(_uploaded(source), None, shown) as stream:
         found = _directory.revision_of(_archive.unpack(stream, dest, shown, own=True))
-    if found != look.revision:
+    if found != inspection.revision:
         raise NodeopsError(
             "What was uploaded from %s is revision %s, not %s. Nothing was deployed. Run again when nothing writes to "
-            "the source." % (shown, found[:12], look.revision[:12])
+            "the source." % (shown, found[:12], inspection.revision[:12])
         )
 
 
 def _uploaded(source: Source) -> str:
     path = _archive_path(source)
     if path is None:
-        raise NodeopsError("The source %s was not uploaded to this host." % _address.shown(source.address))
+        raise NodeopsError(
+            "The source %s was not uploaded to this host. Nothing was deployed." % _address.shown(source.address)
+        )
     return path
 
 
 def _archive_path(source: Source) -> Optional[str]:
-    """The file on this host to unpack; None when there is none (yet)."""
+    """The file on this host to unpack; None if there is none (yet)."""
     if source.location == CONTROLLER:
         return source.archive
     return None if source.type != ARCHIVE or _address.is_url(source.address) else source.address
@@ -330,20 +336,22 @@ def _required(value: Optional[str]) -> str:
     return value
 
 
-def _git_of(source: Source, place: Workplace, redactor: Redactor) -> Git:
+def _git_of(source: Source, place: Workspace, redactor: Redactor) -> Git:
     access = Access(source.address, source.key_file, source.key, source.known_hosts, source.timeout)
     return Git(place, access, redactor)
 
 
 @contextlib.contextmanager
-def _in_words(what: str, path: str) -> Iterator[None]:
-    """``what`` could not be done; ``path`` is on the disk that may be full."""
+def _explaining(what: str, path: str) -> Iterator[None]:
+    """Turn errors of the system and of git into errors for users. ``what`` failed; ``path`` is on the disk that may be
+    full.
+    """
     try:
         yield
     except OSError as error:
-        raise trouble(error, what, path) from error
+        raise explained(error, what, path) from error
     except GitFailed as error:
-        raise NodeopsError("%s: git failed: %s. Nothing was deployed." % (what, error.said)) from error
+        raise NodeopsError("%s: git failed: %s. Nothing was deployed." % (what, error.stderr)) from error
 
 
-__all__ = ["Look", "Source", "fetch", "look", "read_file", "source_of"]
+__all__ = ["Inspection", "Source", "fetch", "inspect", "read_file", "source_of"]

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Git repositories as a source: a mirror kept on the host, the commit a version means, its content as files."""
+"""Git repositories as a source: keep a mirror on the host, resolve a version to a commit, export its files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,21 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.source._git_command import Git, GitFailed, fields, plain
+from ansible_collections.nodeops.pm2.plugins.module_utils.source._git_command import (
+    Git,
+    GitFailed,
+    RefNotFound,
+    fields,
+    plain,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import MAX_TEXT, disk_full, free
 
 MIRROR = "mirror.git"
 SUBMODULES = "submodules"
 _MARK = "nodeops-address"
 _HEADS, _TAGS = "refs/heads/", "refs/tags/"
-_OWN = "refs/nodeops/"  # what is fetched by name and is neither branch nor tag
-_COMMIT = _OWN + "commit"  # keeps git from tidying away a commit that was fetched by its id
+_OWN = "refs/nodeops/"  # refs that are fetched by name and are neither branch nor tag
+_COMMIT = _OWN + "commit"  # protects a commit that was fetched by its id from git's garbage collection
 _REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _FULL = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 _ABBREVIATED = re.compile(r"[0-9a-f]{4,64}\Z")
@@ -37,9 +43,9 @@ _LINK, _GITLINK = "120000", "160000"
 
 
 def check_version(version: str) -> None:
-    """Raises NodeopsError for what can be no branch, tag or commit."""
+    """Raises NodeopsError for what cannot be a branch, tag or commit."""
     if _BAD_VERSION.search(version):
-        raise NodeopsError("The git version %r can be no branch, tag or commit. Nothing was changed." % version)
+        raise NodeopsError("The git version %r cannot be a branch, tag or commit. Nothing was changed." % version)
 
 
 def _is_commit_id(version: str) -> bool:
@@ -47,24 +53,24 @@ def _is_commit_id(version: str) -> bool:
 
 
 class Names(NamedTuple):
-    """What names a repository has, and how to see what they mean."""
+    """The names in a repository, and the commits that they mean."""
 
     objects: Dict[str, str]  # full name (refs/heads/x, HEAD) -> commit; annotated tags peeled
     starting_with: Callable[[str], List[str]]
-    """The commits an abbreviation may mean."""
+    """The commits that an abbreviation may mean."""
 
 
 def resolve(version: str, names: Names, address: str) -> Optional[str]:
-    """The commit of a branch, a tag, a full name, or an abbreviated commit. None: nothing has this name.
+    """The commit of a branch, a tag, a full name, or an abbreviated commit. None if there is no such name.
 
-    Raises NodeopsError when it means more than one.
+    Raises NodeopsError if it means more than one.
     """
     if version in names.objects:
         return names.objects[version]
     found = {kind: names.objects[kind + version] for kind in (_HEADS, _TAGS) if kind + version in names.objects}
     if len(set(found.values())) > 1:
         raise NodeopsError(
-            "%r is a branch (%s) and a tag (%s) of %s. Nothing was changed. Say refs/heads/%s or refs/tags/%s."
+            "%r is a branch (%s) and a tag (%s) of %s. Nothing was changed. Give refs/heads/%s or refs/tags/%s."
             % (version, found[_HEADS][:12], found[_TAGS][:12], _address.shown(address), version, version)
         )
     if found:
@@ -88,20 +94,20 @@ def _not_found(version: str, names: Names, address: str) -> NodeopsError:
     short = sorted({name.split("/", 2)[2] for name in names.objects if name.startswith((_HEADS, _TAGS))})
     if version == "HEAD":
         return NodeopsError(
-            "The HEAD of %s names a branch that it does not have. Nothing was changed. Say which version: %s."
+            "The HEAD of %s names a branch that does not exist there. Nothing was changed. Give a version, such as: %s."
             % (shown, ", ".join(short[:_NEAR]))
         )
     near = difflib.get_close_matches(version, short, _NEAR) or short[:_NEAR]
     return NodeopsError(
-        "%r is no branch, tag or commit of %s. Nothing was changed. It has %s%s."
+        "%r is not a branch, tag or commit of %s. Nothing was changed. It has %s%s."
         % (version, shown, ", ".join(near), " and %d more" % (len(short) - len(near)) if len(short) > len(near) else "")
     )
 
 
-def predicted(git: Git, version: str) -> Tuple[str, bool]:
-    """What a version means, asked without writing anything; and whether the content is on this host.
+def resolve_remotely(git: Git, version: str) -> Tuple[str, bool]:
+    """The commit of a version, and whether its content is on this host. Writes nothing.
 
-    A commit that no name leads to and that is not here is returned as it was given.
+    A commit that no name leads to, and that is not on this host, is returned as it was given.
     """
     mirror = Mirror(git, os.path.join(git.place.private, MIRROR), git.address)
     usable = mirror.is_usable()
@@ -110,7 +116,8 @@ def predicted(git: Git, version: str) -> Tuple[str, bool]:
     objects: Dict[str, str] = {}
     for line in git.remote(git.address, ["ls-remote", plain(git.address)]).decode("utf-8", "replace").splitlines():
         commit_id, _tab, name = line.partition("\t")
-        objects[name[:-3] if name.endswith("^{}") else name] = commit_id  # the peeled one follows the tag itself
+        # The commit of an annotated tag follows the tag itself.
+        objects[name[:-3] if name.endswith("^{}") else name] = commit_id
 
     def starting_with(digits: str) -> List[str]:
         here = mirror.starting_with(digits) if usable else []
@@ -126,7 +133,7 @@ def predicted(git: Git, version: str) -> Tuple[str, bool]:
 
 
 class Mirror:
-    """A bare copy of a repository, complete or not there: it is made elsewhere and renamed."""
+    """A bare copy of a repository. It is complete or does not exist: it is made elsewhere and renamed."""
 
     def __init__(self, git: Git, path: str, address: str) -> None:
         self.git = git
@@ -134,7 +141,7 @@ class Mirror:
         self.address = address
 
     def is_usable(self) -> bool:
-        """Whether there is one, and of this repository."""
+        """Whether it exists and is a mirror of this repository."""
         try:
             with open(os.path.join(self.path, _MARK)) as stream:
                 return stream.read() == self._mark()
@@ -142,7 +149,7 @@ class Mirror:
             return False
 
     def has(self, commit: str) -> bool:
-        """Whether a commit is here, with its directories."""
+        """Whether the mirror has a commit with its directories."""
         try:
             self.git.local(self.path, ["ls-tree", "-r", "-z", "--name-only", commit + "^{commit}"])
         except GitFailed:
@@ -150,12 +157,12 @@ class Mirror:
         return True
 
     def peeled(self, name: str) -> str:
-        """The commit a name or an annotated tag means. Raises GitFailed."""
+        """The commit of a name or an annotated tag. Raises GitFailed."""
         output = self.git.local(self.path, ["rev-parse", "--quiet", "--verify", name + "^{commit}"])
         return output.decode("ascii").strip()
 
     def starting_with(self, digits: str) -> List[str]:
-        """The commits an abbreviation may mean, annotated tags peeled."""
+        """The commits that an abbreviation may mean, also through annotated tags."""
         found = []
         for name in self.git.local(self.path, ["rev-parse", "--disambiguate=" + digits]).decode("ascii").split():
             try:
@@ -164,16 +171,16 @@ class Mirror:
                 continue
         return found
 
-    def bring(self, version: str) -> str:
-        """Have here what ``version`` means now, and return the commit. Raises NodeopsError, GitFailed."""
+    def ensure(self, version: str) -> str:
+        """Fetch what ``version`` means now, and return the commit. Raises NodeopsError, GitFailed."""
         if self.is_usable():
             if _is_commit_id(version) and self.has(version):
-                return self.peeled(version)  # what a commit is does not change
-            with contextlib.suppress(GitFailed):  # it is not the other side's fault: the mirror is damaged
+                return self.peeled(version)  # a commit never changes
+            with contextlib.suppress(GitFailed):  # not a fault of the remote repository: the mirror is damaged
                 _remove_unfinished(self.path)
                 self._fetch(self.path, version)
                 return self._commit(version)
-        self.make_anew(version)
+        self.recreate(version)
         return self._commit(version)
 
     def _commit(self, version: str) -> str:
@@ -185,8 +192,8 @@ class Mirror:
             raise GitFailed("the commit %s is incomplete" % commit)
         return commit
 
-    def make_anew(self, version: str) -> None:
-        """Fetch everything into a new mirror that takes the place of this one. Raises NodeopsError, GitFailed."""
+    def recreate(self, version: str) -> None:
+        """Fetch everything into a new mirror, which replaces this one. Raises NodeopsError, GitFailed."""
         fresh = os.path.join(self.git.place.directory, "mirror")
         shutil.rmtree(fresh, ignore_errors=True)
         self.git.local(fresh, ["init", "--bare", "--quiet", "--template="])
@@ -202,13 +209,13 @@ class Mirror:
             _remove(os.path.join(self.git.place.directory, "old"))
 
     def discard(self) -> None:
-        """Remove it, so that no half of it is left if this is interrupted."""
+        """Remove it so that an interruption does not leave half of it."""
         old = os.path.join(self.git.place.directory, "old")
         os.rename(self.path, old)
         _remove(old)
 
     def _mark(self) -> str:
-        """Which repository it is of; a hash, as an address may tell more than it should."""
+        """A hash of the address, which itself may hold secrets."""
         return hashlib.sha256(plain(self.address).encode("utf-8", "surrogateescape")).hexdigest() + "\n"
 
     def _fetch(self, repository: str, version: str) -> None:
@@ -220,15 +227,15 @@ class Mirror:
         fetch = ["fetch", "--quiet", "--prune", "--force", "--no-tags", plain(self.address)]
         try:
             self.git.remote(self.address, [*fetch, *refspecs], repository)
-        except GitFailed as error:
-            if len(refspecs) == len(_REFSPECS) or "find remote ref" not in error.said:
+        except RefNotFound:
+            if len(refspecs) == len(_REFSPECS):
                 raise
-            # The one name asked for is not there, and git fetched nothing. What is there is needed to say so.
+            # Git fetches nothing if one name does not exist. The error message needs the names that exist.
             self.git.remote(self.address, [*fetch, *_REFSPECS], repository)
             self.git.local(repository, ["update-ref", "-d", refspecs[-1].partition(":")[2]])
 
     def _by_id(self, commit: str) -> Optional[str]:
-        """A commit that no branch or tag leads to: many servers give it when asked by its id."""
+        """A commit that no branch or tag leads to. Many servers give it if it is asked for by its id."""
         if not self.has(commit):
             refspec = "+%s:%s" % (commit, _COMMIT)
             try:
@@ -262,7 +269,7 @@ class Mirror:
         return Names(objects, self.starting_with)
 
     def read_file(self, commit: str, path: str) -> Optional[bytes]:
-        """A file of a commit; links in the repository are followed. None when it is not there. Raises GitFailed."""
+        """A file of a commit, or None. Links in the repository are followed. Raises GitFailed."""
         for _hop in range(_MAX_HOPS):
             found = fields(self.git.local(self.path, ["ls-tree", "-z", commit, "--", path]))
             if len(found) != 1:
@@ -271,7 +278,10 @@ class Mirror:
             if kind != "blob":
                 return None
             if int(self.git.local(self.path, ["cat-file", "-s", name])) > MAX_TEXT:
-                raise NodeopsError("%s in %s is larger than %d bytes." % (path, _address.shown(self.address), MAX_TEXT))
+                raise NodeopsError(
+                    "%s in %s is larger than %d bytes, so it was not read."
+                    % (path, _address.shown(self.address), MAX_TEXT)
+                )
             content = self.git.local(self.path, ["cat-file", "blob", name])
             if mode != _LINK:
                 return content
@@ -281,7 +291,7 @@ class Mirror:
         return None
 
     def export(self, commit: str, dest: str) -> List[Tuple[str, str]]:
-        """Write the content of a commit into the empty directory ``dest``; no .git is in it.
+        """Write the content of a commit, without .git, into the empty directory ``dest``.
 
         Returns the submodules: their paths (empty directories now) and commits. Raises GitFailed, NodeopsError.
         """
@@ -300,10 +310,7 @@ class Mirror:
         return [(path, head.split(" ")[1]) for head, _tab, path in split]
 
     def _check_room(self, commit: str, dest: str) -> None:
-        """Git does not say why it could not write a file.
-
-        Raises NodeopsError if the disk has no room for the commit.
-        """
+        """Raises NodeopsError if the disk has no room for the commit. Git does not say why it could not write."""
         _empty(dest)
         lines = fields(self.git.local(self.path, ["ls-tree", "-r", "-l", "-z", commit]))
         sizes = [line.partition("\t")[0].split()[3] for line in lines]
@@ -311,11 +318,11 @@ class Mirror:
             raise disk_full(dest)
 
     def submodules(self, commit: str) -> Dict[str, Dict[str, str]]:
-        """What .gitmodules says of each path: url, update ..."""
+        """What .gitmodules says about each path: url, update ..."""
         try:
             wanted = ["config", "--blob", commit + ":.gitmodules", "-z", "--list"]
             items = fields(self.git.local(self.path, wanted))
-        except GitFailed:  # there is none
+        except GitFailed:  # the file does not exist
             return {}
         sections: Dict[str, Dict[str, str]] = {}
         for item in items:
@@ -327,13 +334,13 @@ class Mirror:
         return {section["path"].rstrip("/"): section for section in sections.values() if "path" in section}
 
 
-def bring(git: Git, version: str) -> str:
-    """Have what ``version`` means in the mirror of the source, and return the commit."""
-    return Mirror(git, os.path.join(git.place.private, MIRROR), git.address).bring(version)
+def ensure(git: Git, version: str) -> str:
+    """Fetch what ``version`` means into the mirror of the source, and return the commit."""
+    return Mirror(git, os.path.join(git.place.private, MIRROR), git.address).ensure(version)
 
 
 def read_file(git: Git, commit: str, path: str) -> Optional[bytes]:
-    """A file of a commit, from the mirror of the source. None when it is not there, or there is no such mirror."""
+    """A file of a commit, from the mirror of the source. None if the file or the mirror does not exist."""
     mirror = Mirror(git, os.path.join(git.place.private, MIRROR), git.address)
     return mirror.read_file(commit, path) if mirror.is_usable() and mirror.has(commit) else None
 
@@ -350,13 +357,13 @@ def export(git: Git, commit: str, dest: str, submodules: bool) -> None:
 
 
 def _export(mirror: Mirror, commit: str, dest: str, submodules: bool, used: Set[str]) -> None:
-    mirror.bring(commit)
+    mirror.ensure(commit)
     try:
         gitlinks = mirror.export(commit, dest)
     except GitFailed:
         _empty(dest)
-        mirror.make_anew(commit)
-        mirror.bring(commit)
+        mirror.recreate(commit)
+        mirror.ensure(commit)
         gitlinks = mirror.export(commit, dest)
     if not submodules or not gitlinks:
         return
@@ -371,7 +378,10 @@ def _export(mirror: Mirror, commit: str, dest: str, submodules: bool, used: Set[
         inner = Mirror(mirror.git, os.path.join(mirror.git.place.private, SUBMODULES, name), address)
         target = os.path.join(dest, path)
         if os.path.realpath(target) != os.path.join(os.path.realpath(dest), path):
-            raise NodeopsError("The submodule %s lies behind a link. Nothing was deployed." % path)
+            raise NodeopsError(
+                "The path of the submodule %s leads through a link. Nothing was deployed. Correct it in the repository."
+                % path
+            )
         os.makedirs(target, exist_ok=True)
         try:
             _export(inner, wanted, target, submodules, used)
@@ -382,7 +392,7 @@ def _export(mirror: Mirror, commit: str, dest: str, submodules: bool, used: Set[
 def _submodule_address(parent: str, path: str, url: str) -> str:
     if not url:
         raise NodeopsError(
-            "%s has the submodule %s, and no address of it in .gitmodules. Nothing was deployed. Remove or mend it in "
+            "%s has the submodule %s without an address in .gitmodules. Nothing was deployed. Remove or correct it in "
             "the repository." % (_address.shown(parent), path)
         )
     address = _address.join(parent, url) if url.startswith(("./", "../")) else url
@@ -392,14 +402,14 @@ def _submodule_address(parent: str, path: str, url: str) -> str:
         raise NodeopsError("Submodule %s: %s" % (path, error)) from error
     if _address.is_local(address) and not _address.is_local(parent):
         raise NodeopsError(
-            "The submodule %s is said to be at %s, on the host itself, which a repository from elsewhere may not say. "
-            "Nothing was deployed." % (path, address)
+            "The submodule %s has the address %s, which is on the host itself. A repository from elsewhere may not "
+            "refer to the host. Nothing was deployed." % (path, address)
         )
     return address
 
 
 def _remove_unfinished(repository: str) -> None:
-    """What a killed git left: locks, which would stop the next one, and half of a pack."""
+    """Remove what a killed git has left: locks, which would stop the next one, and incomplete packs."""
     for directory, _directories, names in os.walk(repository):
         for name in names:
             if name.endswith(".lock") or name.startswith(("tmp_pack_", "tmp_idx_", "tmp_rev_", "tmp_obj_")):

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Run git: a clean environment, credentials that no process list shows, an end to waiting, errors in words."""
+"""Run git in a clean environment, with credentials that no process list shows, a timeout, and errors explained."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._address import (
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import Workplace, disk_full
+from ansible_collections.nodeops.pm2.plugins.module_utils.source._workspace import Workspace, disk_full
 
 LOCAL_TIMEOUT = 1800.0
-"""Seconds that something without network, like writing a large release, may take at most."""
+"""Seconds that an operation without network, such as writing a large release, may take at most."""
 _CONNECT_TIMEOUT = 15  # seconds, for ssh
 _PROTOCOLS = "file:git:http:https:ssh"
-_PASSED_ON = (  # how the network of a host is set up is not for the caller of a deploy to know
+_PASSED_ON = (  # network settings belong to the host, not to the caller of a deploy
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"),
 )
@@ -51,12 +51,12 @@ done
 test "$protocol://$host" = "$NODEOPS_GIT_ORIGIN" || exit 0
 printf 'username=%s\\npassword=%s\\n' "$NODEOPS_GIT_USERNAME" "$NODEOPS_GIT_PASSWORD"
 """
-"""A credential helper, not GIT_ASKPASS: that gets the user name, which may be a token, as an argument."""
+"""A credential helper is used, not GIT_ASKPASS: that gets the user name, which may be a token, as an argument."""
 
 _CAUSES: Tuple[Tuple[Sequence[str], str], ...] = (
     (
         ["Host key verification failed", "REMOTE HOST IDENTIFICATION HAS CHANGED", r"No \S+ host key is known"],
-        "the key of its host is not the known one. Compare it, and give it as known_hosts.",
+        "the key of its host is not the known key. Compare them, and give the right one as known_hosts.",
     ),
     (
         ["dubious ownership"],
@@ -94,25 +94,30 @@ _CAUSES: Tuple[Tuple[Sequence[str], str], ...] = (
             "does not exist",
             "returned error: 404",
         ],
-        "it was not found, or may not be seen with these credentials.",
+        "it was not found, or cannot be read with these credentials.",
     ),
     (["cannot run ssh", "ssh: (?:command )?not found"], "ssh is not installed on this host."),
 )
-"""What git says, as patterns, and what it means."""
+"""Patterns of git's messages, and what they mean."""
 _NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded")
-_TOLD = 5  # lines of what git said
+_NO_REF = "find remote ref"
+_SHOWN_LINES = 5  # lines of git's standard error
 
 
 class GitFailed(Exception):
-    """git failed at something that may be the fault of our own copy of the repository. ``said``: redacted."""
+    """git failed, perhaps because our own copy of the repository is damaged. ``stderr``: its last lines, redacted."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__(said)
-        self.said = said
+    def __init__(self, stderr: str) -> None:
+        super().__init__(stderr)
+        self.stderr = stderr
+
+
+class RefNotFound(GitFailed):
+    """The repository does not have one of the names that were asked for. Git has fetched nothing then."""
 
 
 class Access(NamedTuple):
-    """What a repository is reached with."""
+    """The address of a repository and the credentials for it."""
 
     address: str
     key_file: Optional[str] = None
@@ -124,8 +129,8 @@ class Access(NamedTuple):
 class Git:
     """Runs git for one source. Its files (key, known hosts) lie in the workplace and go with it."""
 
-    def __init__(self, place: Workplace, access: Access, redactor: Redactor) -> None:
-        """Raises NodeopsError when git is missing or the key cannot be read, OSError when no file can be written."""
+    def __init__(self, place: Workspace, access: Access, redactor: Redactor) -> None:
+        """Raises NodeopsError if git is missing or the key cannot be read, OSError if a file cannot be written."""
         self.place = place
         self.address = access.address
         self._access = access
@@ -141,9 +146,9 @@ class Git:
             redactor.add_environment({"key": access.key})
 
     def local(self, repository: str, arguments: Sequence[str], extra: Optional[Mapping[str, str]] = None) -> bytes:
-        """Run git in a repository of ours and return its output. Nothing of the user's configuration applies.
+        """Run git in a repository of ours and return its output. The user's configuration does not apply.
 
-        Raises GitFailed, and NodeopsError when the disk is full or it takes too long.
+        Raises GitFailed, and NodeopsError if the disk is full or it takes too long.
         """
         environment = {
             **self._environment,
@@ -154,18 +159,20 @@ class Git:
             "GIT_DIR": repository,
             **(extra or {}),
         }
-        code, output, said = self._run(["-c", "core.autocrlf=false", *arguments], environment, LOCAL_TIMEOUT)
+        code, output, stderr = self._run(["-c", "core.autocrlf=false", *arguments], environment, LOCAL_TIMEOUT)
         if code is None:
-            raise NodeopsError("git %s took longer than %g s and was ended." % (arguments[0], LOCAL_TIMEOUT))
+            raise NodeopsError(
+                "git %s took longer than %g s and was ended. Nothing was deployed." % (arguments[0], LOCAL_TIMEOUT)
+            )
         if code != 0:
-            self._check_space(said, environment.get("GIT_WORK_TREE") or repository)
-            raise GitFailed(self._shown(said) or "exit code %d" % code)
+            self._check_space(stderr, environment.get("GIT_WORK_TREE") or repository)
+            raise GitFailed(self._last_lines(stderr) or "exit code %d" % code)
         return output
 
     def remote(self, address: str, arguments: Sequence[str], repository: Optional[str] = None) -> bytes:
-        """Run git with a repository elsewhere: the address is to be in ``arguments`` as ``plain(address)``.
+        """Run git with a remote repository: ``arguments`` hold its address as ``plain(address)``.
 
-        Raises NodeopsError for what is the other side's or the network's fault, otherwise GitFailed.
+        Raises NodeopsError for a fault of the remote side or the network, RefNotFound, otherwise GitFailed.
         """
         environment = {**self._environment, "GIT_SSH_COMMAND": self._ssh, "GIT_SSH_VARIANT": "ssh"}
         if not self._own_key() and "SSH_AUTH_SOCK" in os.environ:
@@ -173,7 +180,7 @@ class Git:
         if repository is not None:
             environment["GIT_DIR"] = repository
         settings = ["protocol.version=2", "gc.autoDetach=false", "maintenance.autoDetach=false"]
-        # Packs appear as a whole; loose objects one by one, so that a killed git would leave a commit without content.
+        # A pack appears at once, loose objects one by one: a killed git would leave a commit without its content.
         settings += ["fetch.unpackLimit=1", "transfer.unpackLimit=1", "core.hooksPath=" + os.devnull]
         credentials = self._credentials_for(address)
         if credentials is not None:
@@ -182,41 +189,42 @@ class Git:
             environment["NODEOPS_GIT_USERNAME"] = credentials.username
             environment["NODEOPS_GIT_PASSWORD"] = credentials.password
         options = [word for setting in settings for word in ("-c", setting)]
-        code, output, said = self._run([*options, *arguments], environment, self._access.timeout)
+        code, output, stderr = self._run([*options, *arguments], environment, self._access.timeout)
         if code is None:
             raise self._unreadable(
-                address, "it did not finish within %g s (timeout)." % self._access.timeout, self._shown(said)
+                address, "it did not finish within %g s (timeout)." % self._access.timeout, self._last_lines(stderr)
             )
         if code != 0:
-            self._check_space(said, self.place.private)
-            self._explain(address, said, code)
+            self._check_space(stderr, self.place.private)
+            self._explain(address, stderr, code)
         return output
 
-    def _explain(self, address: str, said: str, code: int) -> NoReturn:
-        told = self._shown(said)
+    def _explain(self, address: str, stderr: str, code: int) -> NoReturn:
+        told = self._last_lines(stderr)
         for patterns, cause in _CAUSES:
-            if re.search("|".join(patterns), said):
+            if re.search("|".join(patterns), stderr):
                 raise self._unreadable(address, cause, told)
-        raise GitFailed(told or "exit code %d" % code)
+        kind = RefNotFound if _NO_REF in stderr else GitFailed
+        raise kind(told or "exit code %d" % code)
 
     @staticmethod
     def _unreadable(address: str, cause: str, told: str) -> NodeopsError:
-        said = " git said: %s" % told if told else ""
+        quote = " git said: %s" % told if told else ""
         return NodeopsError(
-            "The repository %s cannot be read: %s Nothing was deployed.%s" % (shown(address), cause, said)
+            "The repository %s cannot be read: %s Nothing was deployed.%s" % (shown(address), cause, quote)
         )
 
     @staticmethod
-    def _check_space(said: str, path: str) -> None:
-        if _NO_SPACE.search(said):
+    def _check_space(stderr: str, path: str) -> None:
+        if _NO_SPACE.search(stderr):
             raise disk_full(path)
 
-    def _shown(self, said: str) -> str:
-        lines = [line.strip() for line in self._redactor.text(said).splitlines() if line.strip()]
-        return " | ".join(lines[-_TOLD:])
+    def _last_lines(self, stderr: str) -> str:
+        lines = [line.strip() for line in self._redactor.text(stderr).splitlines() if line.strip()]
+        return " | ".join(lines[-_SHOWN_LINES:])
 
     def _credentials_for(self, address: str) -> Optional[Credentials]:
-        """Its own, or those of the source if it has the same origin (submodules)."""
+        """The credentials of the address itself, or those of the source if it has the same origin (submodules)."""
         own = split_credentials(address).credentials
         if own is None and self._credentials and is_url(address) and origin(address) == self._credentials.origin:
             return self._credentials
@@ -227,14 +235,14 @@ class Git:
 
     def _ssh_command(self) -> str:
         words = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=%d" % _CONNECT_TIMEOUT]
-        words += ["-o", "ControlMaster=no", "-o", "ControlPath=none"]  # its process would outlive git and hold our pipe
+        words += ["-o", "ControlMaster=no", "-o", "ControlPath=none"]  # it would outlive git and hold our pipe open
         key_file = self._access.key_file
         if self._access.key:
             key = self._access.key.replace("\r\n", "\n").strip() + "\n"
             key_file = self._write("key", key)
         elif key_file and not os.access(key_file, os.R_OK):
             raise NodeopsError(
-                "The key %s does not exist on this host or cannot be read by %s. Nothing was changed."
+                "The key %s does not exist on this host, or %s cannot read it. Nothing was changed."
                 % (key_file, self._environment["USER"])
             )
         if key_file:
@@ -261,7 +269,7 @@ class Git:
     def _run(
         self, arguments: Sequence[str], environment: Mapping[str, str], timeout: float
     ) -> Tuple[Optional[int], bytes, str]:
-        """Exit code (None: the time was over), standard output, standard error. All that git started ends with it."""
+        """Exit code (None after the timeout), standard output, standard error. What git has started ends with it."""
         process: Optional[subprocess.Popen[bytes]] = None
         code: Optional[int] = None
         try:
@@ -278,31 +286,31 @@ class Git:
                     preexec_fn=_prepare_child,
                 )
             try:
-                output, said = process.communicate(timeout=timeout)
+                output, stderr = process.communicate(timeout=timeout)
                 code = process.returncode
             except subprocess.TimeoutExpired:
                 _process_group.kill(process.pid)
-                output, said = process.communicate()
+                output, stderr = process.communicate()
         finally:
             if process is not None:
                 _process_group.kill(process.pid)
                 process.wait()
                 _process_group.await_end(process.pid)
-        return code, output, said.decode("utf-8", "replace")
+        return code, output, stderr.decode("utf-8", "replace")
 
 
 def program(path: str) -> str:
-    """Where git is. Raises NodeopsError when it is not in ``path``."""
+    """The path of git. Raises NodeopsError if it is not in ``path``."""
     found = shutil.which("git", path=path)
     if found is None:
         raise NodeopsError(
-            "git is not installed on this host (it is not in %s). Nothing was changed. Install it." % path
+            "git is not installed on this host (not found in %s). Nothing was changed. Install git." % path
         )
     return found
 
 
 def plain(address: str) -> str:
-    """An address as it may stand in a process list."""
+    """An address without credentials, as a process list may show it."""
     return split_credentials(address).plain
 
 
@@ -326,7 +334,7 @@ def _environment(path: str) -> Dict[str, str]:
 
 
 def _quoted(path: str) -> str:
-    """A path as a value of an option of ssh, which knows quotes and replaces %."""
+    """A path as a value of an ssh option. ssh understands quotes and replaces %."""
     return '"%s"' % path.replace("%", "%%")
 
 
@@ -343,11 +351,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _prepare_child() -> None:
-    """If this process is killed, git is too: it must not go on writing while another run begins."""
+    """Let git be killed if this process is killed: it must not write on while another run begins."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     os.umask(0o022)
 
 
 def fields(output: bytes) -> List[str]:
-    """What git wrote with -z."""
+    """The fields of output that git wrote with -z."""
     return [os.fsdecode(item) for item in output.split(b"\0") if item]

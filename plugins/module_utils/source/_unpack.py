@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Write what an archive holds, and nothing outside the directory meant for it, whatever the archive says."""
+"""Write the content of an archive, and nothing outside its directory, whatever the archive says."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Entry(NamedTuple):
 
     name: str
     kind: str
-    """FILE, DIRECTORY, LINK, HARD_LINK, or any other word for what is refused."""
+    """FILE, DIRECTORY, LINK or HARD_LINK. Anything else is refused and named by this word."""
     executable: bool
     size: int
     """Bytes of a file."""
     target: str
-    """Of a link: a path relative to it; of a hard link: the name of an earlier entry."""
+    """For a link a path relative to it; for a hard link the name of an earlier entry."""
     mtime: Optional[float]
     read: Callable[[int], bytes]
-    """The next bytes of a file, none at its end. Raises NodeopsError when the archive is damaged."""
+    """The next bytes of a file, none at its end. Raises NodeopsError if the archive is damaged."""
 
 
 def parts_of(name: str, archive: str) -> List[str]:
@@ -50,16 +50,15 @@ def parts_of(name: str, archive: str) -> List[str]:
 
 
 class Tree:
-    """The directory an archive is unpacked into. Only what this object wrote may be in it.
+    """The directory that an archive is unpacked into. Only what this object has written may be in it.
 
-    What is where is known from what was written, so no question to the file system can be answered wrongly; nothing is
-    written through a link, and links are made last, when it is known where they lead to.
+    It knows all paths from what it has written, so it never has to ask the file system. Nothing is written through a
+    link. Links are made last, when all their targets are known.
     """
 
     def __init__(self, dest: str, archive: str, strip: int, own: bool) -> None:
-        """``archive`` is its name for messages. ``own``: the archive was packed by this collection from a directory
-
-        of the user: its links are left as they are, and each file's hash is taken.
+        """``archive`` is its name in messages. ``own``: this collection packed it from a directory of the user. Then
+        links are left as they are, and each file is hashed.
         """
         self._dest = dest
         self._archive = archive
@@ -71,7 +70,7 @@ class Tree:
         self._lines: Dict[str, Line] = {}
 
     def add(self, entry: Entry) -> None:
-        """Write an entry. Raises NodeopsError for one that is refused, and OSError."""
+        """Write an entry. Raises NodeopsError if it is refused, and OSError."""
         if entry.kind not in (FILE, DIRECTORY, LINK, HARD_LINK):
             raise self._refuse(entry, "it is a %s; a release holds only files, directories and links" % entry.kind)
         parts = parts_of(entry.name, self._archive)[self._strip :]
@@ -94,9 +93,9 @@ class Tree:
             self._write(path, entry)
 
     def finish(self) -> List[Line]:
-        """Make the links, once all of them are known to stay inside. Returns what was written.
+        """Make the links, after checking that all of them stay inside. Returns what was written.
 
-        Raises NodeopsError for a link that leads outside, and when nothing was written.
+        Raises NodeopsError for a link that leads outside, and if no file was written.
         """
         for path, target in self._links.items():
             problem = "" if self._own else self._problem(path, target)
@@ -147,7 +146,9 @@ class Tree:
             self._add_link(path, entry, self._links[source])
             return
         if kind != FILE:
-            raise self._refuse(entry, "it is a hard link to %r, which is no earlier file of it" % entry.target)
+            raise self._refuse(
+                entry, "it is a hard link to %r, which is not an earlier file of the archive" % entry.target
+            )
         if source == path:
             return
         self._discard(path)
@@ -191,7 +192,9 @@ class Tree:
         self._lines[path] = Line(path, "0", entry.executable, digest.hexdigest())
 
     def _problem(self, path: str, target: str) -> str:
-        """What is wrong with where a link leads to, followed as the kernel would, over the links of the archive."""
+        """What is wrong with the target of a link, or "". It is followed as the kernel would follow it, over other
+        links.
+        """
         place, todo = _start(path, target)
         followed = 0
         while todo:
@@ -209,13 +212,13 @@ class Tree:
                 continue
             followed += 1
             if followed > _MAX_LINKS:
-                return "which leads round in a circle"
+                return "which leads in a circle"
             todo.extend(_start("", link)[1])
         return ""
 
 
 def _start(path: str, target: str) -> Tuple[List[str], List[str]]:
-    """Where a link lies, and the parts of its target, the first one last; "/" for an absolute one."""
+    """The directory of a link, and the parts of its target, the first one last; "/" for an absolute target."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
     return path.split("/")[:-1], [*reversed(parts), *(["/"] if target.startswith("/") else [])]
 

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The place where a source is worked on: a temporary directory that the next run removes if this one is killed."""
+"""The workspace of a source: a temporary directory, which the next run removes if this one is killed."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
 
 PREFIX = "tmp-"
 MAX_TEXT = 1 << 20
-"""Bytes of a file of a source that is read as text."""
+"""Bytes. A larger file of a source is not read as text."""
 _LOCK = "source.lock"
 _SURVIVOR_WAIT = 20.0  # seconds
 
 
-class Workplace(NamedTuple):
-    """Where to write while a source is looked at or fetched."""
+class Workspace(NamedTuple):
+    """Where to write while a source is inspected or fetched."""
 
     private: str
     """The deploy's private directory, which may not exist in check mode."""
     directory: str
     """Temporary, 0700."""
     lock: Optional[int]
-    """A descriptor to hand to programs that write below ``private``: while one lives, nobody else works there.
-    None when nothing is to be written there (check mode)."""
+    """A descriptor to hand to programs that write below ``private``: while one of them lives, no other run works there.
+    None if nothing is to be written there (check mode)."""
 
 
 @contextlib.contextmanager
-def workplace(private: str, check_mode: bool) -> Iterator[Workplace]:
-    """A place to work in, gone at the end. What killed runs left in ``private`` is removed first.
+def workspace(private: str, check_mode: bool) -> Iterator[Workspace]:
+    """A workspace that is removed at the end. What killed runs have left in ``private`` is removed first.
 
-    In check mode it lies with the system's temporary files and nothing is written to ``private``. Programs that a
-    killed run started are ended. Raises NodeopsError when another run works there.
+    In check mode it is one of the system's temporary directories, and nothing is written to ``private``. Programs that
+    a killed run has started are ended. Raises NodeopsError if another run works there.
     """
     if check_mode:
         with _temporary(None) as directory:
-            yield Workplace(private, directory, None)
+            yield Workspace(private, directory, None)
         return
     handle = os.open(os.path.join(private, _LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _wait_for(handle, private)
         sweep(private)
         with _temporary(private) as directory:
-            yield Workplace(private, directory, handle)
+            yield Workspace(private, directory, handle)
     finally:
         os.close(handle)
 
@@ -71,14 +71,14 @@ def _temporary(parent: Optional[str]) -> Iterator[str]:
 
 
 def sweep(private: str) -> None:
-    """Remove the temporary directories that killed runs left. The caller is the only one who works there."""
+    """Remove the temporary directories that killed runs have left. The caller holds the lock of the workspace."""
     for name in os.listdir(private):
         if name.startswith(PREFIX):
             shutil.rmtree(os.path.join(private, name), ignore_errors=True)
 
 
 def _wait_for(handle: int, private: str) -> None:
-    """Lock, and say in the file by whom."""
+    """Take the lock, and write this process into its file."""
     deadline = time.monotonic() + _SURVIVOR_WAIT
     while True:
         try:
@@ -97,9 +97,8 @@ def _wait_for(handle: int, private: str) -> None:
 
 
 def _end_survivors(handle: int) -> None:
-    """If the run that took the lock was killed, what has the lock file open is what it started: a part of git that
-
-    waits for the network does not notice that git itself is gone.
+    """End what a killed run has started. It has the lock file open: a part of git that waits for the network does not
+    notice that git itself has ended.
     """
     words = os.pread(handle, 100, 0).decode("ascii", "replace").split()
     if len(words) != 2 or not all(word.isdigit() for word in words):
@@ -114,21 +113,21 @@ def _end_survivors(handle: int) -> None:
 
 
 def free(path: str) -> int:
-    """Bytes that can still be written where ``path`` lies."""
+    """The free bytes of the file system that holds ``path``."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
 
 
 def disk_full(path: str) -> NodeopsError:
-    """What to say when no more can be written below ``path``."""
+    """The error for a full disk below ``path``."""
     return NodeopsError(
-        "The disk that holds %s is full. The source was not fetched. Free some space (fewer releases: keep), then run "
-        "again." % path
+        "The disk that holds %s is full. The source was not fetched. Free some space (keep fewer releases: keep), then "
+        "run again." % path
     )
 
 
-def trouble(error: OSError, what: str, path: str) -> NodeopsError:
-    """An OSError in words. ``what`` could not be done, ``path`` says on which disk."""
+def explained(error: OSError, what: str, path: str) -> NodeopsError:
+    """An OSError as an error for users. ``what`` failed; ``path`` is on the disk that may be full."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return disk_full(path)
     place = "%s: " % os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""

@@ -4,9 +4,9 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Encryption with ``age``: to public keys, so that who makes a backup need not be able to read it.
+"""Encryption with ``age`` to public keys: the user that makes backups need not be able to read them.
 
-age does not prove who has written a file; the store's manifest does.
+age does not prove who wrote a file. The signed manifest of the store does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import IO, Any, Dict, List, Union
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points, _signals, _trusted_path
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._environment import STANDARD_PATH
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _documents, _draft, _stored_backup
 
 SUFFIX = ".age"
 _RECIPIENT = re.compile(r"age1[0-9a-z]{20,}|ssh-(?:ed25519|rsa) [A-Za-z0-9+/=]{40,}(?: [^\n]*)?")
@@ -33,18 +33,19 @@ _PARTIAL = ".partial"
 
 
 def program() -> str:
-    """Where ``age`` is. Raises NodeopsError."""
+    """The path of ``age``. Raises NodeopsError."""
     path = os.pathsep.join([os.environ.get("PATH", ""), STANDARD_PATH])
     found = shutil.which("age", path=path)
     if found is None:
         raise NodeopsError(
-            "age is not installed (Debian: apt install age). Nothing was changed. It encrypts the backups."
+            "age, which encrypts the backups, is not installed. Nothing was changed. Install it (Debian: apt install "
+            "age)."
         )
     return found
 
 
 def check_recipients(recipients: List[str]) -> None:
-    """Raises NodeopsError for what is no public key that ``age`` can encrypt to."""
+    """Raises NodeopsError for something that is not a public key that ``age`` can encrypt to."""
     if not recipients:
         return
     for recipient in recipients:
@@ -55,7 +56,7 @@ def check_recipients(recipients: List[str]) -> None:
             )
         if not _RECIPIENT.fullmatch(recipient):
             raise NodeopsError(
-                "%r is no public key of age. Nothing was changed. Give one that begins with age1, or an SSH key "
+                "%r is not a public key of age. Nothing was changed. Give one that begins with age1, or an SSH key "
                 "(ssh-ed25519 or ssh-rsa) as it stands in its .pub file." % recipient
             )
     with open(os.devnull, "rb") as nothing:
@@ -63,12 +64,12 @@ def check_recipients(recipients: List[str]) -> None:
 
 
 def encrypt(source: str, target: str, recipients: List[str]) -> None:
-    """Write ``source`` encrypted to ``target``, a new file, 0600. Raises NodeopsError, and nothing is at ``target``."""
+    """Write ``source`` encrypted to ``target``, a new file, 0600. Raises NodeopsError and leaves no ``target``."""
     _into(target, source, _encrypting(recipients), "%s cannot be encrypted" % source)
 
 
 def decrypt(source: str, target: str, identity_file: str) -> None:
-    """Write ``source`` decrypted to ``target``, a new file, 0600: all of it, or NodeopsError and none of it."""
+    """Write ``source`` decrypted to ``target``, a new file, 0600. Raises NodeopsError and leaves no ``target``."""
     _trusted_path.check_secret(identity_file, "age_identity_file")
     partial = target + _PARTIAL
     argv = [program(), "--decrypt", "--identity", identity_file]
@@ -76,10 +77,11 @@ def decrypt(source: str, target: str, identity_file: str) -> None:
     os.rename(partial, target)
 
 
-def add(draft: _store.Draft, name: str, recipients: List[str], **facts: Any) -> str:
-    """Add the file ``name`` to a draft, encrypted where there are ``recipients``; its name in the backup.
+def add(draft: _draft.Draft, name: str, recipients: List[str], **facts: Any) -> str:
+    """Add the file ``name`` to a draft, encrypted if there are ``recipients``. Returns its name in the backup.
 
-    What was encrypted is recorded as ``plain_size`` and ``plain_sha256``, and removed. Raises NodeopsError.
+    Size and SHA-256 of the plain file are recorded as ``plain_size`` and ``plain_sha256``, and the plain file is
+    removed. Raises NodeopsError.
     """
     if not recipients:
         draft.add(name, **facts)
@@ -87,7 +89,7 @@ def add(draft: _store.Draft, name: str, recipients: List[str], **facts: Any) -> 
     source = draft.path(name)
     target = name + SUFFIX
     try:
-        size, sha256 = _store.digest(source)
+        size, sha256 = _documents.digest(source)
         encrypt(source, draft.path(target), recipients)
         os.unlink(source)
     except OSError as error:
@@ -98,14 +100,14 @@ def add(draft: _store.Draft, name: str, recipients: List[str], **facts: Any) -> 
 
 
 def is_encrypted(recorded: Dict[str, Any]) -> bool:
-    """Whether a file is, by what its manifest records of it."""
+    """Whether a file is encrypted, by what its manifest records."""
     return "plain_sha256" in recorded
 
 
-def readable(backup: _store.Backup, recorded: Dict[str, Any], identity_file: str, directory: str) -> str:
-    """The path at which a file of a backup can be read: its own, or decrypted in ``directory``, which is the caller's.
+def readable(backup: _stored_backup.Backup, recorded: Dict[str, Any], identity_file: str, directory: str) -> str:
+    """The path at which a file of a backup can be read: its own, or decrypted in ``directory`` of the caller.
 
-    Raises NodeopsError when it cannot be decrypted, or is not what was encrypted. Check the backup's files first.
+    Raises NodeopsError if it cannot be decrypted, or is not what was encrypted. Check the backup's files first.
     """
     source = os.path.join(backup.path, recorded["name"])
     if not is_encrypted(recorded):
@@ -117,12 +119,12 @@ def readable(backup: _store.Backup, recorded: Dict[str, Any], identity_file: str
     target = os.path.join(directory, recorded["name"][: -len(SUFFIX)])
     try:
         decrypt(source, target, identity_file)
-        found = _store.digest(target)
+        found = _documents.digest(target)
     except OSError as error:
         raise NodeopsError("%s cannot be decrypted: %s. Nothing was changed." % (source, _files.why(error))) from error
     if found != (recorded["plain_size"], recorded["plain_sha256"]):
         os.unlink(target)
-        raise NodeopsError("%s decrypts to something else than was backed up. Nothing was changed." % source)
+        raise NodeopsError("%s does not decrypt to what was backed up. Nothing was changed." % source)
     return target
 
 
@@ -131,7 +133,7 @@ def _encrypting(recipients: List[str]) -> List[str]:
 
 
 def _into(target: str, source: str, argv: List[str], what: str) -> None:
-    """Run ``argv`` from ``source`` to ``target``, which is removed again when it fails."""
+    """Run ``argv`` from ``source`` to ``target``, which is removed if it fails."""
     try:
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -147,7 +149,7 @@ def _into(target: str, source: str, argv: List[str], what: str) -> None:
 
 
 def _run(argv: List[str], source: IO[bytes], target: Union[int, IO[bytes]], what: str) -> None:
-    """Until age has ended well; it is ended with us. Raises NodeopsError with what it said."""
+    """Run age to its end; it is ended with us. Raises NodeopsError with what it printed."""
     with tempfile.TemporaryFile() as errors:
         status = _finish(argv, source, target, errors)
         errors.seek(0)
@@ -160,7 +162,7 @@ def _run(argv: List[str], source: IO[bytes], target: Union[int, IO[bytes]], what
 
 
 def _finish(argv: List[str], source: IO[bytes], target: Union[int, IO[bytes]], errors: IO[bytes]) -> int:
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, _signals.ENDING)  # a process nobody knows of is nobody's
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _signals.ENDING)  # a signal here would leave a process behind
     process = None
     try:
         process = subprocess.Popen(

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Copying the store elsewhere, with restic or rsync. Only good backups go, and never the key that signs them.
+"""Copies of the store elsewhere, by restic or rsync. Only good backups are copied, and never the key that signs them.
 
 No lock is held meanwhile: backups do not change, and a restore must not wait for a network.
 """
@@ -24,7 +24,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import MANIFEST, VERIFIED, Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import MANIFEST, VERIFIED, Backup
 
 ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "dest": {"type": "path", "required": True},
@@ -49,24 +50,24 @@ ARGUMENTS: Dict[str, Dict[str, Any]] = {
     "ssh_port": {"type": "int"},
     "delete": {"type": "bool", "default": False},
 }
-"""Times in seconds. docs/backup.md says what each is."""
+"""Times are in seconds. docs/backup.md explains each option."""
 
 TAG = "nodeops.pm2"
 _ONLY_RESTIC = ("repository", "repository_file", "credentials_file", "init", "keep_last", "keep_daily", "keep_weekly")
 _ONLY_RSYNC = ("target", "ssh_key_file", "known_hosts_file", "ssh_port", "delete")
 _WHAT = "the offsite copy"
-_LISTING = 256 * 1024 * 1024  # bytes of what restic says is in a snapshot: about 400 for each file
+_LISTING = 256 * 1024 * 1024  # bytes of restic's list of the files in a snapshot: about 400 for each
 _VANISHED = {"restic": 3, "rsync": 24}
-"""Exit codes that say: something was removed while it was read."""
+"""Exit codes for: something was removed while it was read."""
 _WITH_PASSWORD = re.compile(r"://[^/@\s]*:(?!\d{1,5}/).*@", re.DOTALL)
 _STATISTIC = re.compile(r"^(Number of [a-z ]+|Total [a-z ]+): ([0-9,.]+)", re.MULTILINE)
 
 
 def run(params: Dict[str, Any], check_mode: bool, warn: Callable[[str], None]) -> Dict[str, Any]:
-    """Make the other place hold the good backups of the store.
+    """Copy the good backups of the store to the other place.
 
     Returns ``changed``, ``tool``, ``backups`` (ids that are there now), ``files`` and ``bytes`` (that were sent),
-    ``snapshot`` (of restic), ``checked``. Raises NodeopsError, with what is there already left as it was.
+    ``snapshot`` (of restic), ``checked``. Raises NodeopsError; what is at the other place stays as it was.
     """
     tool = params["tool"]
     _check_options(params)
@@ -76,14 +77,14 @@ def run(params: Dict[str, Any], check_mode: bool, warn: Callable[[str], None]) -
         return {"tool": tool, "backups": [], "changed": True, "files": 0, "bytes": 0}
     if not good:
         raise NodeopsError(
-            "There is no good backup in %s. Nothing was copied, and what is at the other place is as it was. Make one, "
-            "or verify those that are there." % store.dest
+            "There is no good backup in %s. Nothing was copied, and the other place is as it was. Make a backup, or "
+            "verify those that are there." % store.dest
         )
     for name, why in store.broken():
         warn("%s in %s was not copied: %s." % (name, store.dest, why))
     others = [backup.id for backup in store.backups() if not backup.good]
     if others:
-        warn("Not verified as good, and not copied: %s." % ", ".join(others))
+        warn("Backups that are not verified as good were not copied: %s." % ", ".join(others))
     job = _Job(store, good, params, check_mode)
     result = _with_restic(job) if tool == "restic" else _with_rsync(job)
     return {"tool": tool, "backups": [backup.id for backup in good], **result}
@@ -98,17 +99,17 @@ class _Job(NamedTuple):
     def call(
         self, argv: List[str], environment: Optional[Dict[str, str]] = None, limit: int = _commands.MAX_OUTPUT
     ) -> str:
-        """The last ``limit`` bytes that it prints. Raises NodeopsError with details rc and output."""
+        """Run it. Returns the last ``limit`` bytes that it prints. Raises CommandFailed."""
         environ = _commands.base_environment((), environment or {})
         redactor = Redactor()
         return _commands.output(argv, self.store.dest, environ, self.params["timeout"], redactor, _WHAT, limit)
 
     def copy(self, argv: List[str], environment: Optional[Dict[str, str]] = None) -> str:
-        """The same, once more when a backup was removed meanwhile."""
+        """The same, once more if a backup was removed meanwhile."""
         try:
             return self.call(argv, environment)
-        except NodeopsError as error:
-            if error.details.get("rc") != _VANISHED[self.params["tool"]]:
+        except _commands.CommandFailed as error:
+            if error.status != _VANISHED[self.params["tool"]]:
                 raise
             return self.call(argv, environment)
 
@@ -125,9 +126,9 @@ def _check_options(params: Dict[str, Any]) -> None:
     place = params.get("repository") if tool == "restic" else params.get("target")
     if place and _WITH_PASSWORD.search(place):
         raise NodeopsError(
-            "The address of the offsite copy has a password in it, which every user of this host could read. Nothing "
+            "The address of the offsite copy has a password in it. Every user of this host could read that. Nothing "
             "was copied. %s"
-            % ("Put it into repository_file." if tool == "restic" else "Give it in password_file, without it here.")
+            % ("Put the address into repository_file." if tool == "restic" else "Put the password into password_file.")
         )
     if tool == "restic" and bool(place) == bool(params.get("repository_file")):
         raise NodeopsError("restic needs either repository or repository_file. Nothing was copied.")
@@ -138,10 +139,12 @@ def _check_options(params: Dict[str, Any]) -> None:
     if tool == "rsync" and not place:
         raise NodeopsError("rsync needs target, such as backup@host:/srv/backups/shop. Nothing was copied.")
     if place and place.startswith("-"):
-        raise NodeopsError("%r is no place to copy to. Nothing was copied." % _address.shown(place))
+        raise NodeopsError("%r is not a place to copy to. Nothing was copied." % _address.shown(place))
     for name in ("ssh_key_file", "known_hosts_file"):
         if re.search(r"[\s'\"]", params.get(name) or ""):
-            raise NodeopsError("%s cannot be %r: rsync takes no spaces and quotes there." % (name, params[name]))
+            raise NodeopsError(
+                "%s cannot be %r: rsync takes no spaces or quotes there. Nothing was copied." % (name, params[name])
+            )
 
 
 # -- restic ----------------------------------------------------------------------------------------------------------
@@ -165,7 +168,7 @@ def _with_restic(job: _Job) -> Dict[str, Any]:
     latest = _latest(restic, ["--tag", TAG, *mine], job)
     current = latest[-1] if latest else {}
     is_changed = state not in (current.get("tags") or ())
-    if not is_changed:  # one that restic could not complete has its tags too
+    if not is_changed:  # a snapshot that restic could not complete has its tags too
         is_changed = not _is_complete(restic("ls", "--json", current["id"], limit=_LISTING), job)
     result: Dict[str, Any] = {"changed": is_changed, "files": 0, "bytes": 0, "snapshot": current.get("short_id")}
     if is_changed and not job.check_mode:
@@ -176,7 +179,7 @@ def _with_restic(job: _Job) -> Dict[str, Any]:
         result["files"] = summary.get("files_new", 0) + summary.get("files_changed", 0)
         result["bytes"] = summary.get("data_added", 0)
         if rules:
-            restic("unlock")  # of runs that are gone
+            restic("unlock")  # locks of runs that have ended
             counts = [("--keep-" + name, getattr(rules, name)) for name in _retention.COUNTS]
             keep = [word for name, count in counts if count for word in (name, str(count))]
             restic("forget", "--prune", "--tag", TAG, *mine, "--group-by", "host,paths", *keep)
@@ -187,7 +190,7 @@ def _with_restic(job: _Job) -> Dict[str, Any]:
 
 
 def _latest(restic: Callable[..., str], which: List[str], job: _Job) -> Any:
-    """The last snapshots of ours; the repository is made where there is none. Raises NodeopsError."""
+    """Our last snapshots. The repository is made if there is none. Raises NodeopsError."""
     try:
         return _json(restic("snapshots", "--json", "--latest", "1", *which))
     except NodeopsError as error:
@@ -196,14 +199,14 @@ def _latest(restic: Callable[..., str], which: List[str], job: _Job) -> Any:
             raise NodeopsError(message, error.details) from error
         if not job.check_mode:
             try:
-                restic("init")  # does nothing to one that is there
+                restic("init")  # fails if there is one, and leaves it alone
             except NodeopsError:
                 raise error from None
         return []
 
 
 def _excluded(job: _Job) -> List[str]:
-    """For restic, which takes a name without a directory for one anywhere, and expands ``$``."""
+    """Patterns for restic. Without a directory a name would fit anywhere; ``$`` would be expanded."""
     dest = _escaped(os.path.realpath(job.store.dest))
     patterns = ["%s/%s" % (dest, name) for name in (".partial-*", ".removed-*", *_others(job))]
     return [pattern.replace("$", "$$") for pattern in patterns]
@@ -228,12 +231,12 @@ def _is_complete(listing: str, job: _Job) -> bool:
 
 
 def _json(text: str) -> Any:
-    """The JSON among what restic has said."""
+    """The JSON in what restic printed."""
     for line in reversed(text.splitlines()):
         with contextlib.suppress(ValueError):
             found = json.loads(line)
             return found if found is not None else []
-    raise NodeopsError("restic did not answer with JSON. Nothing was copied. It said: %s" % text[-300:].strip())
+    raise NodeopsError("restic did not answer with JSON. Nothing was copied. It printed: %s" % text[-300:].strip())
 
 
 def _summary(text: str) -> Dict[str, Any]:
@@ -242,11 +245,11 @@ def _summary(text: str) -> Dict[str, Any]:
             found = json.loads(line)
             if isinstance(found, dict) and found.get("message_type") == "summary":
                 return found
-    raise NodeopsError("restic did not say that it is done. It said: %s" % text[-300:].strip())
+    raise NodeopsError("restic printed no summary of the backup. It printed: %s" % text[-300:].strip())
 
 
 def _state(backups: List[Backup]) -> str:
-    """What there is to copy, in a word."""
+    """A word that stands for what there is to copy."""
     each = [(backup.id, backup.manifest["hmac"], backup.verification) for backup in backups]
     return hashlib.sha256(json.dumps(each, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -261,7 +264,7 @@ def _with_rsync(job: _Job) -> Dict[str, Any]:
     base += ["--password-file=" + params["password_file"]] if params.get("password_file") else []
     base += ["--delete", "--delete-excluded"] if params["delete"] else []
     places = ["--", job.store.dest + "/", params["target"].rstrip("/") + "/"]
-    # What is there and was not removed by this store may be all that is left of it, or be somebody else's.
+    # What is there, and was not removed by this store, may be the last copy of a backup, or belong to others.
     gone = sorted(job.store.removed() - set(os.listdir(job.store.dest)))
     rules = ["R /%s/" % name for name in gone] + ["+ /%s/" % name for name in sorted(_ids(job))]
     with _file_of([*rules, "P /*", "- /*"]) as chosen:
@@ -279,8 +282,8 @@ def _with_rsync(job: _Job) -> Dict[str, Any]:
             differing, too_many, _bytes = _statistics(job.call([*again, *places]))
             if differing or too_many:
                 raise NodeopsError(
-                    "After the offsite copy %d files there are other than here, and %d too many. Run it again, with "
-                    "check: data." % (differing, too_many)
+                    "After the offsite copy, %d files there differ from those here, and %d there are not here. Run it "
+                    "again with check: data." % (differing, too_many)
                 )
             result["checked"] = params["check"]
     return result
@@ -303,7 +306,7 @@ def _ssh(params: Dict[str, Any]) -> str:
 
 
 def _statistics(text: str) -> Tuple[int, int, int]:
-    """Files sent, files removed, bytes sent."""
+    """The numbers of files sent, files removed and bytes sent."""
     found = {name: int(re.sub("[,.]", "", number)) for name, number in _STATISTIC.findall(text)}
     try:
         return (
@@ -312,14 +315,14 @@ def _statistics(text: str) -> Tuple[int, int, int]:
             found["Total transferred file size"],
         )
     except KeyError:
-        raise NodeopsError("rsync did not say what it has done. It said: %s" % text[-300:].strip()) from None
+        raise NodeopsError("rsync printed no statistics. It printed: %s" % text[-300:].strip()) from None
 
 
 # -- both ------------------------------------------------------------------------------------------------------------
 
 
 def _others(job: _Job) -> List[str]:
-    """Patterns for what stands in the store and is not copied."""
+    """Patterns for what is in the store and is not copied."""
     return [_escaped(name) for name in sorted(set(os.listdir(job.store.dest)) - _ids(job))]
 
 

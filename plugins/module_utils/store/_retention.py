@@ -4,10 +4,11 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Which backups stay: restic's rules over verified backups, with guards.
+"""Which backups are kept: restic's rules over verified backups, with guards.
 
-The backups of one scope are looked at from the last made to the first. Days, weeks (ISO) and months are those of UTC.
-What is not verified as good, or dated in the future, is never counted; so a run of failures costs no good backup.
+The rules go through the backups of one scope from the newest to the oldest. Days, weeks (ISO) and months are those of
+UTC. A backup that is not verified as good, or is dated in the future, is never counted. So failed backups cost no good
+one.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import TIME, Backup, Scope, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import TIME, Backup, Scope
 
 COUNTS = ("last", "daily", "weekly", "monthly")
 CLOCK_TOLERANCE = datetime.timedelta(minutes=5)
-"""What a backup may be ahead of the clock before it is taken to be dated in the future."""
+"""How far ahead of the clock a backup may be before it counts as dated in the future."""
 BAD_STAYS = datetime.timedelta(days=7)
-"""How long a backup that is not good stays at least: somebody may want to look at it."""
+"""How long a backup that is not good is kept at least, so that people can look at it."""
 
 _SPAN = re.compile(r"(?:[0-9]{1,4}[hdwmy])+")
 _PART = re.compile(r"([0-9]+)([hdwmy])")
@@ -39,10 +41,10 @@ _PERIODS: Dict[str, Callable[[Backup], Any]] = {
 
 
 class Rules(NamedTuple):
-    """How many to keep: the last ones, and the last of each of so many days, weeks, months that have one.
+    """How many to keep: the last ones, and the last one of each of so many days, weeks and months that have one.
 
     ``within``: also all that are at most so much older than the last one ("30d", "1y6m"; hours, days, weeks, months,
-    years). ``minimum``: the least number of good ones that stay, whatever else is said.
+    years). ``minimum``: how many good ones are always kept.
     """
 
     last: int = 0
@@ -63,7 +65,7 @@ def parse(params: Dict[str, Any]) -> Optional[Rules]:
     minimum = params.get("minimum")
     minimum = 1 if minimum is None else minimum
     if not _is_count(minimum) or minimum < 1:
-        raise _refusal("minimum", minimum, "Give a number from 1: the last good backup is never removed.")
+        raise _refusal("minimum", minimum, "Give at least 1: the last good backup is never removed.")
     for name, count in given.items():
         if count is not None and not _is_count(count):
             raise _refusal("keep_" + name, count, "Give how many to keep, or leave it out.")
@@ -91,7 +93,7 @@ def _refusal(option: str, value: Any, advice: str) -> NodeopsError:
 def choose(
     backups: List[Backup], rules: Rules, now: datetime.datetime
 ) -> Tuple[List[Backup], List[Backup], Dict[str, List[str]]]:
-    """(kept, removed, why each is kept, by id) of the backups of one scope; both in the order they were made."""
+    """(kept, removed, why each is kept, by id) of the backups of one scope, in the order in which they were made."""
     ordered = sorted(backups, key=lambda backup: backup.sequence)
     good = [backup for backup in ordered if backup.good]
     reasons: Dict[str, List[str]] = {}
@@ -110,7 +112,7 @@ def choose(
 
 
 def is_ahead(backup: Backup, now: datetime.datetime) -> bool:
-    """Whether it is dated in the future: some clock was wrong, this one or the one it was made by."""
+    """Whether it is dated in the future: the clock is wrong now, or was wrong when it was made."""
     return backup.created > now + CLOCK_TOLERANCE
 
 
@@ -131,24 +133,24 @@ def _apply(rules: Rules, counted: List[Backup], reasons: Dict[str, List[str]]) -
 
 
 def _before(moment: datetime.datetime, span: str) -> datetime.datetime:
-    """The moment that is ``span`` earlier; the earliest there is for a span that is too long."""
+    """The moment that is ``span`` earlier; the earliest possible one if the span is too long."""
     parts = {"h": 0, "d": 0, "w": 0, "m": 0, "y": 0}
     for number, unit in _PART.findall(span):
         parts[unit] += int(number)
     months = moment.year * 12 + moment.month - 1 - parts["y"] * 12 - parts["m"]
     try:
         first = moment.replace(year=months // 12, month=months % 12 + 1, day=1)
-        days = moment.day - 1 - parts["d"] - 7 * parts["w"]  # 31 March less a month is 3 March, as restic has it
+        days = moment.day - 1 - parts["d"] - 7 * parts["w"]  # 31 March less a month is 3 March, as in restic
         return first + datetime.timedelta(days=days, hours=-parts["h"])
     except (OverflowError, ValueError):
         return datetime.datetime.min.replace(tzinfo=datetime.timezone.utc)
 
 
 def prune(store: Store, scope: Scope, rules: Rules, now: datetime.datetime, check_mode: bool) -> Dict[str, Any]:
-    """Remove what the rules let go of one scope, the first made first. Call it with the lock held, after a success.
+    """Remove the backups of one scope that no rule keeps, oldest first. Call it with the lock held, after a success.
 
-    Returns ``kept`` and ``removed`` (ids, in the order they were made), ``reasons`` (why each is kept, by id) and
-    ``warnings``. Raises NodeopsError.
+    Returns ``kept`` and ``removed`` (ids, in the order in which they were made), ``reasons`` (why each is kept, by id)
+    and ``warnings``. Raises NodeopsError.
     """
     backups = store.backups(scope=scope)
     kept, removed, reasons = choose(backups, rules, now)
@@ -165,7 +167,7 @@ def prune(store: Store, scope: Scope, rules: Rules, now: datetime.datetime, chec
 
 
 def foresee(backups: List[Backup], rules: Rules, now: datetime.datetime) -> Dict[str, Any]:
-    """What ``prune`` would return once there was one more that is good, made now. ``backups``: all of the scope."""
+    """What ``prune`` would return after one more good backup, made now. ``backups``: all of the scope."""
     manifest = {"sequence": sys.maxsize, "created": now.strftime(TIME)}
     one_more = Backup("", "", manifest, {"problems": []})
     kept, removed, reasons = choose([*backups, one_more], rules, now)
@@ -179,7 +181,7 @@ def foresee(backups: List[Backup], rules: Rules, now: datetime.datetime) -> Dict
 
 
 def told(outcome: Dict[str, Any], warn: Callable[[str], None]) -> Dict[str, Any]:
-    """What ``prune`` or ``foresee`` has returned, without its warnings: ``warn`` gets them."""
+    """``outcome``, which ``prune`` or ``foresee`` returned, without its warnings: ``warn`` gets them."""
     for warning in outcome.pop("warnings"):
         warn(warning)
     return outcome
@@ -190,6 +192,6 @@ def _warnings(backups: List[Backup], now: datetime.datetime) -> List[str]:
     if not ahead:
         return []
     return [
-        "Dated in the future (it is %s): %s. Kept, and not counted by any keep rule. Check the clock of this host."
-        % (now.strftime(TIME), ", ".join(ahead))
+        "Backups are dated in the future (it is %s): %s. They are kept, and no keep rule counts them. Check the clock "
+        "of this host." % (now.strftime(TIME), ", ".join(ahead))
     ]

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""The key that signs backups: who does not have it cannot forge one, nor change one unnoticed."""
+"""The key that signs backups: a user without it can neither forge a backup nor change one unnoticed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _t
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 
 SIZE = 32
-"""Bytes of a key; in its file as twice as many hexadecimal digits."""
+"""Bytes of a key. Its file has twice as many hexadecimal digits."""
 SIGNATURE = "hmac"
 _LONGEST_FILE = 4096
 
@@ -37,30 +37,30 @@ class Key:
         return "Key(…)"
 
     def sign(self, document: Dict[str, Any]) -> str:
-        """The signature (64 hexadecimal digits) of all of ``document`` but what it has under ``hmac``."""
+        """The signature (64 hexadecimal digits) of ``document`` without its key ``hmac``."""
         unsigned = {name: value for name, value in document.items() if name != SIGNATURE}
         return hmac.new(self._secret, canonical(unsigned), hashlib.sha256).hexdigest()
 
     def check(self, document: Dict[str, Any]) -> bool:
-        """Whether the signature that ``document`` has is of this key and this content."""
+        """Whether the signature in ``document`` is that of this key for this content."""
         given = document.get(SIGNATURE)
         return isinstance(given, str) and hmac.compare_digest(given.encode(), self.sign(document).encode())
 
 
 def canonical(document: Dict[str, Any]) -> bytes:
-    """The one way to write a JSON document down. Raises ValueError for what JSON cannot hold."""
+    """The only form of a JSON document. Raises ValueError for a value that JSON cannot hold."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def load(path: str) -> Key:
-    """The key in ``path``. Raises NodeopsError when there is none, or one that others may know or replace."""
+    """The key in ``path``. Raises NodeopsError if there is none, or if others may know or replace it."""
     _trusted_path.check_parents(path, "The key")
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise NodeopsError(
             "The key %s does not exist. Nothing was changed. Without the key that signed them, backups cannot be told "
-            "from forged ones: put back the one of this store, or give its path in key_file." % path
+            "from forged ones. Put the key of this store back, or give its path in key_file." % path
         ) from None
     except OSError as error:
         why = "it is a symbolic link" if os.path.islink(path) else str(error.strerror)
@@ -74,8 +74,8 @@ def load(path: str) -> Key:
         secret = b""
     if len(secret) < SIZE:
         raise NodeopsError(
-            "The key %s has not at least %d bytes, written as hexadecimal digits. Nothing was changed. Put back the "
-            "key of this store." % (path, SIZE)
+            "The key %s does not hold at least %d bytes, written as hexadecimal digits. Nothing was changed. Put the "
+            "key of this store back." % (path, SIZE)
         )
     return Key(secret)
 
@@ -83,17 +83,17 @@ def load(path: str) -> Key:
 def _check_file(path: str, found: os.stat_result) -> None:
     problem = ""
     if not stat.S_ISREG(found.st_mode):
-        problem = "is no regular file"
+        problem = "is not a regular file"
     elif _trusted_path.is_foreign(found):
         problem = "belongs to %s" % _trusted_path.name_of(found.st_uid)
     elif stat.S_IMODE(found.st_mode) & 0o077:
         problem = "is open to other users (mode %04o): make it 0600" % stat.S_IMODE(found.st_mode)
     if problem:
-        raise NodeopsError("The key %s %s. Nothing was changed. Who has the key can forge backups." % (path, problem))
+        raise NodeopsError("The key %s %s. Nothing was changed. With the key, backups can be forged." % (path, problem))
 
 
 def ensure(path: str) -> Key:
-    """The key in ``path``, made where there is none. Raises NodeopsError."""
+    """The key in ``path``. It is made if there is none. Raises NodeopsError."""
     _trusted_path.check_parents(path, "The key")
     if not os.path.lexists(path):
         try:

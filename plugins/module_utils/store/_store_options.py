@@ -18,7 +18,7 @@ PLACE: Dict[str, Any] = {
     "environment": {"type": "str"},
     "lock_timeout": {"type": "float", "default": 60},
 }
-"""Which store, and what its backups are labelled with."""
+"""Which store, and the label of its backups."""
 
 ENCRYPTION: Dict[str, Any] = {
     "age_recipients": {"type": "list", "elements": "str", "default": []},
@@ -35,7 +35,7 @@ RETENTION: Dict[str, Any] = {
 }
 
 STORE: Dict[str, Any] = {**PLACE, **ENCRYPTION, **RETENTION}
-"""All of them: for modules that make backups."""
+"""All of them, for modules that make backups."""
 
 MASKS: _masks.Masks = {"age_recipients": _masks.plain}
 """What of these options may be shown: recipients are public keys."""

@@ -263,7 +263,7 @@ class Releases:
         return release
 
     def provide(self, release: Path, **changes: Any) -> Dict[str, Any]:
-        found = _dependencies.provide(
+        found = _dependencies.ensure(
             {**self.item, **changes},
             str(release),
             self.recorded,
@@ -390,7 +390,7 @@ def test_one_that_was_changed_since_is_not_taken(npm: Releases, app: NodeApp, ch
         (first / "node_modules/.bin/greet").symlink_to("../greet/lib/index.js")
     found = npm.provide(second)
     assert found["taken_from"] is None
-    assert found["note"] == f"that of {first} was not taken: it was changed since it was made"
+    assert found["note"] == f"that of {first} was not copied: it was changed since it was made"
     assert greeting(second) == "hello"
 
 
@@ -542,7 +542,7 @@ def test_npm_missing_says_where_it_was_looked_for(npm: Releases, app: NodeApp, t
     tools.mkdir()
     (tools / "node").symlink_to(NODE)
     with pytest.raises(NodeopsError) as raised:
-        _dependencies.provide(ITEM, str(release), [], {"PATH": str(tools)}, 60.0, Redactor())
+        _dependencies.ensure(ITEM, str(release), [], {"PATH": str(tools)}, 60.0, Redactor())
     assert str(raised.value) == (
         "Installing node_modules failed: npm ci --omit=dev: npm was not found on the PATH %s. Install it there, or "
         "give its directory in deploy_path." % tools
@@ -564,10 +564,10 @@ def test_npm_fails(npm: Releases, app: NodeApp) -> None:
         ({"files": ["poetry.lock", "uv.lock"]}, "has none of poetry.lock, uv.lock"),
         ({"files": []}, "has no files"),
         ({"commands": []}, "has no commands"),
-        ({"path": "../node_modules"}, "no path inside the release"),
-        ({"path": None}, "no path inside the release"),
-        ({"files": ["/etc/passwd"]}, "no path inside the release"),
-        ({"commands": ["true"]}, "node_modules is not there after true"),
+        ({"path": "../node_modules"}, "not a path inside the release"),
+        ({"path": None}, "not a path inside the release"),
+        ({"files": ["/etc/passwd"]}, "not a path inside the release"),
+        ({"commands": ["true"]}, "node_modules does not exist after true"),
         ({"runtime": "no-such-runtime --version"}, "Asking for the runtime of node_modules failed"),
     ],
 )
@@ -582,7 +582,7 @@ def test_node_modules_shared_by_all_releases_is_refused(npm: Releases, app: Node
     release = npm.make("r1", app)
     (tmp_path / "shared").mkdir()
     (release / "node_modules").symlink_to(tmp_path / "shared")
-    with pytest.raises(NodeopsError, match="Take node_modules out of deploy_shared"):
+    with pytest.raises(NodeopsError, match="Remove node_modules from deploy_shared"):
         npm.provide(release)
     assert list((tmp_path / "shared").iterdir()) == []
 
@@ -669,7 +669,7 @@ def test_any_other_failure_of_the_copy_falls_back_to_installing(
     monkeypatch.setattr(_points, "reached", at_entry(4, broken))
     found = npm.provide(second)
     assert found["taken_from"] is None
-    assert found["note"] == f"that of {first} was not taken: Input/output error (some/file)"
+    assert found["note"] == f"that of {first} was not copied: Input/output error (some/file)"
     assert greeting(second) == "hello"
 
 
@@ -686,7 +686,7 @@ def test_special_files_make_a_tree_unusable(npm: Releases, app: NodeApp) -> None
     npm.provide(npm.make("r1", app), commands=make)
     found = npm.provide(npm.make("r2", app), commands=make)
     assert found["taken_from"] is None
-    assert found["note"].endswith("pipe is no file, directory or link")
+    assert found["note"].endswith("pipe is not a file, directory or link")
 
 
 # Trees that name the release they were made in

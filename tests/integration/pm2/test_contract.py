@@ -30,7 +30,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.pm2 import _axon, _dae
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._live_app import LiveApp
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process, differences
 from model.context import build_one, context_of, package_of
-from support import observe, processes
+from support import observe, places, processes
 from support.apps import QUICK, free_port, http_app
 from support.namespaces import home_in
 from support.pm2 import VERSIONS, Pm2Home
@@ -160,6 +160,14 @@ def refusal(home: Pm2Home, method: str, argument: Any, message: str) -> str:
 def meaning(item: Item) -> List[str]:
     """What would be saved of it, as _dump compares it."""
     return _dump.canonical([_dump.entry_of(item["pm2_env"])])
+
+
+def test_the_files_that_the_messages_name() -> None:
+    named = re.findall(r"\b((?:definition|pm2|namespace)/_\w+\.py)(?: \((\w+)\))?", Path(__file__).read_text())
+    modules = places.ROOT / "plugins" / "module_utils"
+    missing = [each for each in named if not re.search(rf"\b{each[1]}\b", (modules / each[0]).read_text())]
+    assert named
+    assert not missing, "messages of this file name what is no more"
 
 
 # -- the daemon --------------------------------------------------------------------------------------------------------
@@ -303,15 +311,13 @@ def test_a_process_is_listed_as_it_was_sent(world: World, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_clone_of_a_live_process_is_the_same(world: World, mode: str) -> None:
-    app = world.app(f"clone-{mode}", "app", exec_mode=mode, instances=2, merge_logs=False, env={"SOME": "text"})
+def test_a_copy_of_a_live_process_is_the_same(world: World, mode: str) -> None:
+    app = world.app(f"copy-{mode}", "app", exec_mode=mode, instances=2, merge_logs=False, env={"SOME": "text"})
     old = world.start(app, slot=1)
     world.home.rpc("prepare", LiveApp("app", [Process(old)]).payload(0, MARKER))
     (new,) = [item for item in world.home.processes(app.namespace) if item["pm_id"] != old["pm_id"]]
-    assert new["pm2_env"]["unique_id"] != old["pm2_env"]["unique_id"], (
-        "pm2/_live_app.py: a clone gets its own unique_id"
-    )
-    assert Process(new).instance == 0, "pm2/_live_app.py: a clone has the number it is given"
+    assert new["pm2_env"]["unique_id"] != old["pm2_env"]["unique_id"], "pm2/_live_app.py: a copy gets its own unique_id"
+    assert Process(new).instance == 0, "pm2/_live_app.py: a copy has the number it is given"
     assert differences(app, Process(new)) == [], "pm2/_live_app.py: prepare of what is live makes the same process"
 
 

@@ -169,7 +169,7 @@ def test_check_mode_makes_neither_store_nor_key(place):
     place.store.mkdir()
     (place.store / "letter").touch()
     for check in (True, False):
-        place.refused("is no backup store and not empty (letter)", check=check)
+        place.refused("is not a backup store and not empty (letter)", check=check)
 
 
 def test_one_namespace_has_a_row_of_backups_of_its_own(place):
@@ -227,7 +227,7 @@ def test_no_backup_of_an_older_bak_replaces_a_good_one(place, how):
     good = place.done()["backup"]["id"]
     lose()
     for check in (True, False):
-        words = "is missing or broken", f"{bak}, which a resurrect would take instead, is not", good, "pm2_save"
+        words = "is missing or broken", f"A resurrect would take {bak} instead", good, "pm2_save"
         place.refused("Nothing was backed up", "with 2 processes", *words, check=check)
     assert place.ids() == sorted([first["backup"]["id"], good])
     bak.rename(place.pm2.dump)
@@ -414,7 +414,7 @@ def test_old_ones_go_after_a_good_one_was_made(place):
     damage(place.pm2)
     place.refused("Nothing was backed up", keep_last=1)
     assert place.ids() == sorted(result["kept"])
-    place.refused("needs at least one of the keep options", state="pruned")
+    place.refused("needs at least one keep option", state="pruned")
     assert place.done(state="pruned", keep_last=1)["removed"] == [made[3]]
     assert not place.done(state="pruned", keep_last=1)["changed"]
 
@@ -468,19 +468,19 @@ def test_bad_options_are_refused_before_anything_is_done(place):
     inside = place.store / "x"
     before = place.ids()
     bad: List[Tuple[Tuple[str, ...], Dict[str, Any]]] = [
-        (("no absolute path", "'.env'"), {"files": [".env"]}),
-        (("no absolute path",), {"files": ["/etc/../etc/passwd"]}),
+        (("not an absolute path", "'.env'"), {"files": [".env"]}),
+        (("not an absolute path",), {"files": ["/etc/../etc/passwd"]}),
         (("is given twice",), {"files": [env_file, env_file]}),
-        (("lies in the backup store",), {"files": [str(inside)]}),
+        (("is in the backup store",), {"files": [str(inside)]}),
         (("does not exist", "/nowhere/.env"), {"files": ["/nowhere/.env"]}),
-        (("no regular file",), {"files": [str(place.directory / "pipe")]}),
-        (("no regular file",), {"files": [str(place.directory)]}),
+        (("not a regular file",), {"files": [str(place.directory / "pipe")]}),
+        (("not a regular file",), {"files": [str(place.directory)]}),
         (("more than 16777216 bytes",), {"files": [str(place.directory / "large")]}),
         (("apply goes with state restored",), {"apply": True}),
         (("parts goes with state restored",), {"parts": ["files"], "state": "verified"}),
         (("allow_empty goes with state present",), {"allow_empty": True, "state": "restored"}),
         (("namespace",), {"namespace": "a/b"}),
-        (("is no id of a backup",), {"state": "restored", "backup": "../../etc"}),
+        (("is not the id of a backup",), {"state": "restored", "backup": "../../etc"}),
         (("is not in",), {"state": "restored", "backup": "20200101T000000Z-pm2-0a1b2c"}),
         (("There is no backup of pm2 in test",), {"state": "restored", "environment": "test"}),
         (("is of pm2 in production", "pm2 in test"), {"state": "restored", "environment": "test", "backup": before[0]}),

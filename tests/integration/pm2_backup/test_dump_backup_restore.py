@@ -515,7 +515,7 @@ def test_what_was_changed_since_a_restore_was_killed_is_what_a_failed_one_goes_b
     assert result["rolled_back"] is True
     assert left.env_file.read_text() == "COLOUR=yellow\nTOKEN=t0ken-by-hand\n"
     assert (left.meant(), left.told("a", "more")) == (was, ["yellow"] * 2)
-    told = [warning.partition(" was changed since the restore of backup ")[0] for warning in result["warnings"]]
+    told = [warning.partition(" was changed after the restore of backup ")[0] for warning in result["warnings"]]
     assert told == ["Namespace left", str(left.env_file)]
     assert sorted(entry["name"] for entry in left.saved()) == ["a", "more"]
     assert ("green" in right.env_file.read_text(), right.told("a")) == (True, ["green"])

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _backup, _import, _programs, _space
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
+    _database_dump,
+    _disk_space,
+    _import,
+    _programs,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
 from support import debian, processes
 from support.killer import Runner
@@ -299,7 +304,7 @@ def test_a_full_disk(place: Place, postgres: Server, runner: Runner):
     assert outcome.result
     assert outcome.result["failed"]
     assert f"Database {place.database} was not backed up: pg_dump failed" in outcome.result["msg"]
-    assert "Nothing is left of it. Make room on the disk of dest" in outcome.result["msg"]
+    assert "Nothing is left of it. Free some space on the disk of dest" in outcome.result["msg"]
     assert (place.backups(), place.left()) == ([first], [])
     assert place.call(state="verified")["backup"]["id"] == first
 
@@ -364,9 +369,9 @@ class held:
 
 
 def test_a_table_that_somebody_holds(place: Place, postgres: Server, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_backup, "LOCK_WAIT", 0.2)
+    monkeypatch.setattr(_database_dump, "LOCK_WAIT", 0.2)
     with held(postgres, place.database, "LOCK TABLE items"):
-        place.fails("Something holds a table exclusively")
+        place.fails("A session holds a table exclusively")
     place.call()
 
 
@@ -429,7 +434,7 @@ def test_no_superuser_is_needed(place: Place, postgres: Server, role: str):
         ({"pg_bindir": "/usr/bin"}, "does not hold psql, pg_dump and pg_restore"),
         ({"keep_last": 0}, "The rules keep nothing"),
         ({"keep_last": -1}, "keep_last cannot be -1"),
-        ({"age_recipients": ["rubbish"]}, "is no public key of age"),
+        ({"age_recipients": ["rubbish"]}, "is not a public key of age"),
         ({"dest": "relative"}, "relative"),
         ({"state": "verified"}, "There is no backup store"),
         ({"state": "verified", "backup": "../x"}, "There is no backup store"),
@@ -573,13 +578,13 @@ class Source:
 def _source(place: Place) -> Source:
     tools = _programs.find(str(place.postgres.binaries.directory))
     if not _import.can_restrict(tools):
-        pytest.skip("this psql cannot be kept from running commands of a dump")
+        pytest.skip("this psql cannot be kept from running psql commands of a dump")
     return Source(place)
 
 
 def test_a_psql_that_would_run_commands(place: Place, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_import, "_RESTRICTING", {99: 0})
-    place.fails("cannot be kept from running commands", **Source(place).options(Source(place).text.encode()))
+    place.fails("cannot be kept from running psql commands", **Source(place).options(Source(place).text.encode()))
 
 
 @pytest.mark.parametrize("pack", [lambda data: data, gzip.compress], ids=["plain", "gzip"])
@@ -625,7 +630,7 @@ def test_what_is_imported_is_never_the_latest(place: Place, source: Source):
         return call("pg_restore", {**place.options(state="verified"), **more})
 
     imported = place.call(**source.options(source.text.encode()))["backup"]["id"]
-    words = f"What is imported is never latest; name it by its id: {imported}."
+    words = f"An imported backup is never latest. Name it by its id: {imported}."
     failed = restore()
     assert f"There is no backup of postgresql {place.database} in production" in failed["msg"]
     assert words in failed["msg"]
@@ -653,9 +658,9 @@ def test_what_is_imported_is_never_the_latest(place: Place, source: Source):
 def test_a_disk_without_room_for_an_import(place: Place, source: Source, monkeypatch: pytest.MonkeyPatch):
     """Before it is begun it is refused; while it is loaded it is given up."""
     options = source.options(source.text.encode())
-    monkeypatch.setattr(_space, "_RESERVE", 1 << 60)
-    place.fails("Nothing was changed. Make room", **options)
-    monkeypatch.setattr(_space, "check", lambda _wanted: None)
+    monkeypatch.setattr(_disk_space, "_RESERVE", 1 << 60)
+    place.fails("Nothing was changed. Free some space", **options)
+    monkeypatch.setattr(_disk_space, "check", lambda _wanted: None)
     place.fails("Loading the dump was given up: the disk of ", **options)
     assert not [name for name in place.postgres.databases() if name.startswith(f"{place.database}__")]
 
@@ -678,7 +683,7 @@ def changed(text: str, by: str) -> str:
         (lambda text: text.replace("-- PostgreSQL database dump complete", "--"), "is not complete"),
         (lambda text: text + "\nDROP TABLE items;\n", "is not complete"),
         (lambda text: "-- PostgreSQL database dump complete\n" + text[:500], "is not complete"),
-        (lambda text: "SELECT 1;\n-- PostgreSQL database dump complete\n", "does not begin as pg_dump"),
+        (lambda text: "SELECT 1;\n-- PostgreSQL database dump complete\n", "does not begin like a dump of pg_dump"),
         (lambda text: changed(text, "\\! touch {evil}"), "has a command of psql in line"),
         (lambda text: changed(text, "\\connect postgres"), "has a command of psql in line"),
         (lambda text: changed(text, "SELECT 1 \\! touch {evil}\n;"), "backslash commands are restricted"),
@@ -692,7 +697,7 @@ def changed(text: str, by: str) -> str:
         (lambda text: changed(text, "SELECT 'open;"), "The dump cannot be loaded"),
         (lambda text: "--\n-- PostgreSQL database cluster dump\n--\n" + text, "dump of a whole cluster"),
         (lambda text: "PGDMP" + text, "is an archive of pg_dump"),
-        (lambda text: "", "does not begin as pg_dump"),
+        (lambda text: "", "does not begin like a dump of pg_dump"),
     ],
 )
 def test_not_imported(place: Place, source: Source, postgres: Server, change: Callable[[str], str], words: str):
@@ -710,8 +715,8 @@ def test_not_imported_for_other_reasons(place: Place, source: Source):
     place.fails("not 64 hexadecimal digits", **source.options(data, sha256="abc"))
     place.fails("cannot be unpacked", **source.options(gzip.compress(data)[:-9]))
     place.fails("cannot be read", **source.options(data, source="/nowhere"))
-    place.fails("is no regular file", **source.options(data, source="/dev/null"))
-    place.fails("A dump is of one database", **source.options(data, databases=["a", "b"]))
+    place.fails("is not a regular file", **source.options(data, source="/dev/null"))
+    place.fails("Name the one database of the dump", **source.options(data, databases=["a", "b"]))
 
 
 @pytest.mark.parametrize("point", IMPORT_POINTS)

@@ -141,7 +141,7 @@ def points(verb: str, old: str, new: str = "") -> List[Point]:
     return [Point(f"{verb} {name}", live) for name, live in split]
 
 
-LOADING = "checked, journal written, scratch created, loading, loaded, analyzed, compared, dressed, "
+LOADING = "checked, journal written, scratch created, loading, loaded, analyzed, compared, properties applied, "
 SWAPPING = "recorded, stopped, fenced, cleared, renamed"
 RESTORE = points("restore", LOADING + SWAPPING, "swapped, started, proven, committed, pruned")
 UNDO = points("undo", "checked, " + SWAPPING, "swapped, started, proven, committed")

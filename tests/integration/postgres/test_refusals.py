@@ -491,7 +491,7 @@ CASES: Dict[str, Case] = {
     "a slot of a follower": Case(slot_is_there, ("follower_",)),
     "a prepared transaction": Case(transaction_is_prepared, ("prepared transaction", "transfer 9")),
     "a connection to what is replaced": Case(
-        lambda bench: bench.restore(maintenance_db=bench.world.shop), ("maintenance_db", "one of databases")
+        lambda bench: bench.restore(maintenance_db=bench.world.shop), ("maintenance_db", "also in databases")
     ),
     "an undo without a previous database": Case(lambda bench: bench.world.options("undone"), ("previous",)),
     # numbers and PM2

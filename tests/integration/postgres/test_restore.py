@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _programs, _server, _space, _swap
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _disk_space, _programs, _server, _swap
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import connection
 from support import observe
 from support.apps import free_port
@@ -345,7 +345,7 @@ def test_a_backup_that_no_server_can_load_is_not_good(site, state, spoil, words)
 
     assert failed["failed"]
     assert "could not be loaded into a scratch database" in failed["msg"]
-    assert f"The live database was not touched. Backup {made} will not be taken as good any more." in failed["msg"]
+    assert f"The live database was not touched. Backup {made} does not count as good any more." in failed["msg"]
     [problem] = failed["problems"]
     assert problem.startswith(f"{site.database}: it cannot be loaded (")
     assert words in problem
@@ -417,7 +417,7 @@ def test_what_a_server_lacks_is_not_held_against_a_backup(site, owner, lacking, 
     assert failed["failed"]
     assert "could not be loaded into a scratch database" in failed["msg"]
     assert words in failed["msg"]
-    assert "will not be taken as good" not in failed["msg"]
+    assert "does not count as good" not in failed["msg"]
     assert "problems" not in failed
     assert _verification(site, made) == before
     assert before["problems"] == []
@@ -671,7 +671,7 @@ def test_who_may_not_be_ended_protects_nobody_else(site, owner):
     with connected(site, "postgres"), connected(site, f"{owner}_app") as other, connection(login) as reached:
         with _server.Server(_programs.find(login["pg_bindir"]), reached) as server:
             with pytest.raises(NodeopsError, match=r"1 connections did not end within 0\.5 s: .* by postgres"):
-                _swap.clear(server, [site.database], 0.5)
+                _swap.disconnect(server, [site.database], 0.5)
         assert other.stdin
         print("SELECT 1;", file=other.stdin, flush=True)
         assert other.wait(10) != 0
@@ -748,12 +748,12 @@ def test_kept_wal_takes_its_room(site):
     try:
         site.postgres.psql("postgres", "SELECT pg_reload_conf()")
         with connection(login) as reached, _server.Server(_programs.find(login["pg_bindir"]), reached) as server:
-            room = _space.find(server, "pg_default")
+            space = _disk_space.find(server, "pg_default")
     finally:
         site.postgres.psql("postgres", "ALTER SYSTEM RESET ALL")
         site.postgres.psql("postgres", "SELECT pg_reload_conf()")
-    assert room
-    assert room.most_wal in (None, 64 << 30)  # None: another test has a replication slot
+    assert space
+    assert space.most_wal in (None, 64 << 30)  # None: another test has a replication slot
 
 
 def test_status_tells_what_there_is(site):

@@ -150,7 +150,7 @@ def test_it_says_what_is_known_of_the_version(fields: Dict[str, Any], text: str)
 def test_the_same_run_goes_on_with_it(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
     drive(drivers, tmp_path, "first")
     lease(tmp_path, "first").ensure()
-    lease(tmp_path, "first").tell_version("9" * 20_000)  # of a package.json: the lock has room for it
+    lease(tmp_path, "first").note_version("9" * 20_000)  # of a package.json: the lock has room for it
     with pytest.raises(NodeopsError, match=r"deploy of 9{200} by"):
         lease(tmp_path, "second").ensure()
     lease(tmp_path, "second").release()  # not its own: nothing happens

@@ -514,7 +514,7 @@ def _serve(directory: Path, port: int) -> Any:
 
 ANY_DEPENDENCY = {"path": "node_modules", "files": ["package.json"], "commands": ["true"]}
 REFUSED: List[Tuple[Dict[str, Any], str]] = [
-    ({"release": "../up"}, "is no id"),
+    ({"release": "../up"}, "cannot be an id"),
     ({"source": {"type": "directory", "location": "host", "address": "relative"}}, "absolute"),
     ({"source": {"type": "directory", "location": "host", "address": "/does/not/exist"}}, "/does/not/exist"),
     ({"source": {"type": "archive", "location": "host", "address": "/x.tgz"}}, "sha256"),
@@ -614,12 +614,12 @@ def test_a_forbidden_script_of_a_workspace_is_refused_before_anything_is_run(app
         ({"migrate": [5]}, "migrate: A command is a int"),
         ({"migrate": [["a", None]]}, "migrate: A command is a list with other things"),
         ({"dependencies": [{"path": "x", "files": ["y"], "commands": [None]}]}, "dependencies: A command"),
-        ({"shared": ["config"], "environment_file": "config/.env"}, "'config' lie in one another"),
-        ({"shared": ["config/x"], "environment_file": "config"}, "'config/x' lie in one another"),
-        ({"environment_file": ".nodeops-release.json"}, "collection's own files"),
-        ({"ecosystem": "/etc/ecosystem.config.js"}, "does not lie in the release"),
-        ({"ecosystem": "../ecosystem.config.js"}, "does not lie in the release"),
-        ({"root": "relative"}, "root 'relative' is no absolute path"),
+        ({"shared": ["config"], "environment_file": "config/.env"}, "'config': one lies in the other"),
+        ({"shared": ["config/x"], "environment_file": "config"}, "'config/x': one lies in the other"),
+        ({"environment_file": ".nodeops-release.json"}, "begin with .nodeops"),
+        ({"ecosystem": "/etc/ecosystem.config.js"}, "is outside of the release"),
+        ({"ecosystem": "../ecosystem.config.js"}, "is outside of the release"),
+        ({"root": "relative"}, "root 'relative' is not an absolute path"),
     ],
     ids=str,
 )

@@ -202,7 +202,7 @@ def test_a_link_on_the_way_that_leaves_is_refused(site: Site, refused: Any, tmp_
     (site.shared / "dead").symlink_to(tmp_path / "nowhere")
     assert "does not exist" in refused("dead")
     write(site.release / "file")
-    assert "is no directory" in refused("file/inner")
+    assert "is not a directory" in refused("file/inner")
     assert list(outside.iterdir()) == []
 
 

@@ -22,7 +22,7 @@ import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
 from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch, _git_command
-from ansible_collections.nodeops.pm2.plugins.module_utils.source._fetch import Look, Source
+from ansible_collections.nodeops.pm2.plugins.module_utils.source._fetch import Inspection, Source
 from support import places, processes
 from support.git_server import IDENTITY, Repository, Watcher, serving
 
@@ -40,13 +40,13 @@ class Host:
         self.redactor = Redactor()
         self._count = 0
 
-    def look(self, source: Source, check_mode: bool = False) -> Look:
-        return _fetch.look(source, str(self.private), check_mode, self.redactor)
+    def look(self, source: Source, check_mode: bool = False) -> Inspection:
+        return _fetch.inspect(source, str(self.private), check_mode, self.redactor)
 
-    def read(self, source: Source, look: Look, path: str) -> Optional[str]:
+    def read(self, source: Source, look: Inspection, path: str) -> Optional[str]:
         return _fetch.read_file(source, look, str(self.private), path)
 
-    def fetch(self, source: Source, look: Look) -> Path:
+    def fetch(self, source: Source, look: Inspection) -> Path:
         self._count += 1
         dest = self.root / "releases" / str(self._count)
         dest.mkdir(parents=True)
@@ -112,8 +112,8 @@ def test_every_way_to_name_a_commit(origin: Repository, host: Host) -> None:
     }
     for version, commit in wanted.items():
         source = git(origin.path, version=version)
-        assert host.look(source) == Look(commit, True), version
-        assert host.look(source, check_mode=True) == Look(commit, True), version
+        assert host.look(source) == Inspection(commit, True), version
+        assert host.look(source, check_mode=True) == Inspection(commit, True), version
         assert host.deploy(source) == {"f": "1" if commit == first else "2"}
 
 
@@ -135,7 +135,7 @@ def test_a_version_that_is_not_there_names_near_ones(origin: Repository, host: H
     for name in ("v1.0.0", "v1.0.1", "other", "another", "more"):
         origin.git("tag", name)
     for version in ("v1.0.2", "refs/heads/v1.0.0", "refs/pull/1/head", "f" * 40, "f" * 9):
-        with pytest.raises(NodeopsError, match=f"'{version}' is no branch, tag or commit of {origin.path}.*It has"):
+        with pytest.raises(NodeopsError, match=f"'{version}' is not a branch, tag or commit of {origin.path}.*It has"):
             host.look(git(origin.path, version=version))
     with pytest.raises(NodeopsError, match=r"It has (v1\.0\.1, v1\.0\.0|v1\.0\.0, v1\.0\.1) and 4 more"):
         host.look(git(origin.path, version="v1.0.2"), check_mode=True)
@@ -149,7 +149,7 @@ def test_an_empty_repository_and_a_head_without_branch(origin: Repository, host:
     origin.commit(f="1")
     origin.git("symbolic-ref", "HEAD", "refs/heads/gone")
     for check_mode in (True, False):
-        with pytest.raises(NodeopsError, match=r"HEAD of .* names a branch that it does not have.*: main"):
+        with pytest.raises(NodeopsError, match=r"HEAD of .* names a branch that does not exist there.*: main"):
             host.look(git(origin.path), check_mode)
     assert host.deploy(git(origin.path, version="main")) == {"f": "1"}
 
@@ -161,9 +161,9 @@ def test_a_commit_that_no_name_leads_to(origin: Repository, host: Host) -> None:
     origin.commit(f="new")
     origin.git("branch", "-D", "main")
     source = git(origin.path, version=lost)
-    assert host.look(source, check_mode=True) == Look(lost, False)
+    assert host.look(source, check_mode=True) == Inspection(lost, False)
     assert host.deploy(source) == {"f": "lost"}
-    assert host.look(source, check_mode=True) == Look(lost, True)
+    assert host.look(source, check_mode=True) == Inspection(lost, True)
 
 
 def test_an_abbreviated_commit_that_is_no_tip_is_unknown_to_a_check_on_an_empty_host(
@@ -171,8 +171,8 @@ def test_an_abbreviated_commit_that_is_no_tip_is_unknown_to_a_check_on_an_empty_
 ) -> None:
     first = origin.commit(f="1")
     second = origin.commit(f="2")
-    assert host.look(git(origin.path, version=second[:8]), check_mode=True) == Look(second, False)
-    assert host.look(git(origin.path, version=first[:8]), check_mode=True) == Look(first[:8], False)
+    assert host.look(git(origin.path, version=second[:8]), check_mode=True) == Inspection(second, False)
+    assert host.look(git(origin.path, version=first[:8]), check_mode=True) == Inspection(first[:8], False)
 
 
 # What changes at the origin, and what happens to the mirror
@@ -194,7 +194,7 @@ def test_branches_that_are_pushed_moved_deleted_and_renamed(origin: Repository, 
     assert host.look(git(origin.path, version="moved")).revision == first
     origin.git("branch", "--move", "main", "main/next")  # what was a file in the mirror becomes a directory
     assert host.look(git(origin.path, version="main/next")).revision == forced
-    with pytest.raises(NodeopsError, match="'main' is no branch"):
+    with pytest.raises(NodeopsError, match="'main' is not a branch"):
         host.look(source)
 
 
@@ -204,7 +204,7 @@ def test_a_commit_that_is_here_needs_no_network(origin: Repository, host: Host) 
     host.look(source)
     origin.path.rename(origin.path.with_name("away"))
     assert host.deploy(source) == {"f": "1"}
-    with pytest.raises(NodeopsError, match="it was not found, or may not be seen"):
+    with pytest.raises(NodeopsError, match="it was not found, or cannot be read"):
         host.look(git(origin.path))
 
 
@@ -218,7 +218,7 @@ def test_another_repository(tmp_path: Path, origin: Repository, host: Host) -> N
     assert host.look(git(other.path)).revision == new
     assert host.deploy(git(other.path)) == {"f": "other"}
     for version in (old, old[:10]):  # it is of the former repository, of which nothing is left
-        with pytest.raises(NodeopsError, match="is no branch, tag or commit"):
+        with pytest.raises(NodeopsError, match="is not a branch, tag or commit"):
             host.look(git(other.path, version=version))
 
 
@@ -294,7 +294,7 @@ def test_a_damaged_mirror_is_mended(
     damage(host.private / "mirror.git")
     if when == "before look":
         look = host.look(source)
-    assert look == Look(commit, True)
+    assert look == Inspection(commit, True)
     assert content_of(host.fetch(source, look)) == wanted
 
 
@@ -393,15 +393,15 @@ def test_a_check_writes_nothing(origin: Repository, host: Host) -> None:
     first = origin.commit(f="1")
     source = git(origin.path, key=KEY)
     shutil.rmtree(host.private)
-    assert host.look(source, check_mode=True) == Look(first, False)
+    assert host.look(source, check_mode=True) == Inspection(first, False)
     assert not host.private.exists()
     host.private.mkdir(mode=0o700)
     host.look(source)
     second = origin.commit(f="2")
     before = host.snapshot()
-    assert host.look(source, check_mode=True) == Look(second, False)
-    assert host.look(git(origin.path, version=first), check_mode=True) == Look(first, True)
-    assert host.read(source, Look(first, True), "f") == "1"
+    assert host.look(source, check_mode=True) == Inspection(second, False)
+    assert host.look(git(origin.path, version=first), check_mode=True) == Inspection(first, True)
+    assert host.read(source, Inspection(first, True), "f") == "1"
     assert host.snapshot() == before
 
 
@@ -458,7 +458,7 @@ def test_submodules_that_are_left_out_missing_or_unknown(origin: Repository, lib
     assert os.listdir(host.private / "submodules") == []
     origin.git("config", "--file", ".gitmodules", "--remove-section", "submodule.vendor")
     origin.commit()
-    with pytest.raises(NodeopsError, match="has the submodule vendor, and no address of it"):
+    with pytest.raises(NodeopsError, match="has the submodule vendor without an address"):
         host.deploy(git(origin.path))
     for url, message in {
         "ext::sh -c 'touch /tmp/x'": "transport that is not allowed",
@@ -573,7 +573,7 @@ def test_a_repository_from_elsewhere_may_not_name_one_on_the_host(
     origin.git("submodule", "--quiet", "add", str(library.path), "vendor")
     origin.commit()
     with serving(tmp_path / "origin", None) as server:
-        with pytest.raises(NodeopsError, match="which a repository from elsewhere may not say"):
+        with pytest.raises(NodeopsError, match="A repository from elsewhere may not refer to"):
             host.deploy(git(server.url("shop/.git")))
 
 
@@ -662,7 +662,7 @@ def test_without_key_and_known_hosts_the_agent_is_used_and_a_new_host_is_remembe
     [
         ("unreachable", "its host cannot be reached"),
         ("refused", "access was refused"),
-        ("changed", "the key of its host is not the known one"),
+        ("changed", "the key of its host is not the known key"),
     ],
 )
 def test_what_ssh_says(origin: Repository, host: Host, ssh: Path, name: str, message: str) -> None:
@@ -707,7 +707,7 @@ def test_hosts_that_cannot_be_reached(host: Host) -> None:
 
 def test_what_is_no_repository(tmp_path: Path, host: Host) -> None:
     for address in (tmp_path / "none", tmp_path):
-        with pytest.raises(NodeopsError, match="it was not found, or may not be seen"):
+        with pytest.raises(NodeopsError, match="it was not found, or cannot be read"):
             host.look(git(address))
 
 
@@ -765,7 +765,7 @@ def test_a_killed_run_leaves_nothing_that_stops_the_next(origin: Repository, hos
         "from ansible_collections.nodeops.pm2.plugins.module_utils.host import _redact\n"
         "from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch\n"
         f"source = _fetch.source_of(dict(type='git', address={silent.url!r}, key={KEY!r}))\n"
-        f"_fetch.look(source, {str(host.private)!r}, False, _redact.Redactor())\n"
+        f"_fetch.inspect(source, {str(host.private)!r}, False, _redact.Redactor())\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(places.COLLECTIONS)}
     process = subprocess.Popen([sys.executable, "-c", program], env=environment)
@@ -800,8 +800,9 @@ def test_a_full_disk(tmp_path: Path, origin: Repository, host: Host, full: str) 
         "from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch\n"
         f"source = _fetch.source_of(dict(type='git', address={str(origin.path)!r}))\n"
         "try:\n"
-        f"    look = _fetch.Look({look.revision if look else ''!r}, True)\n"
-        f"    look = look if look.revision else _fetch.look(source, {str(host.private)!r}, False, _redact.Redactor())\n"
+        f"    look = _fetch.Inspection({look.revision if look else ''!r}, True)\n"
+        "    if not look.revision:\n"
+        f"        look = _fetch.inspect(source, {str(host.private)!r}, False, _redact.Redactor())\n"
         f"    _fetch.fetch(source, look, {str(host.private)!r}, {str(host.root / 'release')!r}, _redact.Redactor())\n"
         "except _errors.NodeopsError as error:\n"
         "    print(error)\n"

@@ -16,7 +16,8 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _offsite
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 from support import debian
 from support.apps import free_port
 
@@ -208,7 +209,7 @@ def test_damage_there_is_found(rsync: Site, check: str) -> None:
     copied.write_bytes(data)
     os.utime(copied, ns=(when.st_atime_ns, when.st_mtime_ns))
     if check == "data":
-        rsync.refused("1 files there are other than here", check=check)
+        rsync.refused("1 files there differ from those here", check=check)
     else:
         assert rsync.copy(check=check)["checked"] == check  # size and time are the same
 
@@ -330,7 +331,7 @@ WRONG: Dict[str, Callable[[Path], Dict[str, Any]]] = {
     "rsync does not take repository": lambda place: {"repository": "x"},
     "rsync does not take keep_monthly": lambda place: {"keep_monthly": 1},
     "rsync needs target": lambda place: {"target": None},
-    "'--daemon' is no place": lambda place: {"target": "--daemon"},
+    "'--daemon' is not a place": lambda place: {"target": "--daemon"},
     "has a password in it": lambda place: {"target": f"rsync://u:{SECRET}@host/x"},
     "mode 0600": lambda place: {"password_file": str(open_file(place / "open"))},
     "No such file": lambda place: {"ssh_key_file": str(place / "missing")},
@@ -338,7 +339,7 @@ WRONG: Dict[str, Callable[[Path], Dict[str, Any]]] = {
     "restic does not take target": lambda place: {"tool": "restic"},
     "either repository or": lambda place: {"tool": "restic", "target": None},
     "restic needs password_file": lambda place: {"tool": "restic", "target": None, "repository": "/x"},
-    "Put it into repository_file": lambda place: {
+    "Put the address into repository_file": lambda place: {
         "tool": "restic",
         "target": None,
         "repository": f"rest:https://u:{SECRET}@host/",

@@ -161,7 +161,7 @@ def test_a_package_json_of_any_kind(text: Any) -> None:
 
 @pytest.mark.parametrize("pattern", ["(", "[", 7, None])
 def test_a_pattern_that_is_none_is_named(pattern: Any) -> None:
-    with pytest.raises(NodeopsError, match="no regular expression"):
+    with pytest.raises(NodeopsError, match="is not a regular expression"):
         _forbidden.check([], [pattern], None, "build")
 
 

@@ -52,7 +52,7 @@ def test_the_same(change: Callable[[Dict[str, Any]], Any]):
         (lambda facts: facts.update(encoding="LATIN1"), "the encoding is LATIN1, not UTF8"),
         (lambda facts: facts["extensions"].pop("hstore"), "the extension hstore is missing"),
         (lambda facts: facts["tables"].pop('"public"."b"'), 'the table "public"."b" is missing'),
-        (lambda facts: facts["tables"].update(x={"rows": 0, "checksum": "0"}), "there is a table x too many"),
+        (lambda facts: facts["tables"].update(x={"rows": 0, "checksum": "0"}), "the table x is unexpected"),
         (lambda facts: facts["tables"]['"public"."a"'].update(rows=2), 'the table "public"."a" has 2 rows, not 3'),
         (lambda facts: facts["tables"]['"public"."a"'].update(checksum="13"), "other content"),
         (lambda facts: facts["sequences"]["public.up"].update(last=9), "public.up is at 9, behind 10"),

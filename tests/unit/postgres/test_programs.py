@@ -116,7 +116,7 @@ def test_clients_that_set_what_the_server_does_not_know(client: int, server: int
         (16, 15, "16.3 (Debian 16.3-1)", ""),
         (15, 15, "16.3", "Install the client programs of version 16"),
         (17, 17, "18.1", "Install the client programs of version 18"),
-        (15, 15, "17.2", "only restore into a server of version 17 or newer; this one is 15.0.*of version 15"),
+        (15, 15, "17.2", "only restore into a server of version 17 or newer, and this server is 15.0.*of version 15"),
     ],
 )
 def test_archives_of_a_newer_pg_dump(client: int, server: int, dumped_by: str, complaint: str):

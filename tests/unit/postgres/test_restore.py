@@ -14,16 +14,16 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._pause impor
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._stopped import Stopped
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
     _databases,
+    _disk_space,
     _journal,
     _preflight,
     _restore,
-    _space,
     _status,
     _swap,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._databases import Grant
+from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._disk_space import Disk, DiskSpace
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._journal import Journal, Swap
-from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._space import Disk, Room
 
 FACTS: Dict[str, Any] = {
     "owner": "own er",
@@ -148,14 +148,14 @@ def test_the_names_tell_what_has_happened(swaps, existing, swapped):
 def test_there_and_back_is_where_it_began(swaps):
     before = sorted([swap.incoming for swap in swaps] + [swap.name for swap in swaps if swap.previous])
     names = list(before)
-    for moves in (_swap.forth(swaps), _swap.back(swaps)):
+    for moves in (_swap.renames(swaps), _swap.renames_back(swaps)):
         assert not _swap._is_done(names, moves)
         for one, other in moves:
             assert one in names
             assert other not in names
             names[names.index(one)] = other
         assert _swap._is_done(names, moves)
-        assert _swap.is_swapped(names, swaps) is (moves == _swap.forth(swaps))
+        assert _swap.is_swapped(names, swaps) is (moves == _swap.renames(swaps))
     assert sorted(names) == before
 
 
@@ -219,7 +219,7 @@ def test_no_key_of_a_journal_is_optional(tmp_path):
             _journal.read(str(tmp_path))
 
 
-# -- room --------------------------------------------------------------------------------------------------------------
+# -- disk space --------------------------------------------------------------------------------------------------------
 
 MIB = 1 << 20
 ONE_DISK = [Disk("its data", "/data", 1, 0), Disk("its WAL", "/data/pg_wal", 1, 16 * MIB)]
@@ -240,38 +240,41 @@ TWO_DISKS = [Disk("its data", "/data", 1, 0), Disk("its WAL", "/wal", 2, 16 * MI
     ],
 )
 def test_data_and_wal_have_to_fit_each_on_its_disk(disks, most_wal, free, complaint):
-    room = Room(disks, 16 * MIB, most_wal)
+    space = DiskSpace(disks, 16 * MIB, most_wal)
 
     def measure(path: str) -> int:
         return int(free[path] * MIB)
 
     if complaint is None:
-        _space.check([(room, 100 * MIB)], measure)
+        _disk_space.check([(space, 100 * MIB)], measure)
     else:
         with pytest.raises(NodeopsError, match=complaint):
-            _space.check([(room, 100 * MIB)], measure)
+            _disk_space.check([(space, 100 * MIB)], measure)
 
 
 def test_tablespaces_of_one_disk_and_their_wal_are_added_up():
     slow = Disk("its data", "/slow", 1, 0)
-    wanted = [(Room(ONE_DISK, 16 * MIB, None), 100 * MIB), (Room([slow, ONE_DISK[1]], 16 * MIB, None), 50 * MIB)]
+    wanted = [
+        (DiskSpace(ONE_DISK, 16 * MIB, None), 100 * MIB),
+        (DiskSpace([slow, ONE_DISK[1]], 16 * MIB, None), 50 * MIB),
+    ]
     # 165 with slack, 150 of WAL, two segments, the reserve
-    _space.check(wanted, lambda _path: 363 * MIB)
+    _disk_space.check(wanted, lambda _path: 363 * MIB)
     with pytest.raises(
         NodeopsError, match=r"needs 363\.0 MiB there \(110\.0 MiB for its data and 182\.0 MiB for its WAL"
     ):
-        _space.check(wanted, lambda _path: 363 * MIB - 1)
+        _disk_space.check(wanted, lambda _path: 363 * MIB - 1)
 
 
 def test_loading_is_given_up_before_a_disk_is_full():
-    room = Room(TWO_DISKS, 16 * MIB, None)
-    assert _space.problem(room, lambda _path: 33 * MIB) is None
-    assert "its WAL" in str(_space.problem(room, lambda path: (31 if path == "/wal" else 33) * MIB))
-    assert "its data" in str(_space.problem(room, lambda path: (7 if path == "/data" else 33) * MIB))
+    space = DiskSpace(TWO_DISKS, 16 * MIB, None)
+    assert _disk_space.problem(space, lambda _path: 33 * MIB) is None
+    assert "its WAL" in str(_disk_space.problem(space, lambda path: (31 if path == "/wal" else 33) * MIB))
+    assert "its data" in str(_disk_space.problem(space, lambda path: (7 if path == "/data" else 33) * MIB))
 
 
 def test_sizes_are_told_for_people():
-    assert [_space.shown(size) for size in (0, 3 * MIB // 2, 5 << 30)] == ["0.0 MiB", "1.5 MiB", "5.0 GiB"]
+    assert [_disk_space.shown(size) for size in (0, 3 * MIB // 2, 5 << 30)] == ["0.0 MiB", "1.5 MiB", "5.0 GiB"]
 
 
 # -- options -----------------------------------------------------------------------------------------------------------
@@ -290,7 +293,7 @@ def params(**more: Any) -> Dict[str, Any]:
         ({"databases": None}, "state restored needs databases"),
         ({"databases": None, "state": "verified"}, "state verified needs databases"),
         ({"databases": []}, "databases is empty"),
-        ({"maintenance_db": "a"}, "maintenance_db is a, which is one of databases"),
+        ({"maintenance_db": "a"}, "maintenance_db is a, which is also in databases"),
         ({"databases": ["a", "a"]}, "twice"),
         ({"databases": ["template1"]}, "reserved"),
         ({"databases": ["x" * 43], "confirm": ["x" * 43]}, "43 bytes"),
@@ -336,14 +339,14 @@ def test_options_that_are_right(tmp_path):
     [
         ("production", "shop", ["a"], None),
         ("production", None, ["a"], None),
-        ("staging", "shop", ["a"], "is of environment production, this call is for environment staging"),
+        ("staging", "shop", ["a"], "is of environment production, and this call is for environment staging"),
         (None, "shop", ["a"], "this call is for environment none"),
         ("production", "other", ["a"], "is of namespace shop"),
         ("production", "shop", ["a", "c"], r"has no database c \(it has a, b\)"),
     ],
 )
 def test_a_backup_of_something_else_is_refused(environment, namespace, databases, complaint):
-    from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup
+    from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
     content = {"databases": {"a": {"n": 1}, "b": {"n": 2}}}
     backup = Backup("id", "/x", {"environment": "production", "namespace": "shop", "content": content}, None)

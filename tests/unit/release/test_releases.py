@@ -100,9 +100,9 @@ def test_a_clock_that_was_set_back_does_not_matter() -> None:
 
 def test_behind_a_release_that_was_removed_it_is_the_last_published_before() -> None:
     manifests = newest_first(manifest("r1"), manifest("r2", former="r1"), manifest("r4", former="r3"))
-    assert [item.release for item in _manifest.lineage(manifests, "r4")] == ["r2", "r1"]
+    assert [item.release for item in _manifest.predecessors(manifests, "r4")] == ["r2", "r1"]
     circle = newest_first(manifest("r1", former="r2"), manifest("r2", former="r1"))
-    assert [item.release for item in _manifest.lineage(circle, "r2")] == ["r1"]  # edited by hand
+    assert [item.release for item in _manifest.predecessors(circle, "r2")] == ["r1"]  # edited by hand
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_manifests_are_read_by_when_they_were_published(tmp_path: Path) -> None:
     os.makedirs(layout.release("no-manifest"))
     os.makedirs(layout.release("copied-by-hand"))
     _manifest.write(layout.release("copied-by-hand"), manifest("r1"))
-    assert [item.release for item in _manifest.every(layout)] == ["r3", "r1", "r2"]
+    assert [item.release for item in _manifest.read_all(layout)] == ["r3", "r1", "r2"]
     assert oct(os.stat(os.path.join(layout.release("r1"), ".nodeops-release.json")).st_mode & 0o777) == "0o644"
 
 

@@ -118,7 +118,7 @@ def test_the_archive_holds_what_the_revision_names(source: Path, tmp_path: Path)
 
 def test_a_pipe_is_refused_by_name_and_nothing_is_left(source: Path, tmp_path: Path) -> None:
     os.mkfifo(source / "pipe")
-    with pytest.raises(NodeopsError, match="source/pipe is neither a file"):
+    with pytest.raises(NodeopsError, match="source/pipe is not a file"):
         _directory.pack(str(source), [], str(tmp_path / "source.tar.gz"))
     assert not list(tmp_path.glob("source.tar.gz*"))
 

@@ -123,8 +123,8 @@ def private(tmp_path: Path) -> Path:
 def fetch(private: Path, url: str, sha256: str = SHA, timeout: float = 5) -> List[str]:
     """What is in the release; nothing may be left in the private directory."""
     source = _fetch.source_of({"type": "archive", "address": url, "sha256": sha256, "timeout": timeout})
-    look = _fetch.look(source, str(private), False, Redactor())
-    assert look == _fetch.Look(sha256, False)  # it is not asked for what is known
+    look = _fetch.inspect(source, str(private), False, Redactor())
+    assert look == _fetch.Inspection(sha256, False)  # it is not asked for what is known
     assert _fetch.read_file(source, look, str(private), "a") is None
     dest = private.parent / "release"
     dest.mkdir()
@@ -252,7 +252,7 @@ def test_a_full_disk_while_it_is_written(server: Server, private: Path, monkeypa
 
 
 def test_no_credentials_in_a_stalled_download_are_left_behind(server: Server, private: Path) -> None:
-    with _workspace.workplace(str(private), False) as place:
+    with _workspace.workspace(str(private), False) as place:
         with pytest.raises(NodeopsError):
             _download.download(server.url("/cut", f"u:{CANARY}@"), os.path.join(place.directory, "x"), 5)
         assert CANARY.encode() not in b"".join(path.read_bytes() for path in Path(place.directory).iterdir())

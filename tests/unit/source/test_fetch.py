@@ -71,18 +71,18 @@ BAD: Dict[str, Any] = {
     "location": (options(type="git", location="moon", address="/x"), "unknown location 'moon'"),
     "no address": (options(type="git", address=""), "has no address"),
     "archive without sha256": (options(type="archive", address="/x"), "archive without sha256"),
-    "short sha256": (options(type="archive", address="/x", sha256="abc"), "'abc', which is not one: 64"),
-    "no hexadecimal": (options(type="archive", address="/x", sha256="g" * 64), "which is not one"),
+    "short sha256": (options(type="archive", address="/x", sha256="abc"), "'abc', which is not 64"),
+    "no hexadecimal": (options(type="archive", address="/x", sha256="g" * 64), "which is not 64"),
     "relative archive": (options(type="archive", address="x.tgz", sha256=SHA), "'x.tgz' is not an absolute path"),
-    "ftp archive": (options(type="archive", address="ftp://h/x", sha256=SHA), "only http, https and paths"),
-    "file archive": (options(type="archive", address="file:///x", sha256=SHA), "only http, https and paths"),
+    "ftp archive": (options(type="archive", address="ftp://h/x", sha256=SHA), "a path or an http or https URL"),
+    "file archive": (options(type="archive", address="file:///x", sha256=SHA), "a path or an http or https URL"),
     "URL without host": (options(type="archive", address="https:///x", sha256=SHA), "is not a usable URL"),
     "URL with a bad port": (options(type="archive", address="https://h:99999/x", sha256=SHA), "is not a usable URL"),
     "negative strip": (options(type="archive", address="/x", sha256=SHA, strip=-1), "strip -1"),
     "strip of git": (options(type="git", address="/x", strip=1), "strip is for archives"),
     "sha256 of a directory": (options(type="directory", address="/x", sha256=SHA), "sha256 is for archives"),
     "relative directory": (options(type="directory", location="host", address="x"), "'x' is not an absolute path"),
-    "unnamed directory": (options(type="directory", address="/x"), "was not named there"),
+    "unnamed directory": (options(type="directory", address="/x"), "without the revision"),
     "relative repository": (options(type="git", address="./x"), "'./x' is not an absolute path"),
     "dash": (options(type="git", address="--upload-pack=x"), "starts with a dash"),
     "dash as a host": (options(type="git", address="ssh://-oProxyCommand=x/y"), "not a usable URL"),
@@ -100,7 +100,10 @@ BAD: Dict[str, Any] = {
     "relative key": (options(type="git", address="git@h:x", key_file="k"), "not an absolute path"),
     "no time": (options(type="git", address="/x", timeout=0), "timeout 0"),
     **{
-        f"version {version!r}": (options(type="git", address="/x", version=version), "can be no branch, tag or commit")
+        f"version {version!r}": (
+            options(type="git", address="/x", version=version),
+            "cannot be a branch, tag or commit",
+        )
         for version in ["--exec=x", "main~1", "v1^{}", "a b", "a..b", "main@{1}", "a:b", "x\n", "/x", "x/", "a.lock"]
     },
 }
@@ -243,7 +246,9 @@ def test_what_a_version_means(version: str, expected: Optional[str]) -> None:
 
 
 def test_a_version_that_means_two_things_is_refused() -> None:
-    with pytest.raises(NodeopsError, match=r"'both' is a branch \(1{12}\) and a tag \(2{12}\).*Say refs/heads/both or"):
+    with pytest.raises(
+        NodeopsError, match=r"'both' is a branch \(1{12}\) and a tag \(2{12}\).*Give refs/heads/both or"
+    ):
         resolved("both")
     with pytest.raises(NodeopsError, match=r"'2222' is the start of 1|\(2{16}"):
         _git.resolve("2222", _git.Names({}, lambda _digits: [TWO, "2" * 39 + "0"]), "https://h/x")
@@ -284,8 +289,8 @@ def on_host(root: Path, **more: Any) -> Source:
 
 def test_a_directory_on_the_host(root: Path, private: Path, dest: Path) -> None:
     source = on_host(root, exclude=["node_modules"])
-    look = _fetch.look(source, str(private), False, Redactor())
-    assert look == _fetch.Look(_directory.read(str(root), ["node_modules"]).revision, True)
+    look = _fetch.inspect(source, str(private), False, Redactor())
+    assert look == _fetch.Inspection(_directory.read(str(root), ["node_modules"]).revision, True)
     assert _fetch.read_file(source, look, str(private), ".env.example") == "PORT=\n"
     assert _fetch.read_file(source, look, str(private), "missing") is None
     assert _fetch.read_file(source, look, str(private), "lib") is None
@@ -300,7 +305,7 @@ def test_a_directory_on_the_host(root: Path, private: Path, dest: Path) -> None:
 
 
 def test_a_directory_that_changes_between_look_and_fetch_is_refused(root: Path, private: Path, dest: Path) -> None:
-    look = _fetch.look(on_host(root), str(private), False, Redactor())
+    look = _fetch.inspect(on_host(root), str(private), False, Redactor())
     (root / "run").write_text("other")
     with pytest.raises(NodeopsError, match="it changed meanwhile"):
         _fetch.fetch(on_host(root), look, str(private), str(dest), Redactor())
@@ -308,29 +313,29 @@ def test_a_directory_that_changes_between_look_and_fetch_is_refused(root: Path, 
 
 def test_a_pipe_in_a_directory_is_refused(root: Path, private: Path) -> None:
     os.mkfifo(root / "pipe")
-    with pytest.raises(NodeopsError, match="pipe is neither a file"):
-        _fetch.look(on_host(root), str(private), False, Redactor())
+    with pytest.raises(NodeopsError, match="pipe is not a file"):
+        _fetch.inspect(on_host(root), str(private), False, Redactor())
 
 
 def test_a_missing_directory_is_refused(tmp_path: Path, private: Path) -> None:
     with pytest.raises(NodeopsError, match="does not exist on this host"):
-        _fetch.look(on_host(tmp_path / "none"), str(private), True, Redactor())
+        _fetch.inspect(on_host(tmp_path / "none"), str(private), True, Redactor())
 
 
 def test_a_directory_that_holds_the_releases_is_refused(tmp_path: Path, root: Path) -> None:
     private = root / "deploy" / "shop" / ".nodeops"
     private.mkdir(parents=True)
     with pytest.raises(NodeopsError, match="holds the directory of the releases"):
-        _fetch.look(on_host(root), str(private), False, Redactor())
+        _fetch.inspect(on_host(root), str(private), False, Redactor())
     with pytest.raises(NodeopsError, match="holds the directory of the releases"):
-        _fetch.look(on_host(root / "deploy" / "shop"), str(private), False, Redactor())
-    assert _fetch.look(on_host(root, exclude=["/deploy"]), str(private), False, Redactor()).known
+        _fetch.inspect(on_host(root / "deploy" / "shop"), str(private), False, Redactor())
+    assert _fetch.inspect(on_host(root, exclude=["/deploy"]), str(private), False, Redactor()).known
 
 
 def test_a_directory_that_is_not_empty_is_not_filled(root: Path, private: Path, dest: Path) -> None:
     (dest / "x").touch()
     with pytest.raises(NodeopsError, match="is not empty"):
-        _fetch.fetch(on_host(root), _fetch.Look(SHA, True), str(private), str(dest), Redactor())
+        _fetch.fetch(on_host(root), _fetch.Inspection(SHA, True), str(private), str(dest), Redactor())
     assert os.listdir(dest) == ["x"]
 
 
@@ -339,15 +344,15 @@ def test_a_directory_of_the_controller(tmp_path: Path, root: Path, private: Path
     packed = _directory.pack(str(root), ["node_modules"], str(upload))
     given = options(type="directory", location="controller", address=str(root), revision=packed.revision)
     source = _fetch.source_of(given)
-    look = _fetch.look(source, str(private), True, Redactor())
-    assert look == _fetch.Look(packed.revision, False)
+    look = _fetch.inspect(source, str(private), True, Redactor())
+    assert look == _fetch.Inspection(packed.revision, False)
     assert _fetch.read_file(source, look, str(private), ".env.example") is None
     with pytest.raises(NodeopsError, match="was not uploaded"):
         _fetch.fetch(source, look, str(private), str(dest), Redactor())
 
     source = _fetch.source_of({**given, "archive": str(upload)})
-    look = _fetch.look(source, str(private), False, Redactor())
-    assert look == _fetch.Look(packed.revision, True)
+    look = _fetch.inspect(source, str(private), False, Redactor())
+    assert look == _fetch.Inspection(packed.revision, True)
     assert _fetch.read_file(source, look, str(private), ".env.example") == "PORT=\n"
     _fetch.fetch(source, look, str(private), str(dest), Redactor())
     assert _directory.read(str(dest), []) == packed
@@ -361,7 +366,7 @@ def test_another_upload_than_was_named_is_refused(tmp_path: Path, root: Path, pr
     _directory.pack(str(root), [], str(upload))
     source = _fetch.source_of(options(type="directory", address=str(root), revision=revision, archive=str(upload)))
     with pytest.raises(NodeopsError, match=f"revision .*, not {revision[:12]}"):
-        _fetch.fetch(source, _fetch.Look(revision, True), str(private), str(dest), Redactor())
+        _fetch.fetch(source, _fetch.Inspection(revision, True), str(private), str(dest), Redactor())
 
 
 def archive_of(root: Path, path: Path) -> str:
@@ -377,8 +382,8 @@ def test_an_archive(tmp_path: Path, root: Path, private: Path, dest: Path, locat
     sha256 = archive_of(root, path)
     given = options(type="archive", location=location, address=str(path), sha256=sha256, strip=1, archive=str(path))
     source = _fetch.source_of(given)
-    look = _fetch.look(source, str(private), False, Redactor())
-    assert look == _fetch.Look(sha256, True)
+    look = _fetch.inspect(source, str(private), False, Redactor())
+    assert look == _fetch.Inspection(sha256, True)
     assert _fetch.read_file(source, look, str(private), ".env.example") == "PORT=\n"
     _fetch.fetch(source, look, str(private), str(dest), Redactor())
     assert sorted(os.listdir(dest)) == [".env.example", "lib"]
@@ -392,22 +397,22 @@ def test_an_archive_with_another_sha256_is_refused_at_once_and_in_check_mode(
     source = _fetch.source_of(options(type="archive", location="host", address=str(path), sha256=SHA))
     for check_mode in (True, False):
         with pytest.raises(NodeopsError, match="has the SHA-256"):
-            _fetch.look(source, str(private), check_mode, Redactor())
+            _fetch.inspect(source, str(private), check_mode, Redactor())
     with pytest.raises(NodeopsError, match="has the SHA-256"):
-        _fetch.fetch(source, _fetch.Look(SHA, True), str(private), str(dest), Redactor())
+        _fetch.fetch(source, _fetch.Inspection(SHA, True), str(private), str(dest), Redactor())
     assert os.listdir(dest) == []
 
 
 def test_a_missing_archive_is_refused(tmp_path: Path, private: Path) -> None:
     source = _fetch.source_of(options(type="archive", location="host", address=str(tmp_path / "none"), sha256=SHA))
     with pytest.raises(NodeopsError, match="cannot be read: No such file"):
-        _fetch.look(source, str(private), False, Redactor())
+        _fetch.inspect(source, str(private), False, Redactor())
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x"])
 def test_no_file_outside_the_source_is_read(root: Path, private: Path, path: str) -> None:
-    with pytest.raises(NodeopsError, match="no path of a file in the source"):
-        _fetch.read_file(on_host(root), _fetch.Look(SHA, True), str(private), path)
+    with pytest.raises(NodeopsError, match="is not a path in the source"):
+        _fetch.read_file(on_host(root), _fetch.Inspection(SHA, True), str(private), path)
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next_look_and_by_no_check(root: Path, private: Path) -> None:
@@ -416,19 +421,19 @@ def test_what_a_killed_run_left_is_removed_by_the_next_look_and_by_no_check(root
     (left / "key").write_text(KEY)
     (private / "mirror.git").mkdir()
     before = private.stat().st_mtime_ns
-    _fetch.look(on_host(root), str(private), True, Redactor())
+    _fetch.inspect(on_host(root), str(private), True, Redactor())
     assert left.exists()
     assert private.stat().st_mtime_ns == before
-    _fetch.look(on_host(root), str(private), False, Redactor())
+    _fetch.inspect(on_host(root), str(private), False, Redactor())
     assert sorted(os.listdir(private)) == ["mirror.git", "source.lock"]
 
 
 def test_a_survivor_of_a_killed_run_is_waited_for(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_workspace, "_SURVIVOR_WAIT", 0.2)
-    with _workspace.workplace(str(private), False):
+    with _workspace.workspace(str(private), False):
         with pytest.raises(NodeopsError, match="still works in"):
-            with _workspace.workplace(str(private), False):
+            with _workspace.workspace(str(private), False):
                 pytest.fail("two at once")
-    with _workspace.workplace(str(private), False) as place:
+    with _workspace.workspace(str(private), False) as place:
         assert stat.S_IMODE(os.stat(place.directory).st_mode) == 0o700
     assert not os.path.exists(place.directory)

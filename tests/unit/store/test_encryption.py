@@ -19,7 +19,8 @@ import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.store import _encryption
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 from support import debian
 
 AGE = debian.program("age", "age")
@@ -245,6 +246,6 @@ def test_anybody_may_encrypt_but_that_is_not_taken(tmp_path: Path, keys: Pair) -
     _encryption.encrypt(str(tmp_path / "evil"), os.path.join(made.path, "dump.age"), [keys.recipient])
     assert store.check_files(made)
     (tmp_path / "out").mkdir()
-    with pytest.raises(NodeopsError, match="something else than was backed up"):
+    with pytest.raises(NodeopsError, match="does not decrypt to what was backed up"):
         _encryption.readable(made, recorded, keys.identity, str(tmp_path / "out"))
     assert os.listdir(tmp_path / "out") == []

@@ -13,9 +13,10 @@ from typing import Any, Dict, List, Optional, Set
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention, _store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention, _stored_backup
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._retention import Rules
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 UTC = datetime.timezone.utc
 START = datetime.datetime(2025, 1, 30, 23, 30, tzinfo=UTC)
@@ -211,7 +212,7 @@ class Days:
         self.rules = _retention.parse(params) or Rules()
         self.clock = START
         self.expected: List[Backup] = []
-        monkeypatch.setattr(_store, "now", lambda: self.clock)
+        monkeypatch.setattr(_stored_backup, "now", lambda: self.clock)
         monkeypatch.setattr(os, "fsync", lambda _handle: None)  # no power cut in these
 
     def run(self, content: str, fails: bool = False, bad: bool = False) -> None:
@@ -231,7 +232,7 @@ class Days:
             made = self.store.note_verified(made, "bytes", ["bad"] if bad else [])
             self.expected.append(made)
             if not bad:
-                pruned = _retention.prune(self.store, made.scope, self.rules, _store.now(), False)
+                pruned = _retention.prune(self.store, made.scope, self.rules, _stored_backup.now(), False)
                 self.expected = self._left()
                 assert pruned["kept"] == [each.id for each in self.expected]
 
@@ -303,9 +304,9 @@ def test_check_mode_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         world.run(str(number))
     scope = world.store.backups()[0].scope
     with world.store.lock("Nothing", 1):
-        foreseen = _retention.prune(world.store, scope, Rules(last=1), _store.now(), True)
+        foreseen = _retention.prune(world.store, scope, Rules(last=1), _stored_backup.now(), True)
         assert len(world.store.backups()) == 3
-        assert _retention.prune(world.store, scope, Rules(last=1), _store.now(), False) == foreseen
+        assert _retention.prune(world.store, scope, Rules(last=1), _stored_backup.now(), False) == foreseen
     assert [each.id for each in world.store.backups()] == foreseen["kept"]
     assert len(foreseen["removed"]) == 2
 
@@ -327,7 +328,7 @@ def test_other_scopes_are_left_alone(tmp_path: Path) -> None:
             store.note_verified(made, "bytes", [])
         first = store.backups()[4]
         assert first.scope == ("postgresql", "production", "shop", ("shop",))
-        pruned = _retention.prune(store, first.scope, Rules(last=1), _store.now(), False)
+        pruned = _retention.prune(store, first.scope, Rules(last=1), _stored_backup.now(), False)
         assert pruned["removed"] == [first.id]
         assert len(store.backups()) == 11
 
@@ -340,6 +341,6 @@ def test_the_future_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     world.run("late")
     early, late = world.store.backups()
     with world.store.lock("Nothing", 1):
-        pruned = _retention.prune(world.store, late.scope, Rules(last=1), _store.now(), False)
+        pruned = _retention.prune(world.store, late.scope, Rules(last=1), _stored_backup.now(), False)
     assert pruned["reasons"] == {early.id: ["dated in the future"], late.id: ["last"]}
     assert early.id in pruned["warnings"][0]

@@ -92,7 +92,7 @@ def test_it_shows_nothing_of_itself(key: Path) -> None:
 
 
 def test_loading_makes_none(tmp_path: Path) -> None:
-    with pytest.raises(NodeopsError, match=r"does not exist.*put back"):
+    with pytest.raises(NodeopsError, match=r"does not exist.*key of this store back"):
         _signing.load(str(tmp_path / "key"))
     assert not os.listdir(tmp_path)
 
@@ -100,11 +100,11 @@ def test_loading_makes_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "not at least 32 bytes"),
-        (b"00" * 31, "not at least 32 bytes"),
-        (b"rubbish" * 10, "not at least 32 bytes"),
-        (b"0" * 65, "not at least 32 bytes"),
-        (b"\xff" * 64, "not at least 32 bytes"),
+        (b"", "not hold at least 32 bytes"),
+        (b"00" * 31, "not hold at least 32 bytes"),
+        (b"rubbish" * 10, "not hold at least 32 bytes"),
+        (b"0" * 65, "not hold at least 32 bytes"),
+        (b"\xff" * 64, "not hold at least 32 bytes"),
     ],
 )
 def test_a_bad_one_is_refused(key: Path, content: bytes, words: str) -> None:
@@ -130,7 +130,7 @@ def test_a_link_or_a_pipe_is_refused(key: Path, tmp_path: Path) -> None:
     with pytest.raises(NodeopsError, match="symbolic link"):
         _signing.ensure(str(tmp_path / "gone"))
     os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(NodeopsError, match="no regular file"):
+    with pytest.raises(NodeopsError, match="not a regular file"):
         _signing.load(str(tmp_path / "pipe"))
 
 

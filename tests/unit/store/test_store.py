@@ -24,8 +24,14 @@ from typing import Any, Callable, Dict, List, Optional
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files, _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retention, _signing, _store
-from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Backup, Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store import (
+    _documents,
+    _retention,
+    _signing,
+    _stored_backup,
+)
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
+from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be somebody else")
 SOMEBODY = 61234
@@ -80,7 +86,7 @@ def test_a_backup(store: Store, dest: Path) -> None:
     assert made.scope == ("pm2", "production", "shop", ("a", "b"))
     assert made.size == sum(map(len, CONTENT.values()))
     assert made.manifest["host"] == socket.gethostname()
-    assert abs((made.created - _store.now()).total_seconds()) < 60
+    assert abs((made.created - _stored_backup.now()).total_seconds()) < 60
     assert made.id.startswith(made.created.strftime("%Y%m%dT%H%M%SZ-pm2-"))
     for name, data in CONTENT.items():
         assert Path(made.path, name).read_bytes() == data
@@ -132,7 +138,7 @@ def test_what_was_not_added_is_a_mistake(store: Store, dest: Path) -> None:
 
 def test_the_order_is_that_of_making_whatever_the_clock_says(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make(store)
-    monkeypatch.setattr(_store, "now", lambda: first.created.replace(year=2001))
+    monkeypatch.setattr(_stored_backup, "now", lambda: first.created.replace(year=2001))
     second = make(store)
     assert second.id < first.id
     assert [each.id for each in store.backups()] == [first.id, second.id]
@@ -283,7 +289,7 @@ def test_a_link_is_refused(store: Store, dest: Path, tmp_path: Path) -> None:
 
 def test_a_file_is_refused(dest: Path) -> None:
     dest.write_text("x")
-    refused("is no directory", Store, str(dest), create=True)
+    refused("is not a directory", Store, str(dest), create=True)
     refused("cannot be used", Store, str(dest / "below"), create=True)
 
 
@@ -341,7 +347,7 @@ def test_a_lost_key_is_not_replaced(store: Store, dest: Path) -> None:
     made = make(store)
     os.rename(store.key_file, store.key_file + ".away")
     refused("Put the key back", Store, str(dest), create=True)
-    refused("put back the one of this store", Store(str(dest)).backups)
+    refused("Put the key of this store back", Store(str(dest)).backups)
     os.rename(store.key_file + ".away", store.key_file)
     assert Store(str(dest), create=True).backups() == [made]
 
@@ -365,7 +371,7 @@ def test_what_is_imported_is_in_a_row_of_its_own_and_never_the_latest(store: Sto
     content: Dict[str, Any] = {"databases": {"shop": {}}}
     imported = make(store, kind="postgresql", content={**content, "imported": {}})
     assert imported.scope == ("imported postgresql", "production", None, ("shop",))
-    words = f"What is imported is never latest; name it by its id: {imported.id}."
+    words = f"An imported backup is never latest. Name it by its id: {imported.id}."
     refused(words, store.find, "latest", "postgresql")
     bad = make(store, kind="postgresql", content=content, problems=["damaged"])
     said = refused(words, store.find, "latest", "postgresql")
@@ -383,7 +389,7 @@ def test_what_is_imported_is_in_a_row_of_its_own_and_never_the_latest(store: Sto
 )
 def test_what_is_no_id(store: Store, wanted: str) -> None:
     make(store)
-    said = refused("is no id of a backup", store.find, wanted, "pm2")
+    said = refused("is not the id of a backup", store.find, wanted, "pm2")
     assert store.backups()[0].id in said
 
 
@@ -407,7 +413,7 @@ def test_finding_says_what_is_wrong(store: Store, dest: Path) -> None:
 def rewrite(path: Path, **changes: Any) -> Dict[str, Any]:
     """A signed document that somebody has changed, as carefully as can be."""
     document = {**json.loads(path.read_text()), **changes}
-    path.write_bytes(_store._written(document))
+    path.write_bytes(_documents.written(document))
     return document
 
 
@@ -417,7 +423,7 @@ def test_a_manifest_is_no_verification(store: Store) -> None:
     shutil.copy(Path(made.path, "manifest.json"), Path(made.path, "verified.json"))
     (found,) = store.backups()
     assert (found.verification, found.good) == (None, False)
-    assert store.check_files(found) == ["its verified.json is no verification"]
+    assert store.check_files(found) == ["its verified.json is not a verification"]
 
 
 def test_forged_manifests_are_not_believed(store: Store, dest: Path, tmp_path: Path) -> None:
@@ -436,7 +442,7 @@ def test_forged_manifests_are_not_believed(store: Store, dest: Path, tmp_path: P
     rewrite(manifest, hmac=store.key.sign(document))
     refused("it has format 2", store.find, made.id, "pm2")
     manifest.write_bytes(Path(made.path, "verified.json").read_bytes())
-    refused("its manifest.json is no manifest", store.find, made.id, "pm2")
+    refused("its manifest.json is not a manifest", store.find, made.id, "pm2")
     manifest.write_bytes(json.dumps(json.loads(before)).encode())  # the same in other words
     refused("is damaged", store.find, made.id, "pm2")
     manifest.unlink()
@@ -444,7 +450,7 @@ def test_forged_manifests_are_not_believed(store: Store, dest: Path, tmp_path: P
     refused("cannot be read", store.find, made.id, "pm2")
     manifest.unlink()
     os.mkfifo(manifest)
-    refused("no regular file", store.find, made.id, "pm2")
+    refused("not a regular file", store.find, made.id, "pm2")
     manifest.unlink()
     manifest.write_bytes(b"[" * 200000)
     refused("is damaged", store.find, made.id, "pm2")
@@ -469,9 +475,9 @@ def test_other_things_in_a_store_are_named(store: Store, dest: Path) -> None:
     (dest / "20010101T000000Z-pm2-000000").write_text("x")
     (dest / "20010101T000000Z-pm2-000001").symlink_to(made.path)
     assert dict(store.broken()) == {
-        "notes.txt": "it is not named as a backup is",
-        "20010101T000000Z-pm2-000000": "it is no directory",
-        "20010101T000000Z-pm2-000001": "it is no directory",
+        "notes.txt": "its name is not that of a backup",
+        "20010101T000000Z-pm2-000000": "it is not a directory",
+        "20010101T000000Z-pm2-000001": "it is not a directory",
     }
     assert store.backups() == [made]
 
@@ -514,7 +520,7 @@ def test_a_flipped_bit_in_a_large_file_is_found(store: Store) -> None:
         for at in [*range(0, 2_500_001, 65536), 2_500_000]:
             byte = os.pread(stream.fileno(), 1, at)
             os.pwrite(stream.fileno(), bytes([byte[0] ^ 16]), at)
-            assert store.check_files(made) == ["large is damaged: its SHA-256 is another"]
+            assert store.check_files(made) == ["large is damaged: its SHA-256 is not the recorded one"]
             os.pwrite(stream.fileno(), byte, at)
     assert store.check_files(made) == []
 
@@ -534,7 +540,7 @@ DAMAGE: Dict[str, Callable[[Path], object]] = {
     "dump has 700 bytes and was written with 768": lambda path: os.truncate(path / "dump", 700),
     "dump is open to other users (mode 0604)": lambda path: (path / "dump").chmod(0o604),
     "dump is a symbolic link": lambda path: _link(path / "dump"),
-    "dump is no regular file": lambda path: _pipe(path / "dump"),
+    "dump is not a regular file": lambda path: _pipe(path / "dump"),
     "more does not belong to it": lambda path: (path / "more").write_text(""),
     ".hidden does not belong to it": lambda path: (path / ".hidden").mkdir(),
     "the directory is open to other users (mode 0750)": lambda path: path.chmod(0o750),
@@ -665,7 +671,7 @@ def a_run(dest: Path) -> None:
         made = store.note_verified(made, "bytes", store.check_files(made))
         rules = _retention.parse({"keep_last": 2})
         assert rules
-        _retention.prune(store, made.scope, rules, _store.now(), False)
+        _retention.prune(store, made.scope, rules, _stored_backup.now(), False)
 
 
 def test_killed_before_each_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

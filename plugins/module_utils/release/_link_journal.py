@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""A release of files on trial: ``current`` leads to it before it has proven itself. A killed run leaves that noted."""
+"""The journal of a switch of ``current`` to a static site that has not proven itself yet. It survives a killed run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import
 
 
 def begin(layout: Layout, switch: _symlink.Switch) -> None:
-    """Note it, durably, before the link is switched. Raises NodeopsError."""
+    """Write the switch down, durably, before it is made. Raises NodeopsError."""
     try:
         _file(layout).write({"before": switch.before, "after": switch.after})
     except NodeopsError as error:
@@ -26,15 +26,15 @@ def begin(layout: Layout, switch: _symlink.Switch) -> None:
 
 
 def end(layout: Layout) -> None:
-    """It has proven itself, or the link is as it was. Raises NodeopsError when that cannot be noted."""
+    """Remove the journal: the site has proven itself, or the link is as it was. Raises NodeopsError."""
     _file(layout).remove()
 
 
 def pending(layout: Layout) -> Optional[_symlink.Switch]:
-    """The switch that a killed run has left on trial, or None. Raises NodeopsError."""
+    """The switch that a killed run has left unproven, or None. Raises NodeopsError."""
     switch = _file(layout).read(lambda document: _parse(layout, document))
     if switch is None or _symlink.target(layout.current) != switch.after:
-        return None  # else somebody has let it lead elsewhere
+        return None  # the link was changed since
     return switch
 
 
@@ -49,12 +49,12 @@ def _file(layout: Layout) -> JournalFile:
     return JournalFile(
         os.path.join(layout.private, "trial.json"),
         "deploy",
-        "See that %s leads to the right release, then remove the file." % layout.current,
+        "Make sure that %s leads to the right release, then remove the file." % layout.current,
     )
 
 
 def undo(layout: Layout) -> bool:
-    """Put back what a killed run has left on trial; whether there was something. Raises NodeopsError."""
+    """Undo a switch that a killed run has left unproven. Returns whether there was one. Raises NodeopsError."""
     switch = pending(layout)
     if switch is not None:
         _symlink.revert(switch)

@@ -4,7 +4,7 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""One call of pm2_release: its options, and what its states have in common."""
+"""One call of pm2_release: its options, and what all states need: the lock, the manifest, the history."""
 
 from __future__ import annotations
 
@@ -13,67 +13,32 @@ import hashlib
 import hmac
 import json
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _files, _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor
-from ansible_collections.nodeops.pm2.plugins.module_utils.release import _history, _layout, _lease, _manifest, _trial
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import (
+    _history,
+    _layout,
+    _lease,
+    _link_journal,
+    _manifest,
+)
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._manifest import Manifest
-
-
-class Options(NamedTuple):
-    """The options of pm2_release, as the module got them; times in seconds."""
-
-    state: str
-    root: str
-    app: str
-    namespace: str
-    pm2_home: str
-    pm2_executable: Optional[str]
-    run: str
-    owner: Dict[str, Any]
-    release: Optional[str]
-    from_release: Optional[str]
-    version: Optional[str]
-    force: bool
-    lock_timeout: float
-    source: Optional[Dict[str, Any]]
-    shared: List[Any]
-    environment: Dict[str, Any]
-    environment_file: Optional[str]
-    environment_processes: bool
-    contract: Dict[str, Any]
-    dependencies: List[Dict[str, Any]]
-    build: List[Any]
-    build_environment: Dict[str, Any]
-    path: List[str]
-    timeout: float
-    migrate: List[Any]
-    forbidden: List[str]
-    apps: List[Dict[str, Any]]
-    ecosystem: Optional[str]
-    env_name: Optional[str]
-    prune: bool
-    strategy: str
-    max_affected: Optional[int]
-    ready: Dict[str, Any]
-    keep: int
-    go_on: bool
-    stage: Optional[str]
-    reason: Optional[str]
+from ansible_collections.nodeops.pm2.plugins.module_utils.release._options import ReleaseOptions
 
 
 def _given(variables: Dict[str, Any]) -> Dict[str, Any]:
     return {name: value for name, value in variables.items() if value is not None}
 
 
-class Call:
-    """What every state works with."""
+class ModuleCall:
+    """The options of one call, and what its state has found and reports."""
 
-    def __init__(self, options: Options, check_mode: bool) -> None:
-        # A variable without a value is one that is not given: to no file, no process and no contract.
+    def __init__(self, options: ReleaseOptions, check_mode: bool) -> None:
+        # A variable without a value counts as not given: for files, processes and the contract.
         options = options._replace(
             environment=_given(options.environment), build_environment=_given(options.build_environment)
         )
@@ -89,9 +54,9 @@ class Call:
         self.by = "%s@%s" % (owner.get("user") or "unknown", owner.get("host") or "unknown")
         self._subject: Optional[Manifest] = None
         self.former: Optional[str] = None
-        """The id that was live before this call changed anything, once it was looked for."""
+        """The id that was live before this call changed anything; None until the call has looked for it."""
         self.recovered: Optional[str] = None
-        """``finished`` or ``undone`` when an earlier run had been killed."""
+        """``finished`` or ``undone`` if an earlier run had been killed."""
         self.lease = _lease.Lease(
             self.layout.private,
             _lease.Owner(
@@ -118,24 +83,25 @@ class Call:
         return self.options.version or self.options.release or of_git
 
     def _goal(self) -> str:
-        """What is known of the version before the source, or the releases, were looked at."""
+        """What the lock says instead of a version until the source, or the releases, have been read."""
         if self.options.state == "rolled_back":
             return "to the release before"
         address = (self.options.source or {}).get("address")
         return "from %s" % _address.shown(str(address)) if address else ""
 
-    def tell_version(self, manifest: Manifest) -> None:
-        """To who asks for the lock."""
+    def note_version(self, manifest: Manifest) -> None:
+        """Write the version into the lock, for other runs that ask for it."""
         if not self.check_mode:
-            self.lease.tell_version(manifest.version)
+            self.lease.note_version(manifest.version)
 
-    # -- the lock ------------------------------------------------------------------------------------------------
+    # -- the lock --------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def locked(self, stage: str, first: bool, may_be_ended: bool = True) -> Iterator[None]:
-        """Hold the application's lock while a state works. Where that fails the run is over: history, lock freed.
+        """Hold the application's lock while a state works. A failure ends the run: it is recorded, the lock is freed.
 
-        ``first``: this state begins a run. Later ones go on with the lock of the run.
+        ``first``: this state begins a run. Later states of the run continue with its lock. ``may_be_ended``: as for
+        ``Lease.working``.
         """
         if self.check_mode:
             holder = self.lease.holder()
@@ -151,7 +117,7 @@ class Call:
         try:
             with self.lease.working(may_be_ended):
                 try:
-                    if _trial.undo(self.layout):
+                    if _link_journal.undo(self.layout):
                         self.recovered = "undone"
                     yield
                 except NodeopsError as error:
@@ -162,28 +128,28 @@ class Call:
             self.lease.release()
             raise
 
-    # -- what is there -------------------------------------------------------------------------------------------
+    # -- what is there ---------------------------------------------------------------------------------------------
 
     def current(self) -> str:
-        """The id of the release that ``current`` names now, "" when there is none. Raises NodeopsError.
+        """The id of the release that ``current`` names now, "" if there is none. Raises NodeopsError.
 
-        What is live, also after a run that was killed, says _live.
+        After a killed run that is not always the live release: see _live.
         """
         text = _symlink.target(self.layout.current)
         return self.layout.release_named_by(text) if text is not None else ""
 
     def is_ours(self, manifest: Manifest) -> bool:
-        """Whether it is a release of this application in this namespace."""
+        """Whether the release belongs to this application and namespace."""
         return (manifest.app, manifest.namespace) == (self.options.app, self.options.namespace)
 
     def check_is_ours(self, manifest: Manifest) -> None:
-        """Raises NodeopsError for a release that is not."""
+        """Raises NodeopsError if the release belongs to another application or namespace."""
         options = self.options
         if not self.is_ours(manifest):
             raise NodeopsError(
                 "%s is a release of %s in namespace %s, not of %s in namespace %s. Nothing was changed. Each "
-                "environment needs a root of its own: correct root, app or namespace. Where they were renamed, remove "
-                "the link %s, and the processes of namespace %s if that is another now (nodeops.pm2.pm2_process, state "
+                "environment needs a root of its own: correct root, app or namespace. If you have renamed them, remove "
+                "the link %s, and the processes of namespace %s if that has changed (nodeops.pm2.pm2_process, state "
                 "absent), then deploy."
                 % (
                     self.layout.release(manifest.release),
@@ -197,7 +163,7 @@ class Call:
             )
 
     def prepared(self) -> Manifest:
-        """The manifest of the release the call is about. Raises NodeopsError when it is not there."""
+        """The manifest of the release that the call names. Raises NodeopsError if there is no such release."""
         release = _layout.check_id(self.options.release or "")
         manifest = _manifest.read(self.layout.release(release))
         if manifest is None:
@@ -206,11 +172,11 @@ class Call:
             )
         self._subject = manifest
         self.check_is_ours(manifest)
-        self.tell_version(manifest)
+        self.note_version(manifest)
         return manifest
 
     def fingerprint(self, facts: Any) -> str:
-        """A name for what a release is made of. Keyed, because a variable's value is part of it and may be guessed."""
+        """A keyed hash of what a release is made of: values of variables are part of it, and could be guessed."""
         data = json.dumps(facts, sort_keys=True, default=str).encode("utf-8", "surrogateescape")
         return hmac.new(self._key(), data, hashlib.sha256).hexdigest()
 
@@ -230,13 +196,20 @@ class Call:
                     ) from error
             return key
 
-    # -- what is told --------------------------------------------------------------------------------------------
+    # -- what is recorded ------------------------------------------------------------------------------------------
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Write the state of a release. If that fails there is a warning: the outcome stands."""
+        try:
+            _manifest.write(self.layout.release(manifest.release), manifest)
+        except NodeopsError as error:
+            self.warnings.append(str(error))
 
     def record(self, result: str, manifest: Optional[Manifest] = None, **more: Any) -> None:
-        """Add an outcome to the history. A history that cannot be written is a warning: the outcome stands."""
+        """Add an outcome to the history. If that fails there is a warning: the outcome stands."""
         release = manifest.release if manifest else self.options.release
         if manifest is None and release:
-            manifest = _manifest.read(self.layout.release(release)) or self._subject  # which may be removed by now
+            manifest = _manifest.read(self.layout.release(release)) or self._subject  # it may be removed by now
         entry = {
             "action": self._action,
             "result": result,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._symlink import Switch
-from ansible_collections.nodeops.pm2.plugins.module_utils.release import _trial
+from ansible_collections.nodeops.pm2.plugins.module_utils.release import _link_journal
 from ansible_collections.nodeops.pm2.plugins.module_utils.release._layout import Layout
 
 OLD, NEW = "releases/1", "releases/2"
@@ -26,24 +26,24 @@ def begin(layout: Layout, is_of_an_earlier_version: bool) -> None:
     if is_of_an_earlier_version:
         Path(layout.private, "trial.json").write_text(json.dumps([OLD, NEW]))
     else:
-        _trial.begin(layout, Switch(layout.current, OLD, NEW))
+        _link_journal.begin(layout, Switch(layout.current, OLD, NEW))
 
 
 @pytest.mark.parametrize("is_of_an_earlier_version", [False, True])
 def test_it_is_put_back(layout: Layout, is_of_an_earlier_version: bool) -> None:
     begin(layout, is_of_an_earlier_version)
-    assert _trial.pending(layout) == Switch(layout.current, OLD, NEW)
-    assert _trial.undo(layout)
+    assert _link_journal.pending(layout) == Switch(layout.current, OLD, NEW)
+    assert _link_journal.undo(layout)
     assert str(Path(layout.current).readlink()) == OLD
-    assert not _trial.undo(layout)
+    assert not _link_journal.undo(layout)
 
 
 def test_a_link_that_leads_elsewhere_meanwhile_stays(layout: Layout) -> None:
     begin(layout, False)
     Path(layout.current).unlink()
     Path(layout.current).symlink_to("releases/3")
-    assert _trial.pending(layout) is None
-    assert not _trial.undo(layout)
+    assert _link_journal.pending(layout) is None
+    assert not _link_journal.undo(layout)
     assert str(Path(layout.current).readlink()) == "releases/3"
     assert not Path(layout.private, "trial.json").exists()
 
@@ -51,5 +51,7 @@ def test_a_link_that_leads_elsewhere_meanwhile_stays(layout: Layout) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '["one"]', "{}", '{"before": null}', '{"path": "/x"}'])
 def test_one_that_cannot_be_read_is_refused(layout: Layout, text: str) -> None:
     Path(layout.private, "trial.json").write_text(text)
-    with pytest.raises(NodeopsError, match=r"trial\.json of an interrupted deploy cannot be read.*See that .*/current"):
-        _trial.pending(layout)
+    with pytest.raises(
+        NodeopsError, match=r"trial\.json of an interrupted deploy cannot be read.*Make sure .*/current"
+    ):
+        _link_journal.pending(layout)

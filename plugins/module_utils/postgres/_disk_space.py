@@ -4,9 +4,9 @@
 
 # This file is private to the nodeops.pm2 collection: no stability is promised.
 
-"""Room for a second copy beside the live database, and for the WAL of loading it: a full pg_wal ends the whole server.
+"""Disk space for a second copy beside the live database, and for the WAL of loading it.
 
-Only where the server is on this host and tells where its files are.
+A full pg_wal ends the whole server. It can be measured if the server is on this host and tells where its files are.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._server impor
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _RESERVE = 16 << 20
-"""Bytes that stay free beside what is needed."""
+"""Bytes that stay free in addition."""
 _SLACK = 1.1
-"""A copy is never as tight as it was measured."""
+"""A copy may be larger than what was measured."""
 _DATA, _WAL = "its data", "its WAL"
 
 Free = Callable[[str], int]
 
 
 class Disk(NamedTuple):
-    """Where something goes; ``segment`` is the size of a WAL file in bytes, 0 for data."""
+    """The place of data or of WAL. ``segment`` is the size of a WAL file in bytes, 0 for data."""
 
     use: str
     path: str
@@ -38,22 +38,22 @@ class Disk(NamedTuple):
     segment: int
 
 
-class Room(NamedTuple):
-    """The disks of the server, and how many bytes of WAL loading so much data can leave before a checkpoint."""
+class DiskSpace(NamedTuple):
+    """The disks of the server, and how much WAL a load may leave before a checkpoint."""
 
     disks: List[Disk]
     segment: int
     most_wal: Optional[int]
-    """None: all that is written may have to stay (archiving, replication slots)."""
+    """Bytes. None: all of it may have to stay (archiving, replication slots)."""
 
     def wal(self, data: int) -> int:
-        """Bytes of WAL for ``data`` bytes."""
+        """Bytes of WAL for a load of ``data`` bytes."""
         kept = data if self.most_wal is None else min(data, self.most_wal)
         return kept + 2 * self.segment
 
 
-def find(server: Server, tablespace: str) -> Optional[Room]:
-    """None when the server is elsewhere, or when the login may not know where its files are."""
+def find(server: Server, tablespace: str) -> Optional[DiskSpace]:
+    """None if the server is on another host, or if the login may not know where its files are."""
     if not (server.connection.is_local or server.connection.settings.get("host") in _LOOPBACK):
         return None
     try:
@@ -71,7 +71,7 @@ def find(server: Server, tablespace: str) -> Optional[Room]:
     found = [disk for disk in disks if disk]
     if len(found) < len(disks):
         return None
-    return Room(found, segment, _most_wal(server))
+    return DiskSpace(found, segment, _most_wal(server))
 
 
 def _disk(use: str, path: str, segment: int) -> Optional[Disk]:
@@ -86,7 +86,7 @@ def _most_wal(server: Server) -> Optional[int]:
         "SELECT current_setting('archive_mode') <> 'off' OR EXISTS (SELECT FROM pg_replication_slots),"
         " pg_size_bytes(current_setting('max_wal_size')), pg_size_bytes(current_setting('wal_keep_size'))"
     )[0]
-    # Checkpoints are spread: until one is done the next one's WAL is written as well.
+    # A checkpoint is spread over time: until it is done, the WAL of the next one is written as well.
     return None if row[0] == "t" else max(2 * int(row[1] or 0), int(row[2] or 0))
 
 
@@ -97,34 +97,34 @@ def free(path: str) -> int:
 
 
 def unchecked(data: int) -> str:
-    """A warning."""
+    """The warning that the free space was not checked."""
     return (
         "The free space of the database server was not checked: it is another host, or the login may not know where "
-        "its files are. %s are needed beside the live database." % shown(data)
+        "its files are. The copy beside the live database needs %s." % shown(data)
     )
 
 
-def check(wanted: Sequence[Tuple[Room, int]], measure: Free = free) -> None:
-    """Raises NodeopsError when so many bytes for each room, and the WAL of all, do not fit beside what is there."""
-    everything = sum(data for _room, data in wanted)
+def check(wanted: Sequence[Tuple[DiskSpace, int]], measure: Free = free) -> None:
+    """Raises NodeopsError if the disks lack the space for so many bytes each, and for the WAL of all."""
+    everything = sum(data for _space, data in wanted)
     needs: Dict[Tuple[str, str], int] = {}
     devices: Dict[int, List[Disk]] = {}
-    for room, data in wanted:
-        for disk in room.disks:
+    for space, data in wanted:
+        for disk in space.disks:
             known = (disk.use, disk.path) in needs
             if not known:
                 devices.setdefault(disk.device, []).append(disk)
             if disk.use == _DATA:
                 needs[disk.use, disk.path] = needs.get((disk.use, disk.path), 0) + int(data * _SLACK)
             elif not known:
-                needs[disk.use, disk.path] = room.wal(everything)
+                needs[disk.use, disk.path] = space.wal(everything)
     for disks in devices.values():
         needed = sum(needs[disk.use, disk.path] for disk in disks) + _RESERVE
         left = measure(disks[0].path)
         if left < needed:
             raise NodeopsError(
                 "The disk of %s has %s free, and the restored copy beside the live database needs %s there (%s). "
-                "Nothing was changed. Make room: a disk that gets full would end the whole server."
+                "Nothing was changed. Free some space: a full disk would end the whole server."
                 % (
                     disks[0].path,
                     shown(left),
@@ -134,9 +134,9 @@ def check(wanted: Sequence[Tuple[Room, int]], measure: Free = free) -> None:
             )
 
 
-def problem(room: Room, measure: Free = free) -> Optional[str]:
-    """What is running out while it is loaded; None when there is enough for the moment."""
-    for disk in room.disks:
+def problem(space: DiskSpace, measure: Free = free) -> Optional[str]:
+    """Which disk is about to be full; None while there is enough space."""
+    for disk in space.disks:
         left = measure(disk.path)
         if left < max(_RESERVE // 2, 2 * disk.segment):
             return "the disk of %s (%s) has only %s left" % (disk.path, disk.use, shown(left))
