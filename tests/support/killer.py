@@ -30,7 +30,7 @@ from collections import Counter
 from types import TracebackType
 from typing import IO, Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Type
 
-from support import modules, places, processes
+from support import durability, modules, places, processes
 
 UTILS = "ansible_collections.nodeops.pm2.plugins.module_utils"
 MODULES = ("backup_job", "pg_backup", "pg_restore", "pm2_dump_backup", "pm2_process", "pm2_release", "pm2_save")
@@ -260,4 +260,5 @@ def _hook_function(hook: Callable[[str], None], name: str, path_of: Callable[...
 
 
 if __name__ == "__main__":
+    durability.sync_nothing()
     serve(sys.stdin, sys.stdout)

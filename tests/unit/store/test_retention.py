@@ -10,7 +10,6 @@ Core: with two sets of rules. Full: with six.
 from __future__ import annotations
 
 import datetime
-import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set
 
@@ -217,7 +216,6 @@ class Days:
         self.clock = START
         self.expected: List[Backup] = []
         monkeypatch.setattr(_stored_backup, "now", lambda: self.clock)
-        monkeypatch.setattr(os, "fsync", lambda _handle: None)  # no power cut in these
 
     def run(self, content: str, fails: bool = False, bad: bool = False) -> None:
         """One: a backup when the content is new; it fails before its end, or is found to be bad."""
