@@ -298,7 +298,10 @@ def impatient(options: Dict[str, Any]) -> Dict[str, Any]:
     return options
 
 
-@pytest.mark.parametrize("point", full_but(["backup dumped", "store manifest written", "store backup committed"], BACKUP))
+SOME_OF_A_BACKUP = ["backup dumped", "store manifest written", "store backup committed"]
+
+
+@pytest.mark.parametrize("point", full_but(SOME_OF_A_BACKUP, BACKUP))
 def test_backup_killed(stage: Stage, world: World, point: str) -> None:
     """What it leaves is no backup; the next one removes it."""
     before = world.look()
