@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generator, Iterator, TypeVar, Union
 
 import pytest
-from support import places, processes
+from support import durability, places, processes
 from support.pm2 import VERSIONS, Pm2Home
 from support.postgres import Server
 
@@ -19,6 +19,7 @@ pytest.register_assert_rewrite("e2e")  # what is asserted beside the tests is ex
 pytest_plugins = ["support.tiers"]
 
 places.use_own_places()
+durability.sync_nothing()
 
 IN_CI = os.environ.get("CI") == "true"
 

@@ -213,16 +213,17 @@ def served(site: Site) -> str:
     return version
 
 
-def run_in_own_mounts(path: Path, basetemp: Path) -> Optional[str]:
+def run_in_own_mounts(path: Path, basetemp: Path, tier: str = "") -> Optional[str]:
     """Run a file of tests where it may mount what it likes: nobody else sees it, and it ends with them.
 
-    None when they have passed, else what pytest has printed. Raises OSError where the machine has no such namespaces.
+    `tier` chooses by markers, as -m does. None when they have passed, else what pytest has printed. Raises OSError
+    where the machine has no such namespaces.
     """
     unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
     probe = subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
     if probe.returncode != 0:
         raise OSError(probe.stderr.decode().strip())
-    return own_process.run_tests(path, basetemp, unshare, {OWN_MOUNTS: "1"})
+    return own_process.run_tests(path, basetemp, unshare, {OWN_MOUNTS: "1"}, tier)
 
 
 def small_disk(path: Path, kilobytes: int) -> None:

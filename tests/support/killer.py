@@ -30,7 +30,7 @@ from collections import Counter
 from types import TracebackType
 from typing import IO, Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Type
 
-from support import modules, places, processes
+from support import durability, modules, places, processes
 
 UTILS = "ansible_collections.nodeops.pm2.plugins.module_utils"
 MODULES = ("backup_job", "pg_backup", "pg_restore", "pm2_dump_backup", "pm2_process", "pm2_release", "pm2_save")
@@ -86,14 +86,16 @@ class Runner:
         after: Optional[float] = None,
         file_limit: Optional[int] = None,
         shell: Optional[str] = None,
+        constants: Optional[Mapping[str, Any]] = None,
     ) -> Outcome:
         """A call that is killed at the point `at`, or `after` seconds, if it is not over by then.
 
         `file_limit`: no file it writes may get larger (bytes): a full disk. `shell`: instead of killing itself at the
-        point, it runs this command line and goes on.
+        point, it runs this command line and goes on. `constants`: other values of constants of the module utils, such
+        as `{"postgres._server.PATIENCE": 3.0}`.
         """
-        order = {**_order(module, params, check), "at": at, "after": after, "file_limit": file_limit, "shell": shell}
-        return self._outcomes([order])[0]
+        disturbances = {"at": at, "after": after, "file_limit": file_limit, "shell": shell, "constants": constants}
+        return self._outcomes([{**_order(module, params, check), **disturbances}])[0]
 
     def together(self, calls: Iterable[Tuple[str, Mapping[str, Any]]]) -> List[Dict[str, Any]]:
         """Undisturbed calls of (module, options) that all run at the same time; their results, in order."""
@@ -179,6 +181,8 @@ def _be_the_module(order: Dict[str, Any], printed: IO[str], errors: IO[str], poi
     os.dup2(errors.fileno(), 2)
     try:
         _put_hooks(_killing(order.get("at"), points, order.get("shell")))
+        for name, value in (order.get("constants") or {}).items():
+            _set_constant(name, value)
         limit = order.get("file_limit")
         if limit is not None:
             _limit_files(limit)
@@ -193,6 +197,13 @@ def _be_the_module(order: Dict[str, Any], printed: IO[str], errors: IO[str], poi
         os.write(2, traceback.format_exc().encode())
         os._exit(1)
     os._exit(0)
+
+
+def _set_constant(name: str, value: Any) -> None:
+    module, _dot, constant = f"{UTILS}.{name}".rpartition(".")
+    found = importlib.import_module(module)
+    assert hasattr(found, constant), name
+    setattr(found, constant, value)
 
 
 def _limit_files(size: Optional[int]) -> None:
@@ -249,4 +260,5 @@ def _hook_function(hook: Callable[[str], None], name: str, path_of: Callable[...
 
 
 if __name__ == "__main__":
+    durability.sync_nothing()
     serve(sys.stdin, sys.stdout)

@@ -12,18 +12,23 @@ from support import places
 
 
 def run_tests(
-    path: Path, basetemp: Path, within: Sequence[str] = (), environment: Optional[Mapping[str, str]] = None
+    path: Path,
+    basetemp: Path,
+    within: Sequence[str] = (),
+    environment: Optional[Mapping[str, str]] = None,
+    tier: str = "",
 ) -> Optional[str]:
     """None when all of the file have passed, else what pytest has printed.
 
-    `within` is the beginning of a command that runs another; `environment` comes on top of this process's.
+    `within` is the beginning of a command that runs another; `environment` comes on top of this process's; `tier`
+    chooses by markers, as -m does.
     """
     worker = "PYTEST_XDIST_WORKER"  # which ports are ours
     own = {
         name: value for name, value in os.environ.items() if name == worker or not name.startswith(("PYTEST_", "COV_"))
     }
     done = subprocess.run(
-        [*within, sys.executable, "-m", "pytest", f"--basetemp={basetemp}", str(path)],
+        [*within, sys.executable, "-m", "pytest", "-m", tier, f"--basetemp={basetemp}", str(path)],
         env={**own, **(environment or {})},
         cwd=places.ROOT,
         stdin=subprocess.DEVNULL,

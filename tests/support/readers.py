@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
 from support import observe
+from support.apps import QUICK
 from support.namespaces import Namespace
 from support.pm2 import Pm2Home
 
@@ -43,7 +44,7 @@ class Readers:
     def app(self, name: str, **more: Any) -> Dict[str, Any]:
         """A definition."""
         env = {"ENV_FILE": str(self.env_file), "TELL": str(self.directory / name), **more.pop("env", {})}
-        return {"name": name, "script": "reader.js", "cwd": str(self.directory), "env": env, **more}
+        return {"name": name, "script": "reader.js", "cwd": str(self.directory), "env": env, **QUICK, **more}
 
     def bring(self, *names: str, **more: Any) -> None:
         """Let these run, and no other."""

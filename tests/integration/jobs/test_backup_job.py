@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The job that is installed on a host: its code, its options, what is refused, and that it needs no Ansible."""
+"""The job that is installed on a host: its code, its options, what is refused, and that it needs no Ansible.
+
+Core kills its installation at some files, full at every ninth.
+"""
 
 from __future__ import annotations
 
@@ -194,10 +197,11 @@ def killed_at(host: Host, number: int) -> int:
     os._exit(0)
 
 
-def test_one_that_was_killed_while_it_was_installed_is_whole(host: Host) -> None:
+@pytest.mark.parametrize("step", [45, pytest.param(9, marks=pytest.mark.full)])
+def test_one_that_was_killed_while_it_was_installed_is_whole(host: Host, step: int) -> None:
     host.well()
     first = host.version
-    for number in range(1, 100, 9):
+    for number in range(1, 100, step):
         host.params["jobs"][0]["steps"] = [host.step(keep_last=number)]
         assert killed_at(host, number) == -signal.SIGKILL
         assert host.version == first

@@ -1,4 +1,7 @@
-"""pm2_dump_backup: what is backed up and when, what counts as good, what is refused, what a killed run leaves."""
+"""pm2_dump_backup: what is backed up and when, what counts as good, what is refused, what a killed run leaves.
+
+Core: kills at some points. Full: kills at each point, and thirty nights of the module.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 from support import debian, modules, processes
 from support.killer import Runner
+from support.namespaces import home_in
 from support.pm2 import Pm2Home
 from support.readers import Readers, flip
+from support.tiers import full_but
 from unit.store.test_retention import Days, thirty_days
 
 Result = Dict[str, Any]
@@ -75,6 +80,25 @@ def place(pm2_7, tmp_path):
     return Place(pm2_7, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A directory with a PM2_HOME that has one application in its dump. Nothing of it runs any more."""
+    directory = tmp_path_factory.mktemp("saved")
+    with home_in(directory, "7.0") as home:
+        readers(Place(home, directory))
+    return directory
+
+
+@pytest.fixture
+def resting(saved, tmp_path):
+    """The same in a place of its own, for what does not look at what runs: a store, and the application."""
+    place = Place(Pm2Home("7.0", tmp_path / "pm2"), tmp_path)
+    place.pm2.dump.write_text((saved / "pm2" / "dump.pm2").read_text().replace(str(saved), str(tmp_path)))
+    shutil.copytree(saved / "left", tmp_path / "left")
+    yield place, Readers(place.pm2, "left", tmp_path / "left")
+    place.pm2.kill()
+
+
 def readers(place: Place, name: str = "left", *apps: str) -> Readers:
     made = Readers(place.pm2, name, place.directory / name)
     made.write("blue")
@@ -116,6 +140,7 @@ class Nights(Days):
         assert result["kept"] == [each.id for each in self.expected]
 
 
+@pytest.mark.full
 def test_thirty_nights(place, monkeypatch):
     thirty_days(Nights(place, monkeypatch, keep_daily=4, keep_weekly=3, keep_monthly=2))
 
@@ -247,7 +272,8 @@ def test_an_empty_dump_is_taken_for_a_loss(place):
     assert not place.done(allow_empty=True)["changed"]
 
 
-def test_while_pm2_writes_its_dump_no_backup_is_empty_or_broken(place):
+@pytest.mark.parametrize("runs", full_but([5], [5, 25]))
+def test_while_pm2_writes_its_dump_no_backup_is_empty_or_broken(place, runs):
     """PM2's own save empties the file first, and holds no lock."""
     left = readers(place)
     left.bring("a", *(f"app-{number}" for number in range(4)))
@@ -264,11 +290,11 @@ def test_while_pm2_writes_its_dump_no_backup_is_empty_or_broken(place):
     thread = threading.Thread(target=save)
     thread.start()
     try:
-        results = [place.done() for _run in range(25)]
+        results = [place.done() for _run in range(runs)]
     finally:
         is_over.set()
         thread.join()
-    assert [result["changed"] for result in results] == [True] + [False] * 24
+    assert [result["changed"] for result in results] == [True] + [False] * (runs - 1)
     assert results[0]["backup"]["processes"] == 5
 
 
@@ -307,41 +333,41 @@ def own_program(directory: Path) -> Path:
     return path
 
 
-def test_a_flipped_bit_in_any_file_is_found(place):
+@pytest.mark.parametrize("name", ["dump.pm2", "file-001", "manifest.json", "verified.json"])
+def test_a_flipped_bit_in_any_file_is_found(resting, name):
     """It is not restored, not taken for latest, and what is there now is backed up anew."""
-    left = readers(place)
+    place, left = resting
     options: Dict[str, Any] = {"files": [str(left.env_file)]}
     first = place.done(**options)
-    for name in ("dump.pm2", "file-001", "manifest.json", "verified.json"):
-        left.write(f"blue-{name}")
-        result = place.done(**options)
-        flip(place.path(result) / name)
-        identifier = result["backup"]["id"]
-        if name == "verified.json":  # then it only is not known to be good
-            failed = place.refused("verified.json", state="verified", backup=identifier)
-        else:
-            if name != "manifest.json":
-                before = place.done(state="restored", check=True)
-                assert before["backup"]["id"] != identifier
-                assert f"{identifier} is damaged" in before["warnings"][0]
-            failed = place.refused(identifier, state="verified", backup=identifier)
-            place.refused(identifier, state="restored", backup=identifier)
-        assert "damaged" in failed["msg"] or "not signed" in failed["msg"]
-        again = place.done(**options)
-        assert again["changed"] is (name != "verified.json"), name
-        assert place.done(state="verified")["backup"]["id"] == again["backup"]["id"]
+    left.write(f"blue-{name}")
+    result = place.done(**options)
+    flip(place.path(result) / name)
+    identifier = result["backup"]["id"]
+    if name == "verified.json":  # then it only is not known to be good
+        failed = place.refused("verified.json", state="verified", backup=identifier)
+    else:
+        if name != "manifest.json":
+            before = place.done(state="restored", check=True)
+            assert before["backup"]["id"] != identifier
+            assert f"{identifier} is damaged" in before["warnings"][0]
+        failed = place.refused(identifier, state="verified", backup=identifier)
+        place.refused(identifier, state="restored", backup=identifier)
+    assert "damaged" in failed["msg"] or "not signed" in failed["msg"]
+    again = place.done(**options)
+    assert again["changed"] is (name != "verified.json"), name
+    assert place.done(state="verified")["backup"]["id"] == again["backup"]["id"]
     assert first["backup"]["id"] in place.ids()
 
 
-def test_encrypted_backups(place):
+def test_encrypted_backups(resting):
     """Made and compared without the private key; verified and restored with it; nothing readable is on the disk."""
+    place, left = resting
     keygen = debian.program("age-keygen", "age")
     if keygen is None:
         pytest.skip(debian.why_not("age-keygen", "age"))
     identity = place.directory / "identity"
     made = subprocess.run([keygen, "-o", str(identity)], capture_output=True, text=True, check=True)
     recipient = made.stderr.split()[-1]
-    left = readers(place)
     options = {"age_recipients": [recipient], "files": [str(left.env_file)]}
     result = place.done(**options)
     assert result["backup"]["encrypted"] is True
@@ -362,26 +388,26 @@ def test_encrypted_backups(place):
     assert place.done(**{**options, "age_recipients": [other]})["changed"], "for somebody else"
 
 
-def test_an_encrypted_backup_does_not_get_good_by_looking_at_its_bytes(place):
+def test_an_encrypted_backup_does_not_get_good_by_looking_at_its_bytes(resting):
+    place, left = resting
     keygen = debian.program("age-keygen", "age")
     if keygen is None:
         pytest.skip(debian.why_not("age-keygen", "age"))
     recipient = subprocess.run([keygen], capture_output=True, text=True, check=True).stderr.split()[-1]
-    left = readers(place)
     left.directory.rename(place.directory / "moved")
     assert place.done(age_recipients=[recipient])["problems"]
     for _time in range(3):
         assert place.refused("does not exist", state="verified")["how"] == "bytes"
 
 
-def test_where_nothing_can_be_decrypted_nothing_is_restored(place, monkeypatch):
+def test_where_nothing_can_be_decrypted_nothing_is_restored(resting, monkeypatch):
     """The disk of the store is full. What is not encrypted needs no room there."""
+    place, left = resting
     identity = place.directory / "identity"
     keygen = debian.program("age-keygen", "age")
     if keygen is None:
         pytest.skip(debian.why_not("age-keygen", "age"))
     made = subprocess.run([keygen, "-o", str(identity)], capture_output=True, text=True, check=True)
-    left = readers(place)
 
     def full(**_options):
         raise OSError(28, "No space left on device")
@@ -397,9 +423,9 @@ def test_where_nothing_can_be_decrypted_nothing_is_restored(place, monkeypatch):
     assert "red" in left.env_file.read_text()
 
 
-def test_old_ones_go_after_a_good_one_was_made(place):
+def test_old_ones_go_after_a_good_one_was_made(resting):
     """The rules are those of the store; here only that they are asked at the right moment."""
-    left = readers(place)
+    place, left = resting
     made = []
     for number in range(4):
         left.write(f"blue{number}")
@@ -422,9 +448,10 @@ def test_old_ones_go_after_a_good_one_was_made(place):
 # -- killed and refused ------------------------------------------------------------------------------------------------
 
 
-def test_killed_at_each_point_a_backup_is_there_or_not(place, runner):
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.full)])
+def test_killed_at_a_point_a_backup_is_there_or_not(resting, runner, step):
     """The next run makes what is missing, and nothing is left of the killed one."""
-    left = readers(place)
+    place, left = resting
     options = {"files": [str(left.env_file)], "keep_last": 2}
     points: List[str] = []
     for number in range(3):
@@ -432,7 +459,8 @@ def test_killed_at_each_point_a_backup_is_there_or_not(place, runner):
         points = runner.run("pm2_dump_backup", place.params(**options)).points
     ours = [point for point in dict.fromkeys(points) if point.startswith(("store ", "dump backup ", "prune "))]
     assert len(ours) >= 9, ours
-    for number, point in enumerate([*ours, "before rename manifest.json", "after rename verified.json"]):
+    points = [*ours, "before rename manifest.json", "after rename verified.json"]
+    for number, point in enumerate(points[::step]):
         left.write(f"red{number}")
         killed = runner.run("pm2_dump_backup", place.params(**options), at=point)
         assert killed.killed, point

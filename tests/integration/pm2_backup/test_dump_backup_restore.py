@@ -1,4 +1,7 @@
-"""pm2_dump_backup, state restored: one namespace or all, files, live processes; and everything back where it fails."""
+"""pm2_dump_backup, state restored: one namespace or all, files, live processes; and everything back where it fails.
+
+Core: kills at some points. Full: kills at each point, and a backup of an older PM2.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from support.killer import Runner
 from support.namespaces import home_in
 from support.pm2 import Pm2Home
 from support.readers import Readers
+from support.tiers import full_but
 
 HANDMADE = {"COLOUR": "grey", "TOKEN": "by hand"}
 READY = {"min_uptime": 0.2, "timeout": 40}
@@ -133,6 +137,7 @@ def test_everything_comes_back_where_all_is_lost(pm2, tmp_path):
     assert not place.done(files=files)["changed"]
 
 
+@pytest.mark.full
 def test_a_backup_of_an_old_pm2_comes_back_under_a_new_one(tmp_path):
     """A new server has the newest: what 5.4 had saved runs under 7.0, and the second time nothing is left to do."""
     with home_in(tmp_path, "5.4") as old:
@@ -418,7 +423,8 @@ def test_what_failed_after_the_processes_were_brought_takes_nothing_back(place, 
 # -- killed and cancelled ----------------------------------------------------------------------------------------------
 
 
-def test_killed_at_each_point_the_next_call_finishes_it(place, runner):
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.full)])
+def test_killed_at_a_point_the_next_call_finishes_it(place, runner, step):
     """Also where the files are back already and the processes have not read them yet."""
     left, right = readers(place, "left", "a"), readers(place, "right", "a")
     place.done(files=[str(left.env_file)])
@@ -445,7 +451,7 @@ def test_killed_at_each_point_the_next_call_finishes_it(place, runner):
     settled = "before unlink restore-of-namespace-left.note"
     points = [*(point for point in wanted if point in met), "namespace restored", settled]
     assert len(points) == 9, met
-    for point in points:
+    for point in points[::step]:
         change()
         assert runner.run("pm2_dump_backup", options, at=point).killed, point
         result = runner.call("pm2_dump_backup", options)
@@ -490,7 +496,7 @@ def killed_restore_of_two(place: Place, runner: Runner, at: str) -> List[Readers
     return both
 
 
-@pytest.mark.parametrize("at", ["environment file put", "namespace restored"])
+@pytest.mark.parametrize("at", full_but(["namespace restored"], ["environment file put", "namespace restored"]))
 def test_killed_and_then_refused_each_namespace_goes_back_to_what_was_before_both(place, runner, at):
     """Also the one that the killed restore had brought already; and where a second was killed before it did a thing."""
     left, right = killed_restore_of_two(place, runner, at)

@@ -1,4 +1,7 @@
-"""Disks that get full while databases are backed up and restored. Run by test_pg_faults.py in mounts of its own."""
+"""Disks that get full while databases are backed up and restored. Run by test_faults.py in mounts of its own.
+
+Core: the disk of the data, of the store and of PM2. Full: at each moment, and the disk of the WAL.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from support.database_world import World
 from support.killer import Outcome, Runner
 from support.pm2 import Pm2Home
 from support.postgres import Server
+from support.tiers import full_but
 
 SIZES = {"data": 200_000, "wal": 100_000, "store": 30_000, "pm2": 20_000}  # KiB
 SETTINGS = {"min_wal_size": "2MB", "max_wal_size": "2MB", "fsync": "on", "full_page_writes": "on"}
@@ -110,6 +114,7 @@ def test_no_room_for_the_data(stage: Stage) -> None:
     stage.world.check(before)
 
 
+@pytest.mark.full
 def test_no_room_for_the_wal(stage: Stage) -> None:
     """Seen before anything is begun: this would shut the whole server down."""
     before = stage.world.look()
@@ -120,7 +125,7 @@ def test_no_room_for_the_wal(stage: Stage) -> None:
     stage.world.check(before)
 
 
-@pytest.mark.parametrize("disk", ["data", "wal"])
+@pytest.mark.parametrize("disk", full_but(["data"], ["data", "wal"]))
 def test_a_disk_of_the_server_gets_full_while_it_loads(stage: Stage, disk: str) -> None:
     """Somebody else fills it. The restore is given up before the server notices."""
     before = stage.world.look()
@@ -131,6 +136,7 @@ def test_a_disk_of_the_server_gets_full_while_it_loads(stage: Stage, disk: str) 
     stage.world.check(before)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("disk", ["data", "wal"])
 def test_a_disk_of_the_server_gets_full_unseen(stage: Stage, disk: str) -> None:
     """The login may not know where the server has its files. The server goes down, sooner or later.
@@ -150,6 +156,7 @@ def test_a_disk_of_the_server_gets_full_unseen(stage: Stage, disk: str) -> None:
     world.check(before)
 
 
+@pytest.mark.full
 def test_the_store_is_full(stage: Stage) -> None:
     before = stage.world.look()
     stage.fill("store")
@@ -168,6 +175,7 @@ def test_the_store_gets_full_while_it_dumps(stage: Stage) -> None:
     stage.world.check(before)
 
 
+@pytest.mark.full
 def test_a_restore_from_a_full_store(stage: Stage) -> None:
     """Its journal cannot be written, so it does not begin."""
     before = stage.world.look()
@@ -176,6 +184,7 @@ def test_a_restore_from_a_full_store(stage: Stage) -> None:
     stage.world.check(before)
 
 
+@pytest.mark.full
 def test_the_store_gets_full_before_the_swap(stage: Stage) -> None:
     before = stage.world.look()
     options = stage.world.options(backup=stage.backup)
@@ -184,6 +193,7 @@ def test_the_store_gets_full_before_the_swap(stage: Stage) -> None:
     stage.world.check(before)
 
 
+@pytest.mark.full
 def test_the_store_gets_full_after_the_swap(stage: Stage) -> None:
     """Whatever it can still note: the old or the new, and in order."""
     before = stage.world.look()
@@ -205,6 +215,7 @@ def test_the_home_of_pm2_is_full(stage: Stage) -> None:
     stage.world.check(before)
 
 
+@pytest.mark.full
 def test_the_home_of_pm2_gets_full(stage: Stage) -> None:
     """Its daemon may die of that. The last of the tests: what else ran there has gone with it then."""
     world = stage.world

@@ -1,4 +1,7 @@
-"""pg_backup: what a backup holds, what is left when it fails or is killed, verification, retention, imported dumps."""
+"""pg_backup: what a backup holds, what is left when it fails or is killed, verification, retention, imported dumps.
+
+Core: one or two of each list of damages, kills and rules. Full: all of them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import (
@@ -24,6 +27,7 @@ from support import debian, processes
 from support.killer import Runner
 from support.modules import call, finish, spawn
 from support.postgres import Server, identifier, literal
+from support.tiers import full_but
 
 STORE_POINTS = [
     "store draft made",
@@ -264,11 +268,14 @@ def test_points(place: Place, runner: Runner):
     assert met == set(BACKUP_POINTS)
 
 
-@pytest.mark.parametrize("point", ["backup dumped", "store backup committed", "store verification noted"])
+KILLED = ["backup dumped", "store backup committed", "store verification noted"]
+
+
+@pytest.mark.parametrize("point", full_but(["store backup committed"], KILLED))
 def test_killed(place: Place, postgres: Server, runner: Runner, point: str):
     """The next run makes its backup, and nothing of the killed one is left but a backup that was complete.
 
-    (Each point is killed at in test_pg_faults.py.)
+    (Each point is killed at in test_faults.py.)
     """
     first = place.call()["backup"]["id"]
     outcome = runner.run("pg_backup", place.options(), at=point)
@@ -309,7 +316,7 @@ def test_a_full_disk(place: Place, postgres: Server, runner: Runner):
     assert place.call(state="verified")["backup"]["id"] == first
 
 
-@pytest.mark.parametrize("point", ["backup snapshot taken", "backup dump started"])
+@pytest.mark.parametrize("point", full_but(["backup dump started"], ["backup snapshot taken", "backup dump started"]))
 def test_a_lost_connection(place: Place, postgres: Server, runner: Runner, point: str):
     postgres.psql(place.database, "CREATE TABLE noise AS SELECT gen_random_uuid() FROM generate_series(1, 50000)")
     psql = f"{postgres.binaries.program('psql')} -h {postgres.socket_directory} -p {postgres.port} -U postgres"
@@ -465,18 +472,19 @@ def flip(path: Path, at: float) -> None:
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (lambda path: flip(path, 0.5), "1.dump is damaged"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "1.dump has "),
-        (lambda path: path.unlink(), "1.dump is missing"),
-        (lambda path: path.chmod(0o644), "open to other users"),
-        (lambda path: (path.parent / "more").write_text(""), "more does not belong to it"),
-    ],
-    ids=["flipped", "cut", "missing", "mode", "more"],
-)
-def test_damage_is_found(place: Place, damage: Callable[[Path], Any], words: str):
+DAMAGE: Dict[str, Tuple[Callable[[Path], Any], str]] = {
+    "flipped": (lambda path: flip(path, 0.5), "1.dump is damaged"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "1.dump has "),
+    "missing": (lambda path: path.unlink(), "1.dump is missing"),
+    "mode": (lambda path: path.chmod(0o644), "open to other users"),
+    "more": (lambda path: (path.parent / "more").write_text(""), "more does not belong to it"),
+}
+"""All that can be damaged is in the tests of the store."""
+
+
+@pytest.mark.parametrize("name", full_but(["flipped"], DAMAGE))
+def test_damage_is_found(place: Place, name: str):
+    damage, words = DAMAGE[name]
     good, bad = place.call()["backup"]["id"], place.call()["backup"]["id"]
     damage(place.store / bad / "1.dump")
     failed = place.fails(words, state="verified")
@@ -541,7 +549,10 @@ def test_retention_in_the_same_call(place: Place, postgres: Server):
     postgres.drop_database(other)
 
 
-@pytest.mark.parametrize("rules", [{"keep_last": 2}, {"keep_daily": 1}, {"keep_last": 3, "minimum": 2}])
+RULES: List[Dict[str, Any]] = [{"keep_last": 2}, {"keep_daily": 1}, {"keep_last": 3, "minimum": 2}]
+
+
+@pytest.mark.parametrize("rules", full_but([{"keep_last": 2}], RULES))
 def test_check_mode_foresees_what_is_removed(place: Place, rules: Dict[str, Any]):
     """Its own backup counts, and so does that of a run that was killed before it could verify it."""
     assert place.call(check=True, **rules)["removed"] == []
@@ -719,7 +730,7 @@ def test_not_imported_for_other_reasons(place: Place, source: Source):
     place.fails("Name the one database of the dump", **source.options(data, databases=["a", "b"]))
 
 
-@pytest.mark.parametrize("point", IMPORT_POINTS)
+@pytest.mark.parametrize("point", full_but(["import loaded"], IMPORT_POINTS))
 def test_killed_in_an_import(place: Place, source: Source, postgres: Server, runner: Runner, point: str):
     before = sum_of(postgres, place.database)
     options = place.options(**source.options(source.text.encode()))

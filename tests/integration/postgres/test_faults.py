@@ -2,10 +2,13 @@
 
 After each fault, and at most one `recovered`, the live databases are exactly the old or the new ones, the application
 answers with what is in them, nothing is left over and nobody else has moved. docs/faults.md lists them all.
+
+Core: one or two faults of each kind. Full: all of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -16,6 +19,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set
 
@@ -25,6 +29,7 @@ from support.database_world import NAMESPACE, World, until
 from support.killer import Outcome, Runner
 from support.pm2 import Pm2Home
 from support.postgres import Server, literal
+from support.tiers import full_but
 
 OLD, NEW = "old", "new"
 
@@ -135,6 +140,15 @@ class Point(NamedTuple):
     live: str = OLD
 
 
+def core(chosen: str, every: List[Point]) -> List[Any]:
+    """`every` for parametrize: those that are named in core, the others in full."""
+    names = chosen.split(", ")
+    assert not set(names) - {point.name for point in every}
+    return [
+        pytest.param(point, id=point.name, marks=() if point.name in names else pytest.mark.full) for point in every
+    ]
+
+
 def points(verb: str, old: str, new: str = "") -> List[Point]:
     """Those of `verb`; `old` and `new` are separated by commas."""
     split = [(name, live) for names, live in ((old, OLD), (new, NEW)) for name in names.split(", ") if name]
@@ -187,7 +201,7 @@ BACKUP = [
 ]
 
 
-@pytest.mark.parametrize("point", RESTORE, ids=lambda point: point.name)
+@pytest.mark.parametrize("point", core("restore loading, restore renamed, restore swapped, restore committed", RESTORE))
 def test_restore_killed(stage: Stage, world: World, point: Point) -> None:
     before = with_a_previous(stage, world)
     killed(world.runner.run("pg_restore", world.options(backup=stage.good), at=point.name))
@@ -195,7 +209,7 @@ def test_restore_killed(stage: Stage, world: World, point: Point) -> None:
     world.check(before, stage.good if point.live == NEW else None)
 
 
-@pytest.mark.parametrize("point", VERIFY, ids=lambda point: point.name)
+@pytest.mark.parametrize("point", core("verify loaded", VERIFY))
 def test_verify_killed(stage: Stage, world: World, point: Point) -> None:
     """The drill: it never touches what is live."""
     before = world.look()
@@ -204,7 +218,7 @@ def test_verify_killed(stage: Stage, world: World, point: Point) -> None:
     world.check(before)
 
 
-@pytest.mark.parametrize("point", BACK, ids=lambda point: point.name)
+@pytest.mark.parametrize("point", core("restore back swapped", BACK))
 def test_restore_killed_on_its_way_back(stage: Stage, world: World, point: Point) -> None:
     before = world.look()
     killed(world.runner.run("pg_restore", world.options(backup=stage.crashing), at=point.name))
@@ -214,7 +228,7 @@ def test_restore_killed_on_its_way_back(stage: Stage, world: World, point: Point
     world.check(before, kept=int(was_live))
 
 
-@pytest.mark.parametrize("point", UNDO, ids=lambda point: point.name)
+@pytest.mark.parametrize("point", core("undo renamed, undo swapped", UNDO))
 def test_undo_killed(stage: Stage, world: World, point: Point) -> None:
     before = with_a_previous(stage, world)
     killed(world.runner.run("pg_restore", world.options("undone"), at=point.name))
@@ -227,8 +241,11 @@ def test_undo_killed(stage: Stage, world: World, point: Point) -> None:
 
 @pytest.mark.parametrize(
     ("first", "point"),
-    [(first, point) for first, points in RECOVER.items() for point in points],
-    ids=lambda value: value if isinstance(value, str) else value.name,
+    full_but(
+        core=[(STOPPED, Point("recover back open")), (SWAPPED, Point("recover started", NEW))],
+        values=[(first, point) for first, points in RECOVER.items() for point in points],
+        ids=lambda value: f"{value[0]}-{value[1].name}",
+    ),
 )
 def test_recover_killed(stage: Stage, world: World, first: str, point: Point) -> None:
     """What mends a restore that was killed is killed as well."""
@@ -239,7 +256,7 @@ def test_recover_killed(stage: Stage, world: World, first: str, point: Point) ->
     world.check(before, stage.good if point.live == NEW else None)
 
 
-@pytest.mark.parametrize("point", RECOVER_BACK, ids=lambda point: point.name)
+@pytest.mark.parametrize("point", core("recover back swapped", RECOVER_BACK))
 def test_recover_killed_on_its_way_back(stage: Stage, world: World, point: Point) -> None:
     before = world.look()
     killed(world.runner.run("pg_restore", world.options(backup=stage.crashing), at=SWAPPED))
@@ -248,11 +265,11 @@ def test_recover_killed_on_its_way_back(stage: Stage, world: World, point: Point
     world.check(before, kept=1)
 
 
-@pytest.mark.parametrize("at", ["restore swapped", "restore proven"])
+@pytest.mark.parametrize("at", full_but([SWAPPED], [SWAPPED, "restore proven"]))
 def test_what_was_written_between_a_kill_and_the_recovery_is_kept(stage: Stage, world: World, at: str) -> None:
     """A week may lie between: a drill does not end it, a backup warns, and what goes back is there for an undo."""
     before = world.look()
-    killed(world.runner.run("pg_restore", world.options(backup=stage.good), at=at))
+    killed(world.runner.run("pg_restore", impatient(world.options(backup=stage.good)), at=at))
     world.write("a week of work", behaviour="unhealthy")
     for check in (False, True):
         drill = world.runner.run("pg_restore", world.options("verified", backup=stage.good), check=check)
@@ -271,13 +288,20 @@ def test_what_was_written_between_a_kill_and_the_recovery_is_kept(stage: Stage, 
     world.sql("postgres", f"DROP DATABASE {kept}")
 
 
+GIVES_UP_SOON = {"postgres._server.PATIENCE": 3.0, "postgres._switchover._ANSWER": 5.0}
+"""Seconds until a server that does not answer counts as lost: in earnest 10 and 20."""
+
+
 def impatient(options: Dict[str, Any]) -> Dict[str, Any]:
     """With a gate that gives up soon."""
     options["ready"]["timeout"] = 6  # what is put back has to be well within it too
     return options
 
 
-@pytest.mark.parametrize("point", BACKUP)
+SOME_OF_A_BACKUP = ["backup dumped", "store manifest written", "store backup committed"]
+
+
+@pytest.mark.parametrize("point", full_but(SOME_OF_A_BACKUP, BACKUP))
 def test_backup_killed(stage: Stage, world: World, point: str) -> None:
     """What it leaves is no backup; the next one removes it."""
     before = world.look()
@@ -288,6 +312,7 @@ def test_backup_killed(stage: Stage, world: World, point: str) -> None:
     world.check(before)
 
 
+@pytest.mark.full
 def test_every_step_is_killed_at(stage: Stage, world: World) -> None:
     """No point of a backup, a drill, a restore, one that goes back, an undo or a recover is missing from the lists."""
     met = set(world.runner.run("pg_backup", world.backup_options()).points)
@@ -318,6 +343,7 @@ def with_a_previous(stage: Stage, world: World) -> Any:
     return before
 
 
+@pytest.mark.full
 def test_killed_at_random(stage: Stage, world: World) -> None:
     """At any moment of a restore: sometimes the old, sometimes the new."""
     chance = random.Random(4)
@@ -381,6 +407,7 @@ def test_the_module_is_killed_while_pg_restore_loads(stage: Stage, world: World)
     world.check(before)
 
 
+@pytest.mark.full
 def test_the_session_that_loads_is_terminated(stage: Stage, world: World) -> None:
     before = world.look()
     with world.brakes():
@@ -406,6 +433,7 @@ def test_the_backend_that_loads_is_killed(stage: Stage, world: World) -> None:
     world.check(before)
 
 
+@pytest.mark.full
 def test_the_postmaster_is_killed_while_it_loads(stage: Stage, world: World) -> None:
     before = world.look()
     with world.brakes():
@@ -420,7 +448,7 @@ def test_the_postmaster_is_killed_while_it_loads(stage: Stage, world: World) -> 
     world.check(before)
 
 
-@pytest.mark.parametrize("point", [STOPPED, FENCED, SWAPPED])
+@pytest.mark.parametrize("point", full_but([FENCED], [STOPPED, FENCED, SWAPPED]))
 def test_the_postmaster_is_killed(stage: Stage, world: World, point: str) -> None:
     """It is started again at once, and the module connects again."""
     before = world.look()
@@ -435,11 +463,12 @@ def test_the_postmaster_is_killed(stage: Stage, world: World, point: str) -> Non
     world.check_either(before, stage.good)
 
 
+@pytest.mark.full
 def test_the_postmaster_stays_away(stage: Stage, world: World) -> None:
     """For longer than the module waits."""
     before = world.look()
-    options = world.options(backup=stage.good)
-    outcome = world.runner.run("pg_restore", options, at=SWAPPED, shell=f"kill -9 {world.server.pid}")
+    options, shell = world.options(backup=stage.good), f"kill -9 {world.server.pid}"
+    outcome = world.runner.run("pg_restore", options, at=SWAPPED, shell=shell, constants=GIVES_UP_SOON)
     world.server.kill()
     world.server.start()
     failure(outcome)
@@ -448,6 +477,7 @@ def test_the_postmaster_stays_away(stage: Stage, world: World) -> None:
     world.check_either(before, stage.good)
 
 
+@pytest.mark.full
 def test_the_postmaster_is_killed_during_an_undo(stage: Stage, world: World) -> None:
     before = with_a_previous(stage, world)
     call = world.start("pg_restore", world.options("undone"), at="undo fenced", shell=f"kill -9 {world.server.pid}")
@@ -463,6 +493,7 @@ def test_the_postmaster_is_killed_during_an_undo(stage: Stage, world: World) -> 
         world.check(before)
 
 
+@pytest.mark.full
 def test_the_server_is_restarted(stage: Stage, world: World) -> None:
     """As by an update of its package, in the middle of the swap."""
     before = world.look()
@@ -476,7 +507,7 @@ def test_the_server_is_restarted(stage: Stage, world: World) -> None:
     world.check_either(before, stage.good)
 
 
-@pytest.mark.parametrize("point", [STOPPED, FENCED, SWAPPED])
+@pytest.mark.parametrize("point", full_but([SWAPPED], [STOPPED, FENCED, SWAPPED]))
 def test_the_sessions_of_the_module_are_terminated(stage: Stage, world: World, point: str) -> None:
     before = world.look()
     ours = "pg_stat_activity WHERE application_name = 'nodeops.pm2' AND pid <> pg_backend_pid()"
@@ -498,7 +529,7 @@ def test_the_server_freezes(stage: Stage, world: World) -> None:
     shell = f"({find}) > {frozen}; kill -STOP $(cat {frozen})"
     options = world.options(backup=stage.good, fence_timeout=0.5)
     try:
-        outcome = world.runner.run("pg_restore", options, at=FENCED, shell=shell)
+        outcome = world.runner.run("pg_restore", options, at=FENCED, shell=shell, constants=GIVES_UP_SOON)
         failure(outcome, "The connection to postgres@", "still holds its locks", rolled_back=False)
         assert online(world) == {"api", "worker"}
     finally:
@@ -523,6 +554,7 @@ def test_pg_dump_is_killed(world: World) -> None:
     world.check(before)
 
 
+@pytest.mark.full
 def test_the_session_of_a_backup_is_terminated(world: World) -> None:
     before = world.look()
     with world.session(world.shop, "BEGIN;", "LOCK TABLE orders;"):
@@ -534,6 +566,7 @@ def test_the_session_of_a_backup_is_terminated(world: World) -> None:
     world.check(before)
 
 
+@pytest.mark.full
 def test_the_postmaster_is_killed_during_a_backup(world: World) -> None:
     before = world.look()
     with world.session(world.shop, "BEGIN;", "LOCK TABLE orders;"):
@@ -576,7 +609,7 @@ def test_terminated_while_it_loads(stage: Stage, world: World) -> None:
     world.check(before)
 
 
-@pytest.mark.parametrize("point", [STOPPED, FENCED, SWAPPED])
+@pytest.mark.parametrize("point", full_but([SWAPPED], [STOPPED, FENCED, SWAPPED]))
 def test_terminated(stage: Stage, world: World, point: str) -> None:
     """Until the new databases have proven themselves it puts everything back."""
     before = world.look()
@@ -585,6 +618,7 @@ def test_terminated(stage: Stage, world: World, point: str) -> None:
     world.check(before)
 
 
+@pytest.mark.full
 def test_terminated_after_a_recovery(stage: Stage, world: World) -> None:
     """What a killed run has left is put back first; then it can be told to end as ever."""
     before = world.look()
@@ -595,6 +629,7 @@ def test_terminated_after_a_recovery(stage: Stage, world: World) -> None:
     world.check(before)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("point", ["undo stopped", "undo swapped"])
 def test_an_undo_is_terminated(stage: Stage, world: World, point: str) -> None:
     before = with_a_previous(stage, world)
@@ -615,7 +650,7 @@ def test_a_backup_is_terminated(world: World) -> None:
     world.check(before)
 
 
-@pytest.mark.parametrize("way", [cancel.kill, cancel.terminate, cancel.kill_all])
+@pytest.mark.parametrize("way", full_but([cancel.terminate], [cancel.kill, cancel.terminate, cancel.kill_all]))
 def test_the_controller_is_ended(stage: Stage, world: World, tmp_path: Path, way: cancel.Way) -> None:
     """Killed, it leaves a module that goes on. Told to end, it tells the module (since ansible-core 2.19)."""
     before = world.look()
@@ -680,6 +715,7 @@ def test_a_session_is_idle_in_a_transaction(stage: Stage, world: World) -> None:
     world.check(before, stage.good)
 
 
+@pytest.mark.full
 def test_a_session_holds_a_table_locked(stage: Stage, world: World) -> None:
     before = world.look()
     with world.session(world.shop, "BEGIN;", "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE;"):
@@ -698,6 +734,7 @@ def test_a_transaction_was_prepared(stage: Stage, world: World) -> None:
         world.sql(world.shop, "ROLLBACK PREPARED 'transfer 7'")
 
 
+@pytest.mark.full
 def test_a_transaction_is_prepared_meanwhile(stage: Stage, world: World) -> None:
     before = world.look()
     prepare = world.psql("BEGIN; LOCK TABLE held; PREPARE TRANSACTION 'transfer 8'", world.shop)
@@ -710,6 +747,7 @@ def test_a_transaction_is_prepared_meanwhile(stage: Stage, world: World) -> None
     world.check(before)
 
 
+@pytest.mark.full
 def test_a_transaction_is_prepared_in_the_new_database(stage: Stage, world: World) -> None:
     """Until it is gone there is no way back: the new database stays live and open, and the application tries."""
     before = world.look()
@@ -763,6 +801,7 @@ def test_the_application_crashes_at_its_start_after_the_restore(stage: Stage, wo
     world.check(before)
 
 
+@pytest.mark.full
 def test_the_application_crashes_five_seconds_after_the_restore(stage: Stage, world: World) -> None:
     """It answers well until then: what notices it is `min_uptime`, which what is put back has to last too."""
     world.write("crashes late", behaviour="crash 5")
@@ -775,6 +814,7 @@ def test_the_application_crashes_five_seconds_after_the_restore(stage: Stage, wo
     world.check(before)
 
 
+@pytest.mark.full
 def test_a_playbook_whose_restore_fails(stage: Stage, world: World, tmp_path: Path) -> None:
     """What a pipeline sees: exit code 2, and why."""
     before = world.look()
@@ -786,6 +826,7 @@ def test_a_playbook_whose_restore_fails(stage: Stage, world: World, tmp_path: Pa
     world.check(before)
 
 
+@pytest.mark.full
 def test_the_undo_is_unhealthy_too(stage: Stage, world: World) -> None:
     """The database to go back to is one the application does not get on with any more."""
     world.write("will be the previous", behaviour="unhealthy")
@@ -796,6 +837,7 @@ def test_the_undo_is_unhealthy_too(stage: Stage, world: World) -> None:
     world.check(before)
 
 
+@pytest.mark.full
 def test_neither_the_new_nor_the_old_is_healthy(stage: Stage, world: World) -> None:
     """The application was ill before: it is put back all the same, and that is said."""
     world.write("ill", behaviour="unhealthy")
@@ -824,7 +866,7 @@ def test_a_process_that_somebody_stops_meanwhile_stays_stopped(stage: Stage, wor
 # -- PM2 ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("point", [SCRATCH, STOPPED, SWAPPED])
+@pytest.mark.parametrize("point", full_but([STOPPED], [SCRATCH, STOPPED, SWAPPED]))
 def test_the_daemon_of_pm2_is_killed(stage: Stage, world: World, point: str) -> None:
     """Its processes are gone with it: they are made again as they were. The neighbour's are for `recover` of PM2."""
     before = world.look()
@@ -835,6 +877,7 @@ def test_the_daemon_of_pm2_is_killed(stage: Stage, world: World, point: str) -> 
     stage.forget()
 
 
+@pytest.mark.full
 def test_everything_is_killed_at_once(stage: Stage, world: World) -> None:
     """As by a power cut: the module, the server and PM2; then what starts at boot, PM2 after `recovered` has begun.
 
@@ -900,6 +943,7 @@ def test_the_second_of_two_restores_waits(stage: Stage, world: World) -> None:
     world.check_processes()
 
 
+@pytest.mark.full
 def test_a_backup_during_a_restore(stage: Stage, world: World) -> None:
     """As the timer does it: it says that it could not, and by whom; the restore does not notice."""
     before = world.look()
@@ -913,6 +957,7 @@ def test_a_backup_during_a_restore(stage: Stage, world: World) -> None:
     world.check(before, stage.good)
 
 
+@pytest.mark.full
 def test_a_restore_during_a_backup(stage: Stage, world: World) -> None:
     before = world.look()
     with world.session(world.shop, "BEGIN;", "LOCK TABLE orders;"):
@@ -924,16 +969,31 @@ def test_a_restore_during_a_backup(stage: Stage, world: World) -> None:
     world.check(before)
 
 
-def test_a_deploy_during_the_swap(stage: Stage, world: World) -> None:
+def test_a_deploy_during_the_swap(stage: Stage, world: World, tmp_path: Path) -> None:
     """Whoever else changes the namespace waits until its processes run again."""
     before = world.look()
+    go = tmp_path / "go"
+    shell = f"until test -e {go}; do sleep 0.02; done"
     deploy = {"namespace": NAMESPACE, "pm2_home": world.pm2.home, "pm2_executable": world.pm2.executable}
-    call = world.start("pg_restore", world.options(backup=stage.good), at=STOPPED, shell="sleep 5")
+    call = world.start("pg_restore", world.options(backup=stage.good), at=STOPPED, shell=shell)
     until(lambda: all(item["pid"] == 0 for item in world.pm2.processes(NAMESPACE)), "the processes are stopped")
-    outcome = stage.second.run("pm2_process", {**deploy, "state": "restarted", "names": ["worker"]})
+    with ThreadPoolExecutor(1) as pool:
+        options = {**deploy, "state": "restarted", "names": ["worker"]}
+        outcome = pool.submit(stage.second.run, "pm2_process", options)
+        try:
+            until(lambda: any(map(has_a_lock_open, stage.second.pids())), "the deploy is at the lock")
+        finally:
+            go.touch()
     success(call.result())
-    success(outcome)
+    success(outcome.result())
     world.check(before, stage.good)
+
+
+def has_a_lock_open(pid: int) -> bool:
+    """Which it has waited for, or waits for still."""
+    with contextlib.suppress(OSError):
+        return any(path.readlink().suffix == ".lock" for path in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 # -- what somebody does by hand ----------------------------------------------------------------------------------------
@@ -986,6 +1046,7 @@ def test_the_journal_is_lost_after_a_kill(stage: Stage, world: World) -> None:
 # -- the clock ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_the_clock_was_set_back(stage: Stage, world: World) -> None:
     """What was kept is of a time to come: still each new one is newer, and the undo takes the newest."""
     before = with_a_previous(stage, world)
@@ -1005,7 +1066,7 @@ def test_the_clock_was_set_back(stage: Stage, world: World) -> None:
 # -- several databases in one call -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("point", [Point(FENCED), Point(SWAPPED, NEW)], ids=lambda point: point.name)
+@pytest.mark.parametrize("point", core(SWAPPED, [Point(FENCED), Point(SWAPPED, NEW)]))
 def test_two_databases_killed(stage: Stage, world: World, point: Point) -> None:
     """All or none."""
     names = (world.shop, world.stock)
@@ -1036,6 +1097,7 @@ def test_the_second_of_two_databases_does_not_load(stage: Stage, world: World) -
     world.check(before)
 
 
+@pytest.mark.full
 def test_two_databases_and_an_unhealthy_application(stage: Stage, world: World) -> None:
     names = (world.shop, world.stock)
     world.write("of both, unhealthy", behaviour="unhealthy")
@@ -1050,7 +1112,7 @@ def test_two_databases_and_an_unhealthy_application(stage: Stage, world: World) 
 # -- disks -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bytes_left", [1000, 4000])
+@pytest.mark.parametrize("bytes_left", full_but([1000], [1000, 4000]))
 def test_no_file_of_a_backup_may_get_larger(stage: Stage, world: World, bytes_left: int) -> None:
     """A quota, or a full disk: nothing that is not complete is a backup."""
     before = world.look()
@@ -1067,12 +1129,13 @@ def test_no_file_of_a_restore_may_get_larger(stage: Stage, world: World) -> None
     world.check(before)
 
 
-def test_disks_that_are_full(tmp_path: Path) -> None:
-    """The disks are ours, see pg_faults_of_disks.py."""
+@pytest.mark.parametrize("tier", ["not full", pytest.param("full", marks=pytest.mark.full)])
+def test_disks_that_are_full(tmp_path: Path, tier: str) -> None:
+    """The disks are ours, see faults_of_disks.py. In core it takes 20 s: a server and a world of its own."""
     if os.geteuid() != 0:
         pytest.skip("only root can give a disk to the user that PostgreSQL runs as")
     try:
-        printed = faults.run_in_own_mounts(Path(__file__).with_name("faults_of_disks.py"), tmp_path / "mounts")
+        printed = faults.run_in_own_mounts(Path(__file__).with_name("faults_of_disks.py"), tmp_path / "mounts", tier)
     except OSError as error:
         pytest.skip(f"no disk can be mounted here: {error}")
     assert printed is None, printed

@@ -1,4 +1,7 @@
-"""pg_restore, as it should go: restored, undone, verified, recovered, status; check mode; several databases."""
+"""pg_restore, as it should go: restored, undone, verified, recovered, status; check mode; several databases.
+
+Full: what takes long to set up, which is autovacuum at work and a server with ICU; more damages of a backup.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,11 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres import _disk_space, _programs, _server, _swap
 from ansible_collections.nodeops.pm2.plugins.module_utils.postgres._connection import connection
 from support import observe
-from support.apps import free_port
+from support.apps import QUICK, free_port
 from support.modules import call
 from support.pm2 import Pm2Home
 from support.postgres import Server, binaries
+from support.tiers import full_but
 
 ENVIRONMENT = "staging"
 READY = {"min_uptime": 0.1, "timeout": 60}
@@ -86,7 +90,7 @@ class Site:
     def definition(self, name: str = "web", **env: str) -> Dict[str, Any]:
         environment = self.postgres.environment(self.database)
         variables = {"PORT": self.port, "PSQL": self.postgres.binaries.program("psql"), **environment, **env}
-        return {"name": name, "script": str(self.app), "cwd": str(self.directory), "env": variables}
+        return {"name": name, "script": str(self.app), "cwd": str(self.directory), "env": variables, **QUICK}
 
     def start(self, namespace: Optional[str] = None, *apps: Dict[str, Any]) -> None:
         """Bring the application up."""
@@ -327,7 +331,7 @@ def _with_a_word_for_a_number(site: Site, made: str) -> None:
     path.write_bytes(content.replace(b"17\titem 17\t17", b"xx\titem 17\t17"))
 
 
-@pytest.mark.parametrize("state", ["verified", "restored"])
+@pytest.mark.parametrize("state", full_but(["restored"], ["verified", "restored"]))
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -428,12 +432,12 @@ def test_several_databases_are_swapped_together(site):
     other = site.postgres.create_database(rows=7)
     try:
         both = [site.database, other]
-        site.start()
+        alone: Dict[str, Any] = {"namespace": None, "ready": READY}
         site.backup(*both)
         for name in both:
             site.rename_first("later", name)
 
-        done = site.restore(databases=both)
+        done = site.restore(databases=both, **alone)
 
         assert not done["failed"], done
         assert [each["name"] for each in done["databases"]] == both
@@ -443,19 +447,19 @@ def test_several_databases_are_swapped_together(site):
             "postgres", f"SELECT DISTINCT xmin FROM pg_database WHERE datname IN ('{site.database}', '{other}')"
         )
         assert len(xmin.splitlines()) == 1
-        assert not site.restore("undone", databases=both)["failed"]
+        assert not site.restore("undone", databases=both, **alone)["failed"]
         assert [site.name_of_first(name) for name in both] == ["later", "later"]
 
         # After another restore of one alone, an undo of both would take the other back further than anybody meant.
-        assert not site.restore(backup="latest")["failed"]
+        assert not site.restore(backup="latest", **alone)["failed"]
         existing = site.postgres.databases()
         for check in (True, False):
-            mixed = site.restore("undone", check=check, databases=both)
+            mixed = site.restore("undone", check=check, databases=both, **alone)
             assert mixed["failed"]
             assert f"the last one was of {site.database} alone. Nothing was changed" in mixed["msg"]
         assert site.postgres.databases() == existing
         assert [site.name_of_first(name) for name in both] == ["item 1", "later"]
-        assert not site.restore("undone")["failed"]
+        assert not site.restore("undone", **alone)["failed"]
         assert [site.name_of_first(name) for name in both] == ["later", "later"]
     finally:
         for name in site.around(other):
@@ -623,6 +627,7 @@ def connected(site: Site, user: str) -> Iterator[subprocess.Popen[str]]:
         psql.communicate()
 
 
+@pytest.mark.full
 def test_an_owner_restores_his_database_while_autovacuum_works_on_it(site, owner):
     run = site.postgres.psql
     options = {"namespace": None, "ready": READY, "login_user": owner}
@@ -723,6 +728,7 @@ def test_a_database_without_the_schema_public(site):
     assert run(site.database, "SELECT count(*) FROM shop.items") == "50"
 
 
+@pytest.mark.full
 def test_a_locale_is_that_of_the_database_not_of_the_server(tmp_path):
     """A server that was made with ICU makes new databases with it too."""
     found = binaries()

@@ -3,7 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """Git as a source: real repositories, a real server with a password, a stand-in for ssh; what is damaged, missing,
-moved, killed; and that no secret is seen."""
+moved, killed; and that no secret is seen.
+
+Core: each damage of a mirror once. Full: at each moment, for a branch and for a commit.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.source import _fetch, 
 from ansible_collections.nodeops.pm2.plugins.module_utils.source._fetch import Inspection, Source
 from support import places, processes
 from support.git_server import IDENTITY, Repository, Watcher, serving
+from support.tiers import full_but
 
 CANARY = "canary-e8d20c"
 KEY = f"-----BEGIN OPENSSH PRIVATE KEY-----\n{CANARY}\n-----END OPENSSH PRIVATE KEY-----"
@@ -281,17 +285,25 @@ DAMAGE: Dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-@pytest.mark.parametrize("when", ["before look", "between look and fetch"])
-@pytest.mark.parametrize("by_id", [False, True], ids=["branch", "commit"])
-def test_a_damaged_mirror_is_mended(
-    origin: Repository, host: Host, damage: Callable[[Path], object], when: str, by_id: bool
-) -> None:
+MOMENTS = [(when, version) for when in ("before look", "between look and fetch") for version in ("main", "commit")]
+DAMAGED = [(damage, *moment) for damage in DAMAGE for moment in MOMENTS]
+"""In core each damage at one of the moments, the next one at the next."""
+
+
+@pytest.mark.parametrize(
+    ("damage", "when", "version"),
+    full_but(
+        core=[(damage, *MOMENTS[number % len(MOMENTS)]) for number, damage in enumerate(DAMAGE)],
+        values=DAMAGED,
+        ids=" - ".join,
+    ),
+)
+def test_a_damaged_mirror_is_mended(origin: Repository, host: Host, damage: str, when: str, version: str) -> None:
     commit = origin.commit(f="1" * 2000, g=os.urandom(4000).hex(), h="h")
     wanted = {name: content for name, content in content_of(origin.path).items() if name != ".git"}
-    source = git(origin.path, version=commit if by_id else "main")
+    source = git(origin.path, version=commit if version == "commit" else version)
     look = host.look(source)
-    damage(host.private / "mirror.git")
+    DAMAGE[damage](host.private / "mirror.git")
     if when == "before look":
         look = host.look(source)
     assert look == Inspection(commit, True)

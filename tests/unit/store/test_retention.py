@@ -2,12 +2,14 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which backups stay, beside restic's own choice, and over 30 days in which things go wrong."""
+"""Which backups stay, beside restic's own choice, and over 30 days in which things go wrong.
+
+Core: with two sets of rules. Full: with six.
+"""
 
 from __future__ import annotations
 
 import datetime
-import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set
 
@@ -17,6 +19,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.store import _retentio
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._retention import Rules
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._store import Store
 from ansible_collections.nodeops.pm2.plugins.module_utils.store._stored_backup import Backup
+from support.tiers import full_but
 
 UTC = datetime.timezone.utc
 START = datetime.datetime(2025, 1, 30, 23, 30, tzinfo=UTC)
@@ -213,7 +216,6 @@ class Days:
         self.clock = START
         self.expected: List[Backup] = []
         monkeypatch.setattr(_stored_backup, "now", lambda: self.clock)
-        monkeypatch.setattr(os, "fsync", lambda _handle: None)  # no power cut in these
 
     def run(self, content: str, fails: bool = False, bad: bool = False) -> None:
         """One: a backup when the content is new; it fails before its end, or is found to be bad."""
@@ -282,18 +284,21 @@ def thirty_days(world: Days) -> None:
     assert len(ever) > 25
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"keep_last": 3},
-        {"keep_daily": 7},
-        {"keep_daily": 4, "keep_weekly": 3, "keep_monthly": 2},
-        {"keep_within": "10d"},
-        {"keep_last": 1, "minimum": 5},
-        {"keep_last": 2, "keep_within": "4d", "keep_monthly": 1},
-    ],
-    ids=lambda params: " ".join(f"{name}={value}" for name, value in params.items()),
-)
+def _name(params: Dict[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in params.items())
+
+
+THIRTY_DAYS: List[Dict[str, Any]] = [
+    {"keep_last": 3},
+    {"keep_daily": 7},
+    {"keep_daily": 4, "keep_weekly": 3, "keep_monthly": 2},
+    {"keep_within": "10d"},
+    {"keep_last": 1, "minimum": 5},
+    {"keep_last": 2, "keep_within": "4d", "keep_monthly": 1},
+]
+
+
+@pytest.mark.parametrize("params", full_but([THIRTY_DAYS[2], THIRTY_DAYS[5]], THIRTY_DAYS, ids=_name))
 def test_thirty_days(params: Dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     thirty_days(Days(tmp_path, monkeypatch, **params))
 
