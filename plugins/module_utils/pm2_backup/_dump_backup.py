@@ -134,7 +134,7 @@ def _check_substitute(call: _Call, content: Content, good: Optional[_stored_back
             "backup. %s. Save what runs (nodeops.pm2.pm2_save), or rename %s if it is right. %s"
             % (lost, content.source, _of(call), _NOT_BACKED_UP, content.source, _way_back(call))
         )
-    call.warn("%s. %s was backed up, which a resurrect would take instead." % (lost, content.source))
+    call.warn("%s. %s, which a resurrect would take instead, was backed up." % (lost, content.source))
 
 
 def _of(call: _Call) -> str:

@@ -291,13 +291,13 @@ def test_a_quiet_job_that_ends_well_says_nothing(host: Host) -> None:
     host.well()
     done = host.run("backup", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert "stray in the store is no backup" in (host.path / "log").read_text()
-    assert "stray in the store is no backup" in host.run("backup").stderr
+    assert "stray in the store is not a backup" in (host.path / "log").read_text()
+    assert "stray in the store is not a backup" in host.run("backup").stderr
     for path in host.dest.glob("*-pm2-*/dump.pm2"):
         path.write_text("[]")
     done = host.run("backup", "--quiet")
     assert done.returncode == 1
-    assert "stray in the store is no backup" in done.stderr
+    assert "stray in the store is not a backup" in done.stderr
 
 
 @pytest.mark.parametrize(
