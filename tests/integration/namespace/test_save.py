@@ -139,7 +139,7 @@ def test_20_concurrent_saves_lose_nothing_and_no_reader_sees_a_bad_dump(pm2, run
 
 
 def test_a_cold_resurrect_brings_back_exactly_what_was_saved(pm2, tmp_path):
-    """For two namespaces with the same names: stopped apps stay stopped, and environment, number and definition stay."""
+    """For two namespaces with the same names. Stopped apps stay stopped; environment, number and definition stay."""
     (tmp_path / "tells.js").write_text(TELLS)
 
     def app(namespace: str, name: str, **more: Any) -> Dict[str, Any]:
