@@ -167,7 +167,7 @@ def test_the_files_that_the_messages_name() -> None:
     modules = places.ROOT / "plugins" / "module_utils"
     missing = [each for each in named if not re.search(rf"\b{each[1]}\b", (modules / each[0]).read_text())]
     assert named
-    assert not missing, "messages of this file name what is no more"
+    assert not missing, "messages of this file name functions that do not exist"
 
 
 # -- the daemon --------------------------------------------------------------------------------------------------------
