@@ -254,10 +254,10 @@ def test_an_unknown_id_is_an_error_that_says_so(world: World) -> None:
         ("deleteProcessId", UNKNOWN_ID),
         ("restartProcessId", {"id": UNKNOWN_ID}),
     ):
-        said = refusal(home, method, argument, f"namespace/_transaction.py: {method} of an unknown id is an error")
-        assert "id unknown" in said, f"namespace/_transaction.py (_already_gone): {method} says this"
+        said = refusal(home, method, argument, f"namespace/_processes.py: {method} of an unknown id is an error")
+        assert "id unknown" in said, f"namespace/_processes.py (_already_gone): {method} says this"
     home.rpc("stopWatch", "stopProcessId", UNKNOWN_ID)
-    assert home.daemon_pids() == before, "namespace/_transaction.py: an unknown id does not hurt the daemon"
+    assert home.daemon_pids() == before, "namespace/_processes.py: an unknown id does not hurt the daemon"
 
 
 # -- the process that prepare makes of an app ----------------------------------------------------------------------
@@ -351,7 +351,7 @@ def test_environment_of_a_process(world: World, mode: str) -> None:
         "pm2/_orphans.py: a process of a killed daemon is known by these variables"
     )
     assert env["unique_id"] in processes.read(pid, "environ").decode(), (
-        "namespace/_transaction.py (_end_survivor): the environment tells whose process a pid is"
+        "namespace/_processes.py (_end_survivor): the environment tells whose process a pid is"
     )
     is_foreign = FOREIGN in processes.environ(pid)
     assert is_foreign == (mode == "cluster"), (
@@ -423,7 +423,7 @@ def test_what_cannot_start(world: World) -> None:
         "namespace/_gate.py (PID_GRACE): PM2 says online without a process if there is no working directory"
     )
     world.home.rpc("deleteProcessId", item["pm_id"])
-    assert not world.is_listed(item), "namespace/_transaction.py (delete): also what has no process can be deleted"
+    assert not world.is_listed(item), "namespace/_processes.py (delete): also what has no process can be deleted"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -459,7 +459,7 @@ def test_stop_restart_delete(world: World, mode: str) -> None:
     await_text(item["pm2_env"]["pm_out_log_path"], "the app has begun")
 
     home.rpc("stopProcessId", pm_id)
-    assert not processes.alive(item["pid"]), "namespace/_transaction.py (stop): the answer comes when it has ended"
+    assert not processes.alive(item["pid"]), "namespace/_processes.py (stop): the answer comes when it has ended"
     stopped = world.now(item)
     assert (stopped["pm2_env"]["status"], stopped.get("pid") or 0) == ("stopped", 0), (
         "namespace/_plan.py (is_active): a stopped process is listed as such, without a pid"
@@ -467,25 +467,25 @@ def test_stop_restart_delete(world: World, mode: str) -> None:
     assert Process(stopped).identity == identity, "pm2/_process.py (identity): a stop leaves pm_id and unique_id"
     assert stopped["pm2_env"]["exit_code"] == 7, "pm2/_orphans.py (end): PM2 ends by SIGINT, and keeps the exit code"
     home.rpc("stopProcessId", pm_id)
-    assert world.status(item) == "stopped", "namespace/_transaction.py (_again): a second stop does nothing"
+    assert world.status(item) == "stopped", "namespace/_processes.py (_again): a second stop does nothing"
 
     for restarts in (0, 1):  # first stopped, then running
         last = world.now(item)
         home.rpc("restartProcessId", {"id": pm_id})
         again = world.now(item)
-        assert Process(again).running, "namespace/_transaction.py (restart): restartProcessId starts what is stopped"
-        assert again["pid"] != last.get("pid"), "namespace/_transaction.py (restart): with a new process"
+        assert Process(again).running, "namespace/_processes.py (restart): restartProcessId starts what is stopped"
+        assert again["pid"] != last.get("pid"), "namespace/_processes.py (restart): with a new process"
         assert Process(again).identity == identity, "pm2/_process.py (identity): a restart leaves pm_id and unique_id"
         assert again["pm2_env"]["restart_time"] == restarts, (
             "namespace/_gate.py: restart_time counts restarts of what ran, not a start after a stop"
         )
-        assert again["pm2_env"].get("nodeops") == MARKER, "namespace/_transaction.py: our key survives a restart"
+        assert again["pm2_env"].get("nodeops") == MARKER, "namespace/_processes.py: our key survives a restart"
         assert differences(app, Process(again)) == [], "pm2/_process.py: a restarted process is as its app says"
         assert meaning(again) == meaning(item), "pm2/_dump.py (_VOLATILE): a restart changes nothing that is saved"
 
     home.rpc("deleteProcessId", pm_id)
-    assert not world.is_listed(item), "namespace/_transaction.py (delete): a deleted process is not listed"
-    assert not processes.alive(again["pid"]), "namespace/_transaction.py (delete): the answer comes when it has ended"
+    assert not world.is_listed(item), "namespace/_processes.py (delete): a deleted process is not listed"
+    assert not processes.alive(again["pid"]), "namespace/_processes.py (delete): the answer comes when it has ended"
 
 
 def test_a_process_that_does_not_end(world: World) -> None:
@@ -494,17 +494,17 @@ def test_a_process_that_does_not_end(world: World) -> None:
     until(lambda: "sleep" in processes.cmdline(item["pid"]), "the app has begun")
     with _axon.Client(world.home.rpc_socket) as client:
         request = client.send("stopProcessId", item["pm_id"])
-        world.await_status(item, "stopping", "namespace/_transaction.py (restart): stopping until it ends")
-        message = "namespace/_transaction.py (restart): what is just being stopped is not started"
+        world.await_status(item, "stopping", "namespace/_processes.py (restart): stopping until it ends")
+        message = "namespace/_processes.py (restart): what is just being stopped is not started"
         refusal(world.home, "restartProcessId", {"id": item["pm_id"]}, message)
         os.kill(item["pid"], signal.SIGKILL)
         client.receive(request, "stopProcessId", 60)
-    assert world.status(item) == "stopped", "namespace/_transaction.py: it stays stopped, and does not come back"
+    assert world.status(item) == "stopped", "namespace/_processes.py: it stays stopped, and does not come back"
 
     short = world.start(world.app("deaf", "short", "deaf.sh", kill_timeout=300))
     until(lambda: "sleep" in processes.cmdline(short["pid"]), "the app has begun")
     world.home.rpc("deleteProcessId", short["pm_id"])
-    assert not processes.alive(short["pid"]), "namespace/_transaction.py (_patience): SIGKILL after kill_timeout"
+    assert not processes.alive(short["pid"]), "namespace/_processes.py (_patience): SIGKILL after kill_timeout"
 
 
 def test_a_process_that_ends_by_itself(world: World) -> None:
@@ -530,10 +530,10 @@ def test_a_process_that_ends_by_itself(world: World) -> None:
     later = start("later", 3, restart_delay=600_000)
     world.await_status(later, "waiting restart", "namespace/_gate.py: with a delay, what crashed is waiting restart")
     world.home.rpc("stopProcessId", later["pm_id"])
-    assert world.status(later) == "stopped", "namespace/_transaction.py (stop): a stop ends the wait"
+    assert world.status(later) == "stopped", "namespace/_processes.py (stop): a stop ends the wait"
     for item in (loop, later):
         world.home.rpc("deleteProcessId", item["pm_id"])
-        assert not world.is_listed(item), "namespace/_transaction.py (delete): what has no process can be deleted"
+        assert not world.is_listed(item), "namespace/_processes.py (delete): what has no process can be deleted"
 
 
 def test_watching(world: World) -> None:
@@ -543,7 +543,7 @@ def test_watching(world: World) -> None:
     ended, still = (world.start(app) for app in apps)
     assert world.now(still)["pm2_env"]["watch"], "pm2/_process.py: watch is true for what is watched"
     world.home.rpc("stopWatch", "stopProcessId", ended["pm_id"])
-    assert world.now(ended)["pm2_env"]["watch"] is False, "namespace/_transaction.py (_unwatch): watch is false then"
+    assert world.now(ended)["pm2_env"]["watch"] is False, "namespace/_processes.py (_unwatch): watch is false then"
 
     def restarts() -> int:
         (watched / f"{time.monotonic_ns()}").touch()
@@ -553,7 +553,7 @@ def test_watching(world: World) -> None:
     world.home.rpc("stopWatch", "stopProcessId", still["pm_id"])
     found = world.now(ended)
     assert (found["pm2_env"]["restart_time"], found["pid"]) == (0, ended["pid"]), (
-        "namespace/_transaction.py (_unwatch): what is not watched any more is left alone"
+        "namespace/_processes.py (_unwatch): what is not watched any more is left alone"
     )
 
 
@@ -641,7 +641,7 @@ def test_cluster_workers_of_two_apps_hand_over_a_port(world: World) -> None:
     assert not processes.alive(old["pid"]), "namespace/_handover.py (release): it ends without its last connection"
     until(
         lambda: _handover.takers(endpoint, pids) == {new["pid"]},
-        "namespace/_handover.py (Departure): the other one goes on serving",
+        "namespace/_handover.py (Drain): the other one goes on serving",
     )
 
 
