@@ -8,7 +8,7 @@ const { SERVICES, env, port, version } = require('./lib/settings');
 const { state } = require('./lib/database');
 
 const name = process.argv[2];
-if (!SERVICES.includes(name)) throw new Error(`there is no service ${name}: ${SERVICES.join(', ')}`);
+if (!SERVICES.includes(name)) throw new Error(`no service is named ${name}; there are ${SERVICES.join(', ')}`);
 
 async function ask(service) {
   try {
@@ -19,7 +19,7 @@ async function ask(service) {
   }
 }
 
-/** Always 200: what is wrong is told in the body only, so a gate that looks at the status alone sees nothing. */
+/** Always 200. Only the body says what is wrong, so a gate that only looks at the status sees nothing. */
 async function health() {
   const database = state(env.DATABASE_URL);
   const body = { status: database === 'connected' ? 'healthy' : 'degraded', service: name, version, database };
@@ -47,7 +47,7 @@ process.once('SIGINT', () => {
   server.closeIdleConnections();
 });
 
-/** Gives back a connection that PM2 may be handing over at this moment, and only then ends. */
+/** Gives back a connection that PM2 may be handing over at this moment, then ends. */
 function leave() {
   if (!cluster.isWorker) process.exit(0);
   process.once('disconnect', () => process.exit(0));

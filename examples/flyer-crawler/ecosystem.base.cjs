@@ -1,6 +1,6 @@
 'use strict';
 
-// What the environments share. `suffix` keeps the names apart, for people who read `pm2 list`.
+// What the environments share. `suffix` makes the names differ in `pm2 list`.
 
 module.exports = (suffix, environment) =>
   [
@@ -12,6 +12,6 @@ module.exports = (suffix, environment) =>
     name: app.name + suffix,
     cwd: __dirname,
     exec_mode: 'fork',
-    kill_timeout: 5000, // ms for what is under way, after SIGINT
+    kill_timeout: 5000, // ms for the work under way, after SIGINT
     env: { NODE_ENV: 'production', APP_ENVIRONMENT: environment },
   }));

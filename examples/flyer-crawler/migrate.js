@@ -1,6 +1,6 @@
 'use strict';
 
-// Brings the database to what this version of the code needs: `npm run migrate`.
+// Migrates the database to the schema of this version of the code: `npm run migrate`.
 
 const path = require('node:path');
 const { Database, migrations } = require('@flyer-crawler/shared');

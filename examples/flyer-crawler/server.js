@@ -1,6 +1,6 @@
 'use strict';
 
-// The flyer crawler's HTTP API: takes flyers, and says how it is.
+// The flyer crawler's HTTP API: takes flyers, and reports its health.
 
 const http = require('node:http');
 const path = require('node:path');
@@ -12,7 +12,7 @@ const database = new Database();
 const flyers = new Flyers();
 const needed = migrations(path.join(__dirname, 'migrations')).at(-1)[0];
 
-/** Refuses to be healthy on a database that is older than the code. */
+/** Not healthy if the database is older than the code. */
 function health() {
   const { schema } = database.read();
   const ok = schema >= needed;

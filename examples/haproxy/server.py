@@ -2,9 +2,9 @@
 
     python3 server.py SOCKET BACKEND SERVER drain|ready SECONDS
 
-`drain`: no new connection goes to the server; when those it has are done, it is put into maintenance. Refused when no
-other server of the backend is up. `ready`: it takes part again; done when HAProxy counts it as up. SECONDS is the time
-it may take. Prints what HAProxy says of the server; exits with a message when it cannot be done.
+`drain`: the server gets no new connection, and is put into maintenance when its present ones have ended. Refused if no
+other server of the backend is up. `ready`: puts the server back, and waits until HAProxy counts it as up. SECONDS is
+the time limit. Prints the status that HAProxy gives the server, or exits with a message if it fails.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ PAUSE = 0.1  # seconds between two looks
 
 
 class HAProxy:
-    """One server of one backend, by the runtime API (one connection per command, as it wants it)."""
+    """One server of one backend in the runtime API, which takes one command per connection."""
 
     def __init__(self, path: str, backend: str, server: str) -> None:
         self.path, self.backend, self.server = path, backend, server
 
     def ask(self, command: str) -> str:
-        """The answer to a command; its errors are answers too."""
+        """The answer to a command. Errors are answers too."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(10)
             connection.connect(self.path)
@@ -33,7 +33,7 @@ class HAProxy:
             return b"".join(iter(lambda: connection.recv(65536), b"")).decode().strip()
 
     def servers(self) -> dict[str, dict[str, str]]:
-        """What `show stat` says of the servers of the backend, by name."""
+        """The rows of `show stat` for the backend's servers, by name."""
         table = csv.DictReader(io.StringIO(self.ask("show stat").lstrip("# ")))
         found = {row["svname"]: row for row in table if row["pxname"] == self.backend and row["type"] == "2"}
         if self.server not in found:
@@ -47,11 +47,11 @@ class HAProxy:
             raise SystemExit(f"HAProxy refused to set {self.backend}/{self.server} to {state}: {answer}")
 
     def drain(self, seconds: float) -> None:
-        """Out of service, when its last connection is done."""
+        """Take the server out of service when its last connection has ended."""
         servers = self.servers()
         if not any(_is_up(row) for name, row in servers.items() if name != self.server):
             raise SystemExit(
-                f"No other server of {self.backend} is up, without {self.server} nobody would answer. "
+                f"No other server of {self.backend} is up, so none would answer without {self.server}. "
                 "Nothing was changed."
             )
         self.state("drain")
@@ -63,7 +63,7 @@ class HAProxy:
         self.state("maint")
 
     def ready(self, seconds: float) -> None:
-        """Back in service."""
+        """Put the server back into service."""
         self.servers()
         self.state("ready")
         deadline = time.monotonic() + seconds
@@ -78,7 +78,7 @@ def _is_up(row: dict[str, str]) -> bool:
 
 
 def main(path: str, backend: str, server: str, action: str, seconds: str) -> None:
-    """One action."""
+    """Run one action."""
     haproxy = HAProxy(path, backend, server)
     try:
         {"drain": haproxy.drain, "ready": haproxy.ready}[action](float(seconds))

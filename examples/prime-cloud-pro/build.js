@@ -1,6 +1,6 @@
 'use strict';
 
-// The stand-in for a type check and a bundler: every source has to be JavaScript; the front end goes to dist/.
+// The stand-in for a type check and a bundler: every source has to be valid JavaScript. The front end goes to dist/.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -10,7 +10,7 @@ const { version } = require('./package.json');
 for (const name of fs.readdirSync(path.join(__dirname, 'src'))) {
   const checked = spawnSync(process.execPath, ['--check', path.join(__dirname, 'src', name)], { encoding: 'utf8' });
   if (checked.status !== 0) {
-    console.error(`src/${name} is no JavaScript:\n${checked.stderr}`);
+    console.error(`src/${name} is not valid JavaScript:\n${checked.stderr}`);
     process.exit(1);
   }
 }

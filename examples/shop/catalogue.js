@@ -1,14 +1,14 @@
 'use strict';
 
 // What the shop sells, in PostgreSQL. Host, user and passfile are PostgreSQL's own variables: PGHOST, PGPORT, PGUSER,
-// PGPASSFILE. Without a database (SHOP_DATABASE) the shop sells nothing in particular, and runs.
+// PGPASSFILE. Without a database (SHOP_DATABASE) the shop runs, and has no list of products.
 
 const { Pool } = require('pg');
 
 class Catalogue {
   constructor(database, log) {
     this.pool = database ? new Pool({ database, max: 4, connectionTimeoutMillis: 2000 }) : null;
-    // A connection that the server ends while it is idle: the next query takes a new one.
+    // The server may end an idle connection; the next query takes a new one.
     this.pool?.on('error', (error) => log.warn({ error: error.message }, 'a connection to the database ended'));
   }
 
@@ -17,7 +17,7 @@ class Catalogue {
     return (await this.pool.query('SELECT name, cents FROM products ORDER BY name')).rows;
   }
 
-  /** Throws when the products cannot be read. */
+  /** Throws if the products cannot be read. */
   async check() {
     await this.pool?.query('SELECT FROM products LIMIT 1');
   }

@@ -67,7 +67,7 @@ async function main() {
   const server = app.listen(settings.port, settings.host, (error) => {
     if (error) throw error;
     log.info({ port: settings.port }, 'the API listens');
-    process.send?.('ready'); // heard by PM2 where `wait_ready` is set
+    process.send?.('ready'); // PM2 waits for it if `wait_ready` is set
   });
 
   // PM2 asks a process to end with SIGINT. close() stops accepting and calls back when the last request is answered.
@@ -78,8 +78,8 @@ async function main() {
 }
 
 /**
- * A cluster worker must not just exit: PM2 may be handing it a connection at this moment, and that one would hang.
- * disconnect() gives it back to the other workers first.
+ * A cluster worker must not just exit: PM2 may be handing it a connection at this moment, which would hang.
+ * So disconnect() gives it back to the other workers first.
  */
 function leave() {
   if (!cluster.isWorker) process.exit(0);

@@ -1,6 +1,6 @@
 'use strict';
 
-// All settings come from the environment. What is missing falls back to values good for `node server.js` on a laptop.
+// All settings come from the environment. The defaults are good for `node server.js` on a laptop.
 
 const path = require('node:path');
 const { version } = require('./package.json');

@@ -1,7 +1,7 @@
 'use strict';
 
 // A queue made of files, one JSON file an order: new/ -> active/ -> done/. Every step is one rename on one file system,
-// so an order is always in exactly one of the three directories, whole, whoever is killed when.
+// so an order is always complete in exactly one of the three directories, whichever process is killed at any time.
 
 const fs = require('node:fs/promises');
 const path = require('node:path');
@@ -18,7 +18,7 @@ class Spool {
     }
   }
 
-  /** Throws when the spool cannot be written to. */
+  /** Throws if the spool cannot be written to. */
   async check() {
     await fs.access(this.#path('new'), fs.constants.W_OK | fs.constants.X_OK);
   }
@@ -29,7 +29,7 @@ class Spool {
     return id;
   }
 
-  /** Takes up to `limit` orders, oldest first. Meant for one worker: `takeBack` returns what a dead one had taken. */
+  /** Takes up to `limit` orders, oldest first. For one worker: `takeBack` returns the orders of a dead one. */
   async take(limit) {
     const waiting = await this.#list('new');
     const ages = await Promise.all(waiting.map(async (id) => [(await fs.stat(this.#path('new', id))).mtimeMs, id]));
@@ -53,7 +53,7 @@ class Spool {
     await fs.unlink(this.#path('active', id));
   }
 
-  /** {state, order}, or null where there is no such order. */
+  /** {state, order}, or null if there is no such order. */
   async find(id) {
     for (const state of ['new', 'active', 'done']) {
       try {

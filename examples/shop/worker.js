@@ -36,7 +36,7 @@ async function main() {
   }
   await queue.drained();
   log.info('worker ended, nothing under way');
-  process.exit(0); // timers of PM2's, which runs this file in a process of its own, would keep it for a second or two
+  process.exit(0); // timers of PM2's, which runs this file inside its own code, would delay the end by a second or two
 }
 
 process.once('SIGINT', () => ending.abort());

@@ -1,4 +1,4 @@
-"""Playbooks run and shown, also under load, and what was proven so far."""
+"""Runs playbooks and shows them, also under load, and counts the proofs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def play(label: str, command: List[str]) -> world.Run:
 
 
 class Watched(NamedTuple):
-    """A play while production was under load, and what was there before and after."""
+    """A play while production was under load, and the state before and after it."""
 
     run: world.Run
     load: Load
@@ -30,7 +30,7 @@ class Watched(NamedTuple):
 
 
 def under_load(run_it: Callable[[], world.Run], path: str = "/") -> Watched:
-    """Run a play while four clients ask production all the time."""
+    """Run a play while four clients keep sending requests to production."""
     before = world.look()
     with Load(world.port("production"), path, pause=0.02) as load:
         time.sleep(0.5)

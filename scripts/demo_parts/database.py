@@ -1,4 +1,4 @@
-"""The demo's PostgreSQL: a server of its own that listens on a socket only, and `psql` to look into it."""
+"""The demo's own PostgreSQL server, which listens only on a socket, and `psql` to look into it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from support import places, postgres, processes
 from support.pm2 import SOCKET_PATH_LIMIT
 from world import DEMO, ENVIRONMENTS, ROOT, relative
 
-ROLE = "shopkeeper"  # owns the databases; the applications log in as it
+ROLE = "shopkeeper"  # owns the databases; the applications log in as this user
 ADMIN = "admin"  # backs up and restores
-PLACE = DEMO / "postgres"  # the server's data, log and socket; as root a link to where the server's user can go
+PLACE = DEMO / "postgres"  # the server's data, log and socket; for root a link to a directory of the server's user
 PASSFILES = {name: DEMO / f"{name}.pgpass" for name in (ROLE, ADMIN)}
 SOCKET = PLACE / ".s.PGSQL.5432"
 SCHEMA = ROOT / "examples" / "shop" / "catalogue.sql"
@@ -37,7 +37,7 @@ def name_of(environment: str) -> str:
 
 
 def start() -> Path:
-    """Make the server and the database of each environment. Returns the directory of PostgreSQL's programs."""
+    """Make the server and a database for each environment. Returns the directory of PostgreSQL's programs."""
     if len(os.fsencode(SOCKET)) > SOCKET_PATH_LIMIT:
         raise SystemExit(f"{SOCKET} is too long a path for a socket: use a checkout with a shorter path.")
     if postgres.unprivileged():
@@ -87,36 +87,36 @@ def ask(database: str, sql: str) -> List[str]:
 
 
 def names() -> List[str]:
-    """All databases but the server's own."""
+    """All databases except the server's own."""
     return ask("postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'shop%' ORDER BY 1")
 
 
 def identity(environment: str) -> str:
-    """Which database is live: its oid stays when it is renamed."""
+    """The oid of the live database, which a rename does not change."""
     (oid,) = ask("postgres", f"SELECT oid FROM pg_database WHERE datname = '{name_of(environment)}'")
     return oid
 
 
 def previous(environment: str) -> List[str]:
-    """Those that were live before, by oid. None of them can be connected to."""
+    """The oids of the databases that were live before. None accepts connections."""
     like = name_of(environment).replace("_", r"\_") + r"\_\_prev\_%"
     return ask("postgres", f"SELECT oid FROM pg_database WHERE datname LIKE '{like}' AND NOT datallowconn")
 
 
 def rows_of(backups: List[Dict[str, Any]], environment: str) -> int:
-    """How many products the newest backup of the database says it holds."""
+    """The number of products in the newest backup of the database, as its manifest says."""
     content = [backup["content"] for backup in backups if backup["kind"] == "postgresql"][-1]
     return int(content["databases"][name_of(environment)]["tables"]['"public"."products"']["rows"])
 
 
 def psql_command(environment: str) -> str:
-    """What the reader can look into a database with."""
+    """The command for a look into a database."""
     login = f"PGPASSFILE={relative(PASSFILES[ADMIN])} PGHOST={PLACE} PGUSER={ADMIN}"
     return f"{login} {_programs() / 'psql'} {name_of(environment)} -c 'TABLE products'"
 
 
 def our_processes() -> List[int]:
-    """The server and its backends: they work in its data directory."""
+    """The server and its backends, which have its data directory as working directory."""
     if not PLACE.exists():
         return []
     data, found = str(PLACE.resolve() / "data"), []
@@ -128,7 +128,7 @@ def our_processes() -> List[int]:
 
 
 def stop(patience: float = 15.0) -> int:
-    """End the server; returns how many processes that were. What lies outside of the demo's directory is removed."""
+    """End the server and remove its files outside the demo's directory. Returns the number of processes ended."""
     ours = our_processes()
     deadline = time.monotonic() + patience
     while left := our_processes():
@@ -138,7 +138,7 @@ def stop(patience: float = 15.0) -> int:
                 if late:
                     os.kill(pid, signal.SIGKILL)
                 elif processes.parent(pid) not in left:
-                    os.kill(pid, signal.SIGINT)  # what PostgreSQL calls a fast shutdown
+                    os.kill(pid, signal.SIGINT)  # PostgreSQL's fast shutdown
         if time.monotonic() > deadline:
             raise SystemExit(f"PostgreSQL is still running: {left}")
         time.sleep(0.1)
@@ -150,7 +150,7 @@ def stop(patience: float = 15.0) -> int:
 
 @functools.lru_cache(maxsize=None)
 def _programs() -> Path:
-    """The directory of PostgreSQL's programs; a copy where the server's user may not be able to go to the original."""
+    """The directory of PostgreSQL's programs, or a copy if the server's user may not be able to reach it."""
     found = postgres.all_binaries()
     if not found:
         raise SystemExit("There is no PostgreSQL on this machine, and the demo needs it: apt-get install postgresql")

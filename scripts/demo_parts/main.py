@@ -1,4 +1,4 @@
-"""The demo's story. Every proof is computed from what PM2, its dump file and the applications say at that moment."""
+"""The steps of the demo. Every proof is computed from what PM2, its dump file and the applications say then."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def release(version: str, *edits: tuple[str, str, str]) -> Path:
 
 
 def answers(environment: str, path: str = "/") -> Dict[str, Any]:
-    """What an environment's API says."""
+    """The answer of an environment's API."""
     answer: Dict[str, Any] = json.loads(get(world.port(environment), path))
     return answer
 
@@ -48,8 +48,8 @@ def first_deploys() -> None:
     show.step(
         1,
         "Deploy 1.0.0 as production, then as test",
-        """Both have the same app names, shop-api (cluster mode, two workers) and shop-worker (fork mode), on one PM2
-        daemon. Plain PM2 would take the second deploy for a change of the first.""",
+        """Both have apps of the same names on one PM2 daemon: shop-api (cluster mode, two workers) and shop-worker
+        (fork mode). Plain PM2 would take the second deploy for a change of the first.""",
     )
     source = release("1.0.0")
     run = deploy("production-1.0.0", "production", source)
@@ -74,7 +74,7 @@ def first_deploys() -> None:
 
 
 def order(environment: str) -> tuple[bool, str]:
-    """Place an order; whether it was packed, by which process."""
+    """Place an order. Returns whether the worker packed it, and what was found."""
     request = urllib.request.Request(
         f"http://127.0.0.1:{world.port(environment)}/orders",
         json.dumps({"item": "tea", "quantity": 2}).encode(),
@@ -93,7 +93,7 @@ def order(environment: str) -> tuple[bool, str]:
 
 
 def versions(load: Load) -> dict[str, int]:
-    """How many answers came from each version."""
+    """The number of answers from each version."""
     seen: Counter[str] = Counter()
     for body, count in load.bodies.items():
         seen[json.loads(body)["version"]] += count
@@ -101,7 +101,7 @@ def versions(load: Load) -> dict[str, int]:
 
 
 def no_failure(load: Load) -> None:
-    """The load's verdict."""
+    """Prove that no request of the load failed."""
     text = f"{load.ok} answered, {load.failed} failed{f' ({dict(load.errors)})' if load.failed else ''}"
     PROOFS.that("no request to production failed meanwhile", load.failed == 0 and load.ok > 100, text)
 
@@ -110,8 +110,8 @@ def new_version() -> None:
     show.step(
         2,
         "A new version of production, under load",
-        """1.1.0 is deployed while four clients keep asking. New workers start beside the old ones, prove themselves,
-        and only then the old ones go. (The worker, in fork mode, is stopped and started.)""",
+        """1.1.0 is deployed while four clients keep asking. New workers start beside the old ones. The old
+        ones stop only after the new ones have passed their checks. (The fork app is stopped and started.)""",
     )
     former = world.live_release("production")
     source = release("1.1.0")
@@ -132,13 +132,13 @@ def new_version() -> None:
 
 
 def serves(claim: str, version: str) -> None:
-    """Production answers as this version, and no other."""
+    """Prove that production answers with this version and no other."""
     seen = {answers("production")["version"] for _try in range(20)}
     PROOFS.that(claim, seen == {version}, "20 of 20" if seen == {version} else seen)
 
 
 def refused(number: int, title: str, text: str, version: str, edit: tuple[str, str, str]) -> None:
-    """A version that must not go live."""
+    """Deploy a version that must not go live."""
     show.step(number, title, text)
     former = world.live_release("production")
     source = release(version, edit)
@@ -187,8 +187,8 @@ def rollback() -> None:
     show.step(
         6,
         "Production is rolled back by hand, under load",
-        """1.1.0 runs well, but somebody wants 1.0.0 back. The playbook goes to the last good release before the live
-        one, with the same checks; 1.2.0 and 1.3.0 are marked bad and no choice.""",
+        """1.1.0 runs well, but 1.0.0 is wanted back. The playbook goes to the last good release before the live one,
+        with the same checks. It does not choose 1.2.0 and 1.3.0, which are marked bad.""",
     )
     left, target = world.live_release("production"), world.manifests("production")["1.0.0"]["release"]
     command = world.command("rollback", "production", {})
@@ -203,12 +203,12 @@ def rollback() -> None:
     PROOFS.untouched("test", before, after)
 
     entries = world.history("production")
-    print(f"\n  What {world.relative(world.DEMO)}/production/deploys.jsonl tells of production:", end="")
+    print(f"\n  What {world.relative(world.DEMO)}/production/deploys.jsonl says of production:", end="")
     show.history(entries)
     outcomes = [(entry["result"], entry["version"]) for entry in entries]
     expected = [("deployed", "1.0.0"), ("deployed", "1.1.0"), ("failed", "1.2.0"), ("failed", "1.3.0")]
     PROOFS.that(
-        "the history has every outcome, and the deploy that changed nothing is none",
+        "the history has every outcome, and no line for the deploy that changed nothing",
         outcomes == [*expected, ("rolled back", "1.0.0")],
         f"{len(entries)} lines",
     )
@@ -249,7 +249,7 @@ def demo() -> None:
     new_version()
     refused(
         3,
-        "A version that crashes at its start undoes itself, under load",
+        "A version that crashes at its start is undone, under load",
         "1.2.0 throws an exception before it listens. PM2 would report success.",
         "1.2.0",
         (
@@ -260,9 +260,9 @@ def demo() -> None:
     )
     refused(
         4,
-        "A version that starts, but is not healthy, undoes itself too, under load",
+        "A version that starts and is not healthy is undone too, under load",
         """1.3.0 listens, but its /health answers 500. The inventory says what healthy means (deploy_ready). While a new
-        version is tried, it shares the port with the old one: some answers are its own.""",
+        version is tried, it shares the port with the old one, so some answers come from it.""",
         "1.3.0",
         ("server.js", "const states = {};", "return response.status(500).json({ status: 'failing' });"),
     )
@@ -276,7 +276,7 @@ def demo() -> None:
 
 
 def stop() -> None:
-    """End what the demo left."""
+    """End the processes that the demo left."""
     count = world.stop() + database.stop()
     what = "The demo's daemon, applications and PostgreSQL"
     print(f"{what} are ended ({count} processes)." if count else "No demo is running.")

@@ -1,4 +1,4 @@
-"""The database's part of the story: a backup, a mistake, a restore, its undo."""
+"""The steps with the database: a backup, a mistake, a restore, its undo."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.load import get
 
 
 def products(environment: str) -> List[str]:
-    """What an environment's API says that it sells."""
+    """The products that an environment's API sells."""
     return [product["name"] for product in json.loads(get(world.port(environment), "/products"))]
 
 
@@ -22,8 +22,8 @@ def back_up() -> None:
     show.step(
         7,
         "Production is backed up",
-        """Its processes (its part of dump.pm2) and its PostgreSQL database. A backup is complete or not there, signed,
-        and verified before it counts. The same playbook has cron or systemd repeat it; not in this demo.""",
+        """Its processes (its part of dump.pm2) and its PostgreSQL database. A backup is signed, and counts only if
+        it is complete and verified. The same playbook can have cron or systemd repeat it, but not in this demo.""",
     )
     run = play("production-backup", world.command("backup", "production", {}))
     PROOFS.that("the backup was made", run.ok, f"in {world.relative(world.DEMO)}/backups/production", run)
@@ -39,9 +39,9 @@ def a_mistake() -> None:
     show.step(
         8,
         "A product is deleted by mistake, and the database restored",
-        """After the backup somebody adds mate (on purpose) and deletes tea (by mistake). The backup is restored into a
-        new database beside the live one and compared with what was backed up. Only then production's processes are
-        stopped, the databases change their names in one transaction, and the processes are started and checked.""",
+        """After the backup, mate is added (on purpose) and tea is deleted (by mistake). The backup is restored into a
+        new database beside the live one and compared with what was backed up. Only then are production's processes
+        stopped. The databases change their names in one transaction, and the processes are started and checked.""",
     )
     database.ask(name, "INSERT INTO products (name, cents) VALUES ('mate', 610)")
     database.ask(name, "DELETE FROM products WHERE name = 'tea'")
@@ -70,8 +70,8 @@ def undo() -> None:
     show.step(
         9,
         "The restore is undone",
-        """Mate was worth more than tea. The databases change their names again, with the same checks; the restored one
-        is kept in turn.""",
+        """Mate was worth more than tea. The databases change their names again, with the same checks. Now the restored
+        one is kept.""",
     )
     former = database.identity("production")
     confirmed = {"db_restore_confirm": f"{database.name_of('production')}@production"}
@@ -85,7 +85,7 @@ def undo() -> None:
 
 
 def swapped(label: str, command: List[str], sold: List[str], claim: str) -> None:
-    """Run a playbook that swaps production's database, and prove what became of it."""
+    """Run a playbook that swaps production's database, and prove the result."""
     neighbour = database.identity("test"), products("test")
     run, load, before, after = under_load(lambda: play(f"production-{label}", command), "/products")
     PROOFS.that(f"the {label} went well", run.ok, f"{run.seconds:.0f} s in all", run)

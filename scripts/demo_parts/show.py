@@ -1,4 +1,4 @@
-"""What the reader sees: steps, tables, proofs."""
+"""The output of the demo: steps, tables, proofs."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ WIDTH = 110
 
 
 def paragraph(text: str, indent: str = "") -> None:
-    """Running text."""
+    """Print a paragraph."""
     print(textwrap.fill(" ".join(text.split()), WIDTH, initial_indent=indent, subsequent_indent=indent), flush=True)
 
 
 def step(number: int, title: str, text: str) -> None:
-    """The heading of a step, and what is going to be done."""
+    """Print the heading of a step, and what it is going to do."""
     print(f"\n── {number}. {title} {'─' * (WIDTH - len(title) - 7)}")
     paragraph(text)
 
 
 def running(command: Sequence[str]) -> None:
-    """A command, before it is run."""
+    """Print a command before it is run."""
     print(f"\n  $ {shlex.join(command)}", flush=True)
 
 
 def ran(run: Run) -> None:
-    """What became of it."""
+    """Print how a run ended."""
     outcome = f"done, {run.changed} tasks changed something" if run.ok else "failed"
-    print(f"    {run.summary}\n    {outcome} ({run.seconds:.0f} s; all it said: {relative(run.log)})", flush=True)
+    print(f"    {run.summary}\n    {outcome} ({run.seconds:.0f} s; all output: {relative(run.log)})", flush=True)
 
 
 def reason(run: Run) -> None:
-    """Why a playbook failed, in its own words."""
+    """Print the message of a failed playbook."""
     lines = [line for line in run.message.splitlines() if not line.startswith("    at ")]  # no stack traces
     for line in lines:
         print(textwrap.fill(line, WIDTH, initial_indent="    │ ", subsequent_indent="    │ "))
 
 
 def history(entries: Iterable[Mapping[str, Any]]) -> None:
-    """The table of what became of each deploy and rollback."""
+    """Print a table with the result of each deploy and rollback."""
     rows: List[Tuple[str, ...]] = [("time (UTC)", "result", "version", "release", "by", "reason")]
     for entry in entries:
         reason = textwrap.shorten(entry.get("reason") or "", 40, placeholder=" …")
@@ -51,20 +51,20 @@ def history(entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 class Proofs:
-    """Counts what was proven; the first thing that does not hold ends the demo."""
+    """Counts the proofs. The first claim that does not hold ends the demo."""
 
     def __init__(self) -> None:
         self.count = 0
 
     def that(self, claim: str, holds: bool, found: object, run: Run | None = None) -> None:
-        """Show a claim and what was found; end the demo where it does not hold."""
+        """Show a claim and what was found. End the demo if the claim does not hold."""
         print(f"  {'✔' if holds else '✘'} {claim}: {found}", flush=True)
         if not holds:
             give_up(f"This does not hold: {claim}.", run)
         self.count += 1
 
     def untouched(self, environment: str, before: View, after: View) -> None:
-        """An environment did not move: the same processes, restart counts and dump entries."""
+        """Prove that an environment has the same processes, restart counts and dump entries."""
         same = before.of(environment) == after.of(environment) and bool(before.of(environment))
         pids = ", ".join(str(process.pid) for process in after.of(environment))
         self.that(f"{environment} was not touched", same, f"same pids ({pids}), same restart counts, same states")
@@ -74,10 +74,10 @@ class Proofs:
 
 
 def give_up(text: str, run: Run | None = None) -> NoReturn:
-    """End the demo with all that is known."""
+    """End the demo, with the log of the run."""
     if run:
         print(f"\n{run.log.read_text()}")
-    print(f"\nTHE DEMO FAILED. {text} It is left running to be looked at; `make demo-stop` ends it.", file=sys.stderr)
+    print(f"\nTHE DEMO FAILED. {text} It is left running for inspection; `make demo-stop` ends it.", file=sys.stderr)
     raise SystemExit(1)
 
 
@@ -93,7 +93,7 @@ class Row(NamedTuple):
 
 
 def processes(before: View, after: View) -> None:
-    """The table of all processes, before and after a step."""
+    """Print a table of all processes, before and after a step."""
     rows = [Row("environment", "app", "instance", "pid", "restarts", "")]
     for environment in ENVIRONMENTS:
         rows += _rows(environment, before.of(environment), after.of(environment))

@@ -1,4 +1,4 @@
-"""What the demo works on: its directories, its PM2 daemon seen with PM2's own tools, and `ansible-playbook`."""
+"""The demo's directories, its PM2 daemon as PM2's own tools show it, and its runs of `ansible-playbook`."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from support.apps import free_port
 from support.pm2 import SOCKET_PATH_LIMIT
 
 ROOT = Path(__file__).resolve().parents[2]
-DEMO = Path(os.environ.get("DEMO_DIR") or ROOT / ".cache" / "demo")  # DEMO_DIR is for the tests
+DEMO = Path(os.environ.get("DEMO_DIR") or ROOT / ".cache" / "demo")  # the tests set DEMO_DIR
 PM2_HOME = DEMO / "pm2"
 PM2 = ROOT / ".cache" / "pm2" / "7.0" / "node_modules" / ".bin" / "pm2"
 LOGS = DEMO / "logs"
-CONFIG = DEMO / "ansible.cfg"  # empty: whatever configuration this machine has, it is not used
-SETTINGS = DEMO / "settings.json"  # what the inventory cannot know: where the demo is, and which ports are free
+CONFIG = DEMO / "ansible.cfg"  # empty, so that no configuration of this machine is used
+SETTINGS = DEMO / "settings.json"  # what the inventory cannot know: the demo's directory and free ports
 ENVIRONMENTS = ("production", "test")
 
 
 def relative(path: Path) -> str:
-    """A path as the reader, who stands in the checkout, would write it."""
+    """A path relative to the checkout."""
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
@@ -45,15 +45,15 @@ class Process(NamedTuple):
 
     @property
     def slot(self) -> tuple[str, str, int]:
-        """What stays the same when a process is replaced."""
+        """The identity that a replaced process keeps."""
         return (self.namespace, self.name, self.instance)
 
 
 class View(NamedTuple):
-    """All there is at one moment, as PM2 and its dump file tell it."""
+    """The state at one moment, as PM2 and its dump file have it."""
 
     processes: List[Process]
-    dump: Dict[str, List[str]]  # namespace -> its entries, whole
+    dump: Dict[str, List[str]]  # namespace -> its complete entries
 
     def of(self, environment: str) -> List[Process]:
         """The processes of an environment."""
@@ -65,7 +65,7 @@ class View(NamedTuple):
 
 
 def look() -> View:
-    """Ask `pm2 jlist`, and read dump.pm2."""
+    """Run `pm2 jlist`, and read dump.pm2."""
     listed = json.loads(_pm2("jlist")) if daemon_answers() else []
     found = [
         Process(
@@ -99,7 +99,7 @@ def backups(environment: str) -> List[Dict[str, Any]]:
 
 
 def manifests(environment: str) -> Dict[str, Dict[str, Any]]:
-    """What the releases of an environment say of themselves, by version."""
+    """The manifests of an environment's releases, by version."""
     found = (DEMO / environment / "releases").glob("*/.nodeops-release.json")
     return {manifest["version"]: manifest for manifest in (json.loads(path.read_text()) for path in found)}
 
@@ -116,13 +116,13 @@ class Run(NamedTuple):
     changed: int  # tasks
     seconds: float
     log: Path
-    summary: str  # the host's line of what the play says at its end
+    summary: str  # the host's line in the play's summary
     message: str  # why it failed
-    results: Dict[str, Any]  # what it leaves for a pipeline (set_stats), of the host
+    results: Dict[str, Any]  # the host's results for a pipeline (set_stats)
 
 
 def command(playbook: str, environment: str, variables: Dict[str, str]) -> List[str]:
-    """What does something with one environment: the shipped playbook, with nothing around it."""
+    """The command that runs a shipped playbook for one environment."""
     words = ["ansible-playbook", f"nodeops.pm2.{playbook}", "-i", "inventories/local", "--limit", environment]
     words += ["-e", f"@{relative(SETTINGS)}"]
     for name, value in variables.items():
@@ -131,7 +131,7 @@ def command(playbook: str, environment: str, variables: Dict[str, str]) -> List[
 
 
 def run(label: str, words: List[str]) -> Run:
-    """Run an ansible-playbook; its output goes to a log file of its own."""
+    """Run an ansible-playbook. Its output goes to its own log file."""
     log = LOGS / f"{len(list(LOGS.glob('*.log'))) + 1:02}-{label}.log"
     started = time.monotonic()
     with log.open("w") as stream:
@@ -175,7 +175,7 @@ def _ansible_environment() -> Dict[str, str]:
         "ANSIBLE_HOME": os.environ["ANSIBLE_HOME"],
         "ANSIBLE_COLLECTIONS_PATH": os.environ["ANSIBLE_COLLECTIONS_PATH"],
         "ANSIBLE_CONFIG": str(CONFIG),
-        "ANSIBLE_REMOTE_TMP": str(DEMO / "tmp"),  # by itself it is below the home that /etc/passwd names
+        "ANSIBLE_REMOTE_TMP": str(DEMO / "tmp"),  # the default is below the home that /etc/passwd names
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_SHOW_CUSTOM_STATS": "1",
     }
@@ -187,7 +187,7 @@ def port(environment: str) -> int:
 
 
 def prepare() -> None:
-    """Empty the demo's directory, and choose ports. What an earlier demo left has been ended."""
+    """Empty the demo's directory, and choose ports. Processes of an earlier demo have been ended."""
     if len(os.fsencode(PM2_HOME / "rpc.sock")) > SOCKET_PATH_LIMIT:
         raise SystemExit(f"{PM2_HOME} is too long a path for PM2's socket: use a checkout with a shorter path.")
     if DEMO.exists():
@@ -206,7 +206,7 @@ def note(settings: Dict[str, Any]) -> None:
 
 def _port(wanted: int) -> int:
     if "DEMO_DIR" in os.environ:
-        return free_port()  # a demo of the reader's own may be about to take the usual ones
+        return free_port()  # another demo may be about to take the usual ones
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -217,7 +217,7 @@ def _port(wanted: int) -> int:
 
 
 def daemon_answers() -> bool:
-    """Whether a daemon listens in our PM2_HOME (asking `pm2` would start one)."""
+    """Whether a daemon listens in our PM2_HOME. `pm2` itself would start one."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(PM2_HOME / "rpc.sock"))
@@ -234,7 +234,7 @@ def _pm2(*arguments: str) -> str:
 
 
 def our_processes() -> List[int]:
-    """The daemon and its applications: they carry our PM2_HOME and are no shell or `pm2 logs` of the reader's."""
+    """The daemon and its applications: processes with our PM2_HOME, except a shell or `pm2 logs` of the user."""
     return [pid for pid in processes.all_pids() if _is_ours(pid) and processes.alive(pid)]
 
 
@@ -250,7 +250,7 @@ def _is_ours(pid: int) -> bool:
 
 
 def stop(patience: float = 15.0) -> int:
-    """End the daemon of our PM2_HOME and its applications; returns how many processes that were."""
+    """End the daemon of our PM2_HOME and its applications. Returns the number of processes ended."""
     ours = our_processes()
     if daemon_answers():
         _pm2("kill")

@@ -1,1 +1,1 @@
-"""What the modules cost, as ratios: see run."""
+"""The costs of the modules as ratios, see `run`."""

@@ -1,4 +1,4 @@
-"""Measure what is asked for, or all, and print the ratios."""
+"""Measure the named subjects, or all, and print the ratios."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things measured in turn, A B A B, so that what else the machine does meets all; their medians, their ratio."""
+"""Subjects measured in turn, A B A B, so that other load of the machine affects all. Gives medians and a ratio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Work = Callable[[], object]
 
 
 class Cost(NamedTuple):
-    """Seconds: on the clock, and of processors (this process and the children it has waited for)."""
+    """Seconds by the clock, and of processor time (this process and the children it has waited for)."""
 
     clock: float
     processor: float
@@ -22,7 +22,7 @@ class Cost(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Costs of both, round by round."""
+    """The costs of both subjects, round by round."""
 
     what: str
     ours: List[Cost]
@@ -32,11 +32,11 @@ class Comparison(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Of the medians on the clock: what the target is about."""
+        """The ratio of the medians by the clock, which the target limits."""
         return median(self.ours).clock / median(self.other).clock
 
     def text(self) -> str:
-        """Ratio, target and medians; the ratio of processor time moves less when the machine is busy."""
+        """Ratio, target and medians. The ratio of processor time changes less if the machine is busy."""
         ours, other = median(self.ours), median(self.other)
         verdict = "no target"
         if self.target is not None:
@@ -49,12 +49,12 @@ class Comparison(NamedTuple):
 
 
 def median(costs: List[Cost]) -> Cost:
-    """Of each kind of seconds."""
+    """The median of each kind of seconds."""
     return Cost(*map(statistics.median, zip(*costs, strict=True)))
 
 
 def in_turn(*works: Work, rounds: int, before: Work = lambda: None) -> List[List[Cost]]:
-    """What each costs, after one round that does not count. Nor does `before`, which comes first in each round."""
+    """The costs of each, without the first round, and without `before`, which runs first in each round."""
     costs: List[List[Cost]] = [[] for _work in works]
     for number in range(rounds + 1):
         before()
@@ -68,5 +68,5 @@ def in_turn(*works: Work, rounds: int, before: Work = lambda: None) -> List[List
 
 
 def rounds(usual: int) -> int:
-    """How many rounds count: $BENCH_ROUNDS, else as many as usual."""
+    """The number of rounds that count: $BENCH_ROUNDS, or the usual number."""
     return int(os.environ.get("BENCH_ROUNDS", usual))

@@ -1,8 +1,8 @@
-"""Deploys of a git repository, without a build: a new version, and one that runs already, against ansistrano.deploy.
+"""Deploys of a git repository without a build, of a new version and of the running one, against ansistrano.deploy.
 
-Both run on this machine, with the same Ansible and the same inventory, and deploy the same commit in turn. Ours also
-replaces the processes of the application, waits until they have proven themselves, and saves. ansistrano.deploy only
-makes the release directory, and makes it anew whether its version runs or not.
+Both run on this machine with the same Ansible and the same inventory, and deploy the same commit in turn. Ours also
+replaces the application's processes, waits until they have proven themselves, and saves. ansistrano.deploy only makes
+the release directory. It makes a new one even if the version runs already.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.comparison import Comparison, in_turn, rounds
 ROUNDS = 5
 APPS = (1, 3, 10)
 FILES = 100
-MIN_UPTIME = 0.5  # seconds that the gate takes at least, beside a health check of each app: part of our time
+MIN_UPTIME = 0.5  # least seconds of the gate, beside a health check of each app: part of our time
 KEEP = 3
 TARGET_NEW = 0.6
 TARGET_AGAIN = 0.35
@@ -43,7 +43,7 @@ def measure(directory: Path) -> Iterator[Comparison]:
 
 
 class Repository:
-    """A bare repository, and the work tree that new versions are pushed from."""
+    """A bare repository, and the work tree from which new versions are pushed."""
 
     def __init__(self, directory: Path) -> None:
         self.address = directory / "repository.git"
@@ -70,7 +70,7 @@ class Repository:
 
 
 class Fleet:
-    """So many apps of one application, a process each, deployed by both."""
+    """An application with this many apps, a process each, which both deploy."""
 
     def __init__(self, directory: Path, repository: Repository, home: Pm2Home, count: int) -> None:
         self._repository = repository
@@ -82,12 +82,12 @@ class Fleet:
         self._inventory = directory / "inventory.json"
         variables = {**self._common(), **self._ours(directory), **self._theirs(directory)}
         self._inventory.write_text(json.dumps({"all": {"hosts": {"bench": variables}}}))
-        # Written here and not kept as a file: ansible-lint refuses a role that is not installed.
+        # Not a file of its own, because ansible-lint refuses a role that is not installed.
         self._their_play = directory / "ansistrano.json"
         self._their_play.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "roles": [peers.NAME]}]))
 
     def compare(self, with_peer: bool) -> Iterator[Comparison]:
-        """Each round a new commit: deployed by us, by them, and by us again."""
+        """In each round we deploy a new commit, they deploy it, and we deploy it again."""
         works = [self._new, self._again, *([self._peer] if with_peer else [])]
         new, again, *theirs = in_turn(*works, rounds=rounds(ROUNDS), before=self._repository.commit)
         apps = f"{len(self._ports)} app{'s' if len(self._ports) > 1 else ''}"

@@ -1,4 +1,4 @@
-"""ansistrano.deploy, the role that deploys are compared with. Galaxy carries it, PyPI and npm do not."""
+"""ansistrano.deploy, the role that our deploys are compared with. Galaxy has it; PyPI and npm do not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROLES = places.CACHE / "bench" / f"{NAME}-{VERSION}"
 
 
 def install() -> Optional[str]:
-    """Have the role in ROLES and rsync, which its git strategy needs. Returns what is missing, None if nothing."""
+    """Install the role in ROLES, and rsync, which its git strategy needs. Returns what is missing, or None."""
     if not shutil.which("rsync"):
         return "rsync, which it copies with, is not installed (apt-get install rsync)"
     if (ROLES / NAME / "tasks" / "main.yml").exists():

@@ -1,4 +1,4 @@
-"""A play that finds ten apps in order: against a play with one ping, and against another collection's loop."""
+"""A play that finds ten apps in order, against a play with one ping, and against another collection's loop."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _compare(home: Pm2Home, directory: Path) -> Iterator[Comparison]:
     peer = Play("peer.playbook", PEER, variables, home=home)
     yield Comparison("10 apps found in order", *_ratio(order, "ansible-modules-pm2's loop", peer, 0.25))
 
-    assert _pids(home) == pids, "a play that was to find everything in order has changed something"
+    assert _pids(home) == pids, "a play that should find everything in order has changed something"
 
 
 def _ratio(ours: Play, name: str, other: Play, target: float) -> Any:
@@ -76,7 +76,7 @@ class Play:
             self._env["PM2_HOME"] = home.home
 
     def run(self) -> None:
-        """Run it. It must not change anything."""
+        """Run the play, which must not change anything."""
         done = subprocess.run(self._command, env=self._env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "changed=0" in done.stdout, done.stdout

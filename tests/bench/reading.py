@@ -1,4 +1,4 @@
-"""Reading 200 processes: the engine's way against `pm2 jlist`."""
+"""Reading 200 processes with our client, against `pm2 jlist`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Restoring a database under a running application: for how long it does not answer, beside the usual sequence.
+"""Restoring a database under a running application: how long it does not answer, compared with the usual sequence.
 
-That is: stop the application, DROP, CREATE, `psql` reads a dump, start the application. Both restore the same data into
-the same server, in turn, while a client asks for the products every 10 ms; what counts is the longest time without a
-good answer. The application is examples/shop, two workers in cluster mode and one in fork mode.
+The usual sequence is: stop the application, DROP, CREATE, let `psql` read a dump, start the application. Both restore
+the same data into the same server, in turn, while a client asks for the products every 10 ms. The longest time without
+a good answer counts. The application is examples/shop, two workers in cluster mode and one in fork mode.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ TARGET = 0.15
 TARGET_SIZES = 1.3
 ROW_BYTES = 154  # of the table below with its indexes, measured
 NAMESPACE = "shop"
-CLIENTS = 4  # so that one whose connection got lost with its worker does not blind us
-POLL = 0.01  # seconds between two requests, of any client
+CLIENTS = 4  # several, because one may lose its connection with its worker
+POLL = 0.01  # seconds between two requests of all clients
 REQUEST_TIMEOUT = 0.5  # seconds
 TIMEOUT = 1800.0  # seconds that a call may take
 NAIVE = "stop, DROP, CREATE, psql, start"
@@ -51,7 +51,7 @@ Work = Callable[[], None]
 
 
 def measure(directory: Path) -> Iterator[Comparison]:
-    # As PostgreSQL is delivered, not as the tests have it.
+    # The defaults of PostgreSQL, not those of the tests.
     settings = {"shared_buffers": "128MB", "wal_level": "replica"}
     settings.update(fsync="on", full_page_writes="on", autovacuum="on")
     with Server(settings=settings) as server, contextlib.ExitStack() as ending:
@@ -77,7 +77,7 @@ def _compare(small: Shop, large: Shop) -> Iterator[Comparison]:
 
 
 class Timed:
-    """A restore: seconds without a good answer, and seconds of it all."""
+    """A restore: the seconds without a good answer, and in all."""
 
     def __init__(self, outage: float, whole: float) -> None:
         self.outage = Cost(outage, 0.0)
@@ -85,7 +85,7 @@ class Timed:
 
 
 class Shop:
-    """The application with a database of about so many MB, a backup of ours and a dump of pg_dump."""
+    """The application with a database of about this many MB, our backup of it and a dump of pg_dump."""
 
     def __init__(self, server: Server, directory: Path, size: int, ending: contextlib.ExitStack) -> None:
         self._server = server
@@ -141,12 +141,12 @@ class Shop:
         return result
 
     def restore(self) -> None:
-        """What this collection does."""
+        """The restore of this collection."""
         confirm = {"backup": "latest", "confirm": [self._database]}
         self._call("pg_restore", **self._store(), **self._pm2(), **confirm)
 
     def naive(self) -> None:
-        """What is done by hand, and by the scripts that we know."""
+        """The usual sequence, as done by hand and by known scripts."""
         self._home.cli("stop", "all")
         self._server.psql("postgres", f"DROP DATABASE {self._database}")
         self._server.psql("postgres", f"CREATE DATABASE {self._database}")
@@ -156,7 +156,7 @@ class Shop:
         self._home.cli("restart", "all")
 
     def timed(self, work: Work) -> Timed:
-        """Run it under the eyes of a client. The data has to be the same afterwards."""
+        """Run a restore while a client watches. The data has to be the same afterwards."""
         marker = f"written after the backup {time.time()}"
         self._server.psql(self._database, f"UPDATE orders SET note = '{marker}' WHERE id = 1")
         with Load(self._port, "/products", CLIENTS, POLL * CLIENTS, REQUEST_TIMEOUT, TIMEOUT) as load:

@@ -467,7 +467,7 @@ class PrimeCloudPro(System):
             self.spoil("src/server.js", "ok ? 200 : 503", "500")
 
         return [
-            Bad(type_error, "build", "src/server.js is no JavaScript"),
+            Bad(type_error, "build", "src/server.js is not valid JavaScript"),
             Bad(not_healthy, "publish", "answered 500"),
         ]
 

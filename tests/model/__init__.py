@@ -1,1 +1,1 @@
-"""What the tests of the model of an app share: a context for a PM2_HOME, and definitions of every kind."""
+"""Shared by the tests of app definitions: a context for a PM2_HOME, and definitions of every kind."""

@@ -1,4 +1,4 @@
-"""The Context of a PM2_HOME of a test, and our way of starting an app: its payloads, given to `prepare`."""
+"""The Context of a test's PM2_HOME, and the start of an app as the modules do it: its payloads go to `prepare`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MARKER = {"hash": "test"}
 
 
 def package_of(version: str) -> Path:
-    """Where npm put the pm2 package of a version."""
+    """The directory of the pm2 package of a version."""
     return places.CACHE / "pm2" / version / "node_modules" / "pm2"
 
 
 def context_of(home: Pm2Home) -> Context:
-    """As the modules compute it: nothing from this process's environment but PATH."""
+    """The Context as the modules compute it. It has only PATH of this process's environment."""
     user = getpass.getuser()
     node = os.path.realpath(str(shutil.which("node")))
     version = json.loads((package_of(home.version) / "package.json").read_text())["version"]
@@ -51,7 +51,7 @@ def context_of(home: Pm2Home) -> Context:
 
 
 def plain_context(directory: Path, **changes: Any) -> Context:
-    """A context for tests that start nothing: PM2 7, not root, two CPUs, and only what ``changes`` says otherwise."""
+    """A context for tests that start no process: PM2 7, not root, two CPUs, with ``changes``."""
     node = str(shutil.which("node"))
     base_env = {"PATH": os.environ["PATH"], "HOME": str(directory), "USER": "ann", "PM2_HOME": str(directory / "pm2")}
     context = Context(
@@ -68,7 +68,7 @@ def plain_context(directory: Path, **changes: Any) -> Context:
 
 
 def start_daemon(home: Pm2Home) -> None:
-    """A daemon with the clean environment the modules would give it."""
+    """Start a daemon with the clean environment that the modules give it."""
     home.cli("ping", env=context_of(home).base_env)
 
 
@@ -88,5 +88,5 @@ def build_one(home: Pm2Home, definition: Mapping[str, Any], base_dir: Path, name
 def build(
     home: Pm2Home, definitions: Sequence[Mapping[str, Any]], base_dir: Path, namespace: str = "default"
 ) -> List[App]:
-    """The apps of definitions, relative paths taken from ``base_dir``."""
+    """The apps of definitions. Relative paths start at ``base_dir``."""
     return build_apps(definitions, context_of(home), namespace, str(base_dir))

@@ -1,7 +1,7 @@
-"""Definitions of every kind, and the little programs they start. All are accepted by PM2 5.4, 6.0 and 7.0.
+"""Definitions of every kind, and the small programs that they start. PM2 5.4, 6.0 and 7.0 accept all of them.
 
-No app is named like a key of PM2: `pm2 start <file>` gives each app a variable of its own name with "{}" in it, which
-then takes the place of that key (API.js:1143, God.js:178).
+No app has the name of a key of PM2: `pm2 start <file>` gives each app a variable with its own name and the value "{}",
+which would replace that key (API.js:1143, God.js:178).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PYTHON = "#!/usr/bin/env python3\nimport time\ntime.sleep(1000)\n"
 
 
 def write_programs(directory: Path) -> None:
-    """What the definitions below start."""
+    """Write the programs of the definitions below."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in ("report.js", "extensionless", "with.dots.js", "mapped.js", "sub/report.js", "folder/index.js"):
         _write(directory / name, _REPORT)
@@ -48,7 +48,7 @@ def _write(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def _named(cases: Dict[str, Json], **defaults: Any) -> List[Json]:
-    """Each definition with its key as its name, unless it has one (or "name": None, for no name at all)."""
+    """Each definition, named by its key unless it has a name. "name": None stands for no name."""
     named = []
     for name, definition in cases.items():
         complete = {"name": name, **defaults, **definition}
@@ -255,7 +255,7 @@ AS_ROOT: List[Json] = _named(
     script="report.js",
     autostart=False,
 )
-"""Only root may use these; not started, because another user cannot read the test's directory."""
+"""Only root may use these. They are not started, because another user cannot read the test's directory."""
 
 
 class File(NamedTuple):
@@ -370,17 +370,17 @@ apps:
 ]
 
 TABLE = "inline.json"
-"""The file of all definitions that stand for themselves."""
+"""The file with all inline definitions."""
 
 
 def inline(base: Path) -> List[Json]:
-    """Every definition that stands for itself, for programs in ``base``."""
+    """Every inline definition, for programs in ``base``."""
     everything = NODE + OTHER + NOT_STARTED + (AS_ROOT if os.getuid() == 0 else [])
     return [json.loads(json.dumps(item).replace("{base}", str(base))) for item in everything]
 
 
 def write_files(base: Path) -> List[File]:
-    """All ecosystem files, the table of the inline definitions first."""
+    """All ecosystem files, that of the inline definitions first."""
     files = [File(TABLE, json.dumps({"apps": inline(base)})), *FILES]
     for file in files:
         (base / file.name).write_text(file.text)

@@ -1,4 +1,4 @@
-"""Generated definitions: odd values in odd company, some right and some wrong. None is made of chance alone."""
+"""Generated definitions: odd combinations of odd values, some valid and some not. None is purely random."""
 
 from __future__ import annotations
 

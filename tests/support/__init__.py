@@ -1,1 +1,1 @@
-"""What the tests share: PM2 daemons of their own, module calls, small applications, load."""
+"""What the tests share: PM2 daemons, module calls, small applications, load."""

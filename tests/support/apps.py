@@ -17,9 +17,9 @@ _SHARES = 8
 
 
 def _share() -> Iterator[int]:
-    """The ports of this process of pytest-xdist, one after the other, round and round.
+    """The ports of this process of pytest-xdist, in order, again and again from the first.
 
-    What one test may listen on is never offered to a test beside it, nor soon again to the next one.
+    A port of one test is never offered to a test that runs at the same time, and not soon again to the next test.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     size = len(_PORTS) // _SHARES
@@ -31,17 +31,17 @@ _share_of_ports = _share()
 
 
 QUICK = {"pmx": False, "vizion": False}
-"""Of a process in a test that starts many: PM2 neither brings @pm2/io, half of what a start costs, nor looks for a
-repository."""
+"""For the processes of a test that starts many: PM2 neither loads @pm2/io, which is half the cost of a start, nor
+looks for a repository."""
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 nobody listens on."""
+    """A TCP port of 127.0.0.1 that no process listens on."""
     return free_ports(1)
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` such ports, one after the other."""
+    """The first of `count` such ports in a row."""
     found: List[int] = []
     while len(found) < count:
         port = next(_share_of_ports)
@@ -74,9 +74,10 @@ def http_app(
 
     `/` answers `{version, pid, instance}`, `/env` the environment, `/health` `{status}` with the status
     code `health`. It listens on $PORT, or on `port_env` if that is a number. With `sigint` it finishes open requests
-    on SIGINT; without, SIGINT ends it at once. `crash`: "boot" throws at the start, a number that many seconds later.
-    Without `listen` it stays up and never listens. With `handback` a cluster worker gives back a connection that the
-    master has handed to it while it was closing, as only an app itself can; otherwise that connection is lost.
+    on SIGINT; without it, SIGINT ends the app at once. `crash`: with "boot" the app throws at its start, with a number
+    it throws that many seconds later. Without `listen` it stays up and never listens. With `handback` a cluster worker
+    gives back a connection that the master hands to it while it closes. Only an app itself can do that; without it the
+    connection is lost.
     """
     settings = {
         "version": version,

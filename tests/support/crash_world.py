@@ -1,4 +1,4 @@
-"""A namespace to be killed in the middle of changes, with a neighbour, a load and a reader that watch meanwhile."""
+"""A namespace in which calls are killed in the middle of changes, watched by a neighbour, a load and a reader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NEIGHBOUR = "neighbour"
 
 
 class Wanted(NamedTuple):
-    """What has to run of one app: in how many instances, of which release; `online` or `stopped`."""
+    """What has to run of one app: how many instances, which release, and whether they are `online` or `stopped`."""
 
     release: str
     instances: int
@@ -29,8 +29,8 @@ class Wanted(NamedTuple):
 class World:
     """Two releases of the apps `api` (cluster) and `worker` (fork) for the namespace `shop`.
 
-    Beside it stands a namespace with the same names. Every request to `api` and every read of the dump is judged as
-    long as the world stands.
+    Another namespace has apps with the same names. As long as the world stands, every request to `api` and every
+    read of the dump is checked.
     """
 
     def __init__(self, pm2: Pm2Home, runner: killer.Runner, directory: Path) -> None:
@@ -71,7 +71,7 @@ class World:
         }
 
     def worker(self, release: str) -> Dict[str, Any]:
-        """A fork app with a port of its own: old and new cannot run at once."""
+        """A fork app with its own port: old and new cannot run at the same time."""
         return {
             "name": "worker",
             "script": "app.js",
@@ -81,7 +81,7 @@ class World:
         }
 
     def bring(self, params: Dict[str, Any], module: str = "pm2_process", check: bool = False) -> Dict[str, Any]:
-        """An undisturbed call, which must succeed."""
+        """A call that is not killed, and must succeed."""
         result = self.runner.call(module, params, check)
         assert not result["failed"], result
         return result
@@ -107,7 +107,7 @@ class World:
         assert self._seen_of_neighbour() == self._neighbour
 
     def check_converged(self, wanted: Dict[str, Wanted]) -> None:
-        """Exactly the `wanted` apps, in PM2's list, among the processes and in the dump; nothing is left over."""
+        """PM2's list, the processes and the dump have exactly the `wanted` apps; nothing is left over."""
         self.check_meanwhile()
         listed = self.pm2.processes(SHOP)
         expected = sorted(
@@ -126,7 +126,7 @@ class World:
         self._check_no_leftover()
 
     def unchanged_by(self, params: Dict[str, Any], module: str = "pm2_process") -> None:
-        """The same call once more finds nothing to do."""
+        """The same call again finds nothing to do."""
         before = [(item["pid"], item["pm2_env"]["restart_time"]) for item in self.pm2.processes(SHOP)]
         result = self.bring(params, module)
         assert not result["changed"], result
@@ -173,7 +173,7 @@ class World:
 
 
 class DumpReader:
-    """Reads the dump again and again: a bad read at any moment is a defect."""
+    """Reads the dump again and again. A read that fails is a defect at any moment."""
 
     def __init__(self, pm2: Pm2Home, pause: float = 0.01) -> None:
         self.reads = 0
@@ -184,7 +184,7 @@ class DumpReader:
         self._thread = threading.Thread(target=self._read_on, daemon=True)
 
     def start(self) -> None:
-        """Begin; there has to be a dump."""
+        """Begin. There has to be a dump."""
         self.read()
         self._thread.start()
 
@@ -218,7 +218,7 @@ def _described(env: Dict[str, Any]) -> Tuple[str, str, str, str, str]:
 
 
 def _instance_of(environment: Dict[str, str]) -> object:
-    """The number a process was started with; a cluster worker gets it in a JSON of PM2's."""
+    """The number that a process was started with. A cluster worker gets it in a JSON of PM2's."""
     if "NODE_APP_INSTANCE" in environment:
         return environment["NODE_APP_INSTANCE"]
     return json.loads(environment["pm2_env"])["NODE_APP_INSTANCE"]

@@ -1,4 +1,4 @@
-"""Programs that tests need and Debian has: found, or installed where this is root on a Debian."""
+"""Finds programs of Debian that tests need, or installs them if the tests run as root on Debian."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Iterable, Optional
 from support import places
 
 _MORE = ("/usr/sbin", "/usr/local/sbin", "/sbin")
-# No service is started by what is installed: in this runlevel none runs, and systemctl(1) does nothing "offline".
+# A package starts no service when it is installed: none runs in this runlevel, and systemctl does nothing "offline".
 _ENVIRONMENT = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1", "SYSTEMD_OFFLINE": "1"}
 
 
 def program(name: str, package: str, directories: Iterable[str] = ()) -> Optional[str]:
-    """The path of a program, looked for in `directories`, PATH and the sbins; its package is installed where it is
-    missing and this is root on a Debian. None if it cannot be."""
+    """The path of a program in `directories`, PATH or an sbin. If it is missing, its package is installed, which needs
+    root and Debian. None if that fails."""
     found = find(name, directories)
     if found or os.geteuid() != 0 or not shutil.which("apt-get"):
         return found
@@ -38,7 +38,7 @@ def find(name: str, directories: Iterable[str] = ()) -> Optional[str]:
 
 
 def why_not(name: str, package: str) -> str:
-    """What a test says that is skipped without it."""
+    """Why a test that needs the program is skipped."""
     return f"{name} is not installed, and cannot be: apt-get install {package}"
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether the result of a module is what the module's RETURN says."""
+"""Compares the result of a module with the module's RETURN."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def returns_of(module: str) -> Dict[str, Any]:
 
 
 def mistakes(module: str, result: Mapping[str, Any]) -> list[str]:
-    """What of a result RETURN does not say, or says otherwise, and what of a success it promises and is not there."""
+    """Keys of a result that RETURN lacks or describes otherwise, and keys it promises that a success does not have."""
     documented = returns_of(module)
     found = list(_differing(documented, {key: value for key, value in result.items() if key not in COMMON}, module))
     if not result["failed"]:

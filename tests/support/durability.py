@@ -1,4 +1,4 @@
-"""No test pulls the plug: what ends are processes, and what they have written is not lost with them."""
+"""No test needs fsync: tests only kill processes, and the kernel keeps what a killed process has written."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import os
 
 
 def sync_nothing() -> None:
-    """Let `os.fsync` of this process return at once. It takes most of the time of whatever writes many small files."""
+    """Let `os.fsync` return at once in this process. It takes most of the time of code that writes many small files."""
     os.fsync = lambda fd: None

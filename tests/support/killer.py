@@ -1,15 +1,15 @@
-"""Module calls that are killed (SIGKILL) at a named point, or some time after their start.
+"""Module calls that are killed (SIGKILL) at a named point, or a given time after their start.
 
-`Runner` starts this file as a program, which forks once per call: a process of its own for each call, without the
-quarter of a second in which Python starts and imports. In that process `hook` is put at the points:
+`Runner` starts this file as a program, which forks once per call. So each call has its own process, without the quarter
+of a second that Python needs to start and import. In that process `hook` is put at the points:
 
 - those of `_points.reached`, by their name
 - `before send <method>`, `after send <method>`: a request to the daemon
-- `before rename <file>`, `after rename <file>`: the moment a written file takes the place of the old one
-- `before fsync <file>`: it is written beside, and not yet durable
-- `before unlink <file>`, `after unlink <file>`: the journal's end, for one
+- `before rename <file>`, `after rename <file>`: a written file takes the place of the old one
+- `before fsync <file>`: the new file is written beside the old one, and not yet durable
+- `before unlink <file>`, `after unlink <file>`: a file is removed, such as the journal
 
-A point may be met more than once: `candidate_sent 2` is the second time.
+A call may pass a point more than once: `candidate_sent 2` is the second time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MODULES = ("backup_job", "pg_backup", "pg_restore", "pm2_dump_backup", "pm2_proc
 
 
 class Outcome(NamedTuple):
-    """What became of a call: `result` as of `modules.call`, None if it was killed; `seconds` it took."""
+    """How a call ended: `result` as of `modules.call`, or None if it was killed; `seconds` is the time it took."""
 
     killed: bool
     result: Optional[Dict[str, Any]]
@@ -68,11 +68,11 @@ class Runner:
         )
 
     def pids(self) -> List[int]:
-        """The modules that run now."""
+        """The processes of the modules that run now."""
         return [pid for pid in processes.all_pids() if processes.parent(pid) == self._server.pid]
 
     def call(self, module: str, params: Mapping[str, Any], check: bool = False) -> Dict[str, Any]:
-        """An undisturbed call; its result."""
+        """The result of a call that is not killed."""
         result = self.run(module, params, check).result
         assert result is not None
         return result
@@ -88,17 +88,17 @@ class Runner:
         shell: Optional[str] = None,
         constants: Optional[Mapping[str, Any]] = None,
     ) -> Outcome:
-        """A call that is killed at the point `at`, or `after` seconds, if it is not over by then.
+        """A call that is killed at the point `at`, or `after` seconds, unless it has ended by then.
 
-        `file_limit`: no file it writes may get larger (bytes): a full disk. `shell`: instead of killing itself at the
-        point, it runs this command line and goes on. `constants`: other values of constants of the module utils, such
-        as `{"postgres._server.PATIENCE": 3.0}`.
+        `file_limit`: the largest size in bytes of a file that it may write, for a full disk. `shell`: at the point the
+        call runs this command line and goes on, instead of being killed. `constants`: other values for constants of the
+        module utils, such as `{"postgres._server.PATIENCE": 3.0}`.
         """
         disturbances = {"at": at, "after": after, "file_limit": file_limit, "shell": shell, "constants": constants}
         return self._outcomes([{**_order(module, params, check), **disturbances}])[0]
 
     def together(self, calls: Iterable[Tuple[str, Mapping[str, Any]]]) -> List[Dict[str, Any]]:
-        """Undisturbed calls of (module, options) that all run at the same time; their results, in order."""
+        """The results, in order, of calls of (module, options) that all run at the same time. None is killed."""
         outcomes = self._outcomes([_order(module, params, False) for module, params in calls])
         assert all(outcome.result for outcome in outcomes)
         return [outcome.result or {} for outcome in outcomes]
@@ -128,7 +128,7 @@ class Runner:
 
 
 def serve(orders: IO[str], answers: IO[str]) -> None:
-    """Carry out one list of orders per line, all those of a line at the same time."""
+    """Carry out one list of orders per line. All orders of a line run at the same time."""
     for name in MODULES:
         importlib.import_module(f"{modules.PACKAGE}.{name}")
     for line in orders:
@@ -148,7 +148,7 @@ class _Call:
             _be_the_module(order, *self._streams)
 
     def end(self) -> Dict[str, Any]:
-        """Wait for it, or kill it at its time."""
+        """Wait for the child, or kill it at its time."""
         status = _wait(self._pid, self._start, self._after)
         seconds = time.monotonic() - self._start
         texts = []
@@ -162,7 +162,7 @@ class _Call:
 
 
 def _wait(pid: int, start: float, after: Optional[float]) -> int:
-    """The exit status of the child, which is killed `after` seconds."""
+    """The exit status of the child, which is killed after `after` seconds."""
     if after is None:
         return os.waitpid(pid, 0)[1]
     while time.monotonic() < start + after:

@@ -1,4 +1,4 @@
-"""Steady HTTP load on 127.0.0.1: a new connection for each request, and every failure counted."""
+"""Steady HTTP load on 127.0.0.1: a new connection for each request, and a count of every failure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import List, Optional, Type
 
 
 class Load:
-    """Clients that ask again and again until `stop`, or until `limit` seconds are over.
+    """Clients that send requests until `stop` is called or `limit` seconds have passed.
 
     `with Load(port) as load: …`, then `load.ok`, `load.failed`, `load.errors` (how often each kind of failure),
     `load.bodies` (how often each answer came) and `load.gap` (the longest time without a good answer, in seconds).
-    Results are complete after `stop`.
+    These are complete after `stop`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Load:
 
     @property
     def ok(self) -> int:
-        """Requests answered with 200, completely."""
+        """Requests with a complete answer of status 200."""
         return len(self._good)
 
     @property
@@ -52,7 +52,7 @@ class Load:
         return sum(self.errors.values())
 
     def start(self) -> Load:
-        """Start the clients; returns once a first good answer came, or raises after `timeout` seconds."""
+        """Start the clients. Returns after the first good answer, or raises after `timeout` seconds."""
         for thread in self._threads:
             thread.start()
         deadline = time.monotonic() + self.timeout
@@ -64,7 +64,7 @@ class Load:
         return self
 
     def stop(self) -> Load:
-        """End the clients; requests under way are finished and counted."""
+        """End the clients. Requests under way are finished and counted."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -96,7 +96,7 @@ class Load:
 
 
 def get(port: int, path: str = "/", timeout: float = 20.0) -> str:
-    """The body of a GET; OSError if the connection fails, ValueError for anything but a complete answer 200."""
+    """The body of a GET. OSError if the connection fails, ValueError if the answer is not a whole one of status 200."""
     with socket.create_connection(("127.0.0.1", port), timeout) as connection:
         connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
         answer = b"".join(iter(lambda: connection.recv(65536), b""))

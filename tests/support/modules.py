@@ -1,6 +1,6 @@
-"""Calls of the collection's modules: in this process (quick), or as a process of their own (to kill, or many at once).
+"""Calls of the collection's modules: in this process (quick), or in their own (to kill one, or to run several at once).
 
-Run as a program (`python -m support.modules <module>`) it is that process: arguments on standard input.
+`python -m support.modules <module>` is such a process. It reads the arguments from standard input.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _one_at_a_time = threading.Lock()
 
 
 def call(module: str, params: Mapping[str, Any], check: bool = False, diff: bool = False) -> Dict[str, Any]:
-    """Run `module` in this process. Returns what it printed, with `failed` and `changed` false unless it says so.
+    """Run `module` in this process. Returns what it printed; `failed` and `changed` are false if it does not give them.
 
-    A traceback of the module comes through as the exception it is. Not for several threads: the arguments and
-    standard output are the process's, so a second call at the same time is refused; see `spawn`.
+    An exception of the module is raised here. The arguments and standard output belong to the whole process, so a call
+    of another thread at the same time is refused; use `spawn` for that.
     """
     if not _one_at_a_time.acquire(blocking=False):
         raise RuntimeError("modules.call() runs already in another thread: use call_process()")
@@ -49,7 +49,7 @@ def spawn(
     check: bool = False,
     diff: bool = False,
 ) -> subprocess.Popen[str]:
-    """Start `module` as its own process; `env` comes on top of this process's environment. See `finish`."""
+    """Start `module` as its own process. `env` is added to this process's environment. See `finish`."""
     path = os.pathsep.join([str(TESTS), str(places.COLLECTIONS)])
     with tempfile.TemporaryFile("w+") as stdin:
         json.dump(_arguments(params, check, diff), stdin)
@@ -65,7 +65,7 @@ def spawn(
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 120.0) -> Dict[str, Any]:
-    """The result of a spawned module, as `call` returns it. After `timeout` seconds it is killed and this raises."""
+    """The result of a spawned module, as `call` returns it. Kills the module and raises after `timeout` seconds."""
     try:
         printed, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -83,7 +83,7 @@ def call_process(
     diff: bool = False,
     timeout: float = 120.0,
 ) -> Dict[str, Any]:
-    """`spawn` and `finish`."""
+    """`spawn`, then `finish`."""
     return finish(spawn(module, params, env, check, diff), timeout)
 
 

@@ -1,4 +1,4 @@
-"""A monitoring service that jobs tell how they ended: an HTTP server of this process that notes what it is told."""
+"""A monitoring service that jobs report to: an HTTP server in this process that records its requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import List, Optional, Sequence, Tuple, Type
 
 
 class Monitor:
-    """`seen` holds path and body of each request, in order. `answers` are the codes of the first ones, then 200."""
+    """`seen` has path and body of each request, in order. `answers` are the first status codes; then it answers 200."""
 
     def __init__(self, answers: Sequence[int] = ()) -> None:
         self.seen: List[Tuple[str, str]] = []
@@ -25,13 +25,13 @@ class Monitor:
                 self.end_headers()
 
             def log_request(self, code: object = "-", size: object = "-") -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def url(self, path: str) -> str:
-        """Of a path of this server."""
+        """The URL of a path of this server."""
         return f"http://127.0.0.1:{self._server.server_address[1]}{path}"
 
     def __enter__(self) -> Monitor:

@@ -1,4 +1,4 @@
-"""What must not move when somebody else's namespace is changed: all that can be seen of a process, and of the dump."""
+"""All that can be seen of a process and of the dump. It must not change when another namespace is changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support import processes
 
 Item = Mapping[str, Any]
 
-# PM2 puts metrics of a running process there, by itself, at any time.
+# PM2 writes metrics of a running process there at any time.
 _METRICS = frozenset(("axm_actions", "axm_dynamic", "axm_monitor", "axm_options"))
 _LOG_PATHS = ("pm_out_log_path", "pm_err_log_path", "pm_log_path")
 
@@ -57,7 +57,7 @@ def _look(item: Item) -> Seen:
 
 
 def start_time(pid: int) -> str:
-    """When the process started, in ticks since boot: a pid that was given away again has another. Empty if gone."""
+    """When the process started, in ticks since boot, which tells a reused pid. Empty if the process is gone."""
     fields = processes.read(pid, "stat").rpartition(b")")[2].split() if pid else []
     return fields[19].decode() if fields else ""
 
@@ -78,7 +78,7 @@ def _inode(path: str) -> Optional[Tuple[int, int]]:
 
 
 def changes(before: List[Seen], after: List[Seen]) -> Iterator[str]:
-    """What moved between two looks, as sentences; nothing when all is as it was."""
+    """What changed between two looks, as sentences; empty if nothing did."""
     now = {seen.unique_id: seen for seen in after}
     known = {seen.unique_id for seen in before}
     for seen in before:
@@ -104,19 +104,19 @@ def _moved(before: Seen, after: Seen) -> Iterator[str]:
 
 
 def dump_entries(path: Path) -> List[Dict[str, Any]]:
-    """The entries of a dump. Raises ValueError when it is not a list of processes; [] when there is none."""
+    """The entries of a dump; [] if there is no dump. Raises ValueError if it is not a list of processes."""
     try:
         text = path.read_text()
     except FileNotFoundError:
         return []
     entries = json.loads(text)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f"{path} is no list of processes: {text[:200]!r}")
+        raise ValueError(f"{path} is not a list of processes: {text[:200]!r}")
     return entries
 
 
 def peer(path: str) -> int:
-    """The pid of who listens on a Unix socket, as the kernel knows it."""
+    """The pid of the process that listens on a Unix socket, as the kernel knows it."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))

@@ -1,4 +1,4 @@
-"""Tests that cannot share a process with others: a file of them, run by a pytest of its own."""
+"""Runs a file of tests that cannot share a process with others, in its own pytest."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def run_tests(
     environment: Optional[Mapping[str, str]] = None,
     tier: str = "",
 ) -> Optional[str]:
-    """None when all of the file have passed, else what pytest has printed.
+    """None if all tests of the file pass, else the output of pytest.
 
-    `within` is the beginning of a command that runs another; `environment` comes on top of this process's; `tier`
-    chooses by markers, as -m does.
+    `within` is the beginning of a command that runs another command. `environment` is added to this process's. `tier`
+    chooses tests by their markers, like -m.
     """
     worker = "PYTEST_XDIST_WORKER"  # which ports are ours
     own = {

@@ -1,4 +1,4 @@
-"""Where things are: the checkout and what `scripts/setup` put below its .cache."""
+"""Paths of the checkout and of what `scripts/setup` puts below its .cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HOME = CACHE / "home"
 
 
 def use_own_places() -> None:
-    """Make this process, and all it starts, use what is set up below .cache and a HOME that is not the user's."""
+    """Make this process and all it starts use the tools below .cache, and a HOME that is not the user's."""
     HOME.mkdir(parents=True, exist_ok=True)
     bins = [path for path in (CACHE / "venv" / "bin", CACHE / "node" / "bin") if path.is_dir()]
     path = os.environ.get("PATH", os.defpath).split(os.pathsep)

@@ -1,4 +1,4 @@
-"""PM2 of one version with a PM2_HOME of its own."""
+"""One version of PM2 with its own PM2_HOME."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ VERSIONS = ("5.4", "6.0", "7.0")
 
 
 def newest(fixture: str) -> pytest.MarkDecorator:
-    """Of a test whose `fixture` gives each version: only the newest. For what is ours and the same on all of them."""
+    """For a test whose `fixture` gives each version: only the newest, for behaviour of ours that is the same on all."""
     return pytest.mark.parametrize(fixture, VERSIONS[-1:], indirect=True)
 
 
 SOCKET_PATH_LIMIT = 107
-"""Longest path of a Unix socket on Linux, in bytes (sun_path without its final NUL)."""
+"""The longest path of a Unix socket on Linux, in bytes (sun_path without its final NUL)."""
 
 
 class Pm2Home:
-    """A PM2_HOME for one version of PM2. Makes the directory, starts nothing by itself."""
+    """A PM2_HOME for one version of PM2. It makes the directory and starts nothing by itself."""
 
     def __init__(self, version: str, path: Path) -> None:
         self.version = version
@@ -39,7 +39,7 @@ class Pm2Home:
 
     @property
     def rpc_socket(self) -> str:
-        """Where the daemon listens for RPC."""
+        """The socket that the daemon listens on for RPC."""
         return os.path.join(self.home, "rpc.sock")
 
     @property
@@ -48,7 +48,7 @@ class Pm2Home:
         return Path(self.home, "dump.pm2")
 
     def environment(self, env: Optional[Mapping[str, str]] = None) -> Dict[str, str]:
-        """What `cli` runs with: a small environment that holds nothing of the caller's but PATH; `env` on top."""
+        """The environment of `cli`: of the caller's variables only PATH, and `env`."""
         base = {"PATH": os.environ["PATH"], "HOME": str(places.HOME), "LANG": "C.UTF-8", "PM2_HOME": self.home}
         return {**base, **(env or {})}
 
@@ -60,7 +60,7 @@ class Pm2Home:
         check: bool = True,
         timeout: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
-        """Run `pm2 --silent <args>`. A non-zero exit raises, with the output in the message, unless `check` is off."""
+        """Run `pm2 --silent <args>`. Unless `check` is off, a non-zero exit raises with the output in the message."""
         done = subprocess.run(
             [self.executable, "--silent", *args],
             env=self.environment(env),
@@ -76,11 +76,11 @@ class Pm2Home:
         return done
 
     def rpc(self, method: str, *args: object) -> Any:
-        """The answer of the running daemon; OSError if there is none."""
+        """The answer of the running daemon. OSError if there is none."""
         return rpc.call(self.rpc_socket, method, *args)
 
     def jlist(self) -> List[Dict[str, Any]]:
-        """All processes as the daemon knows them (`getMonitorData`, what `pm2 jlist` prints); [] without a daemon."""
+        """All processes in the daemon's list (`getMonitorData`, as `pm2 jlist` prints it); [] without a daemon."""
         try:
             return list(self.rpc("getMonitorData", {}))
         except (FileNotFoundError, ConnectionRefusedError):
@@ -92,17 +92,17 @@ class Pm2Home:
         return sorted(items, key=lambda item: int(item["pm_id"]))
 
     def daemon_pids(self) -> List[int]:
-        """Every process that is a God Daemon of this home: more than one is a defect.
+        """Every process that is a God Daemon of this home. More than one is a defect.
 
-        The title alone does not tell: it holds the home, cut at the length of the original command line. A process
-        whose parent is one too is a child of the daemon between its fork and its exec.
+        The title alone is not enough: it has the home, cut at the length of the original command line. A process whose
+        parent is a God Daemon too is a child of the daemon between its fork and its exec.
         """
         titled = [pid for pid in processes.all_pids() if "God Daemon (" in processes.cmdline(pid)]
         found = {pid for pid in titled if processes.environ(pid).get("PM2_HOME") == self.home and processes.alive(pid)}
         return sorted(pid for pid in found if processes.parent(pid) not in found)
 
     def kill(self) -> None:
-        """SIGKILL the daemon and all that it or this home started. Removes nothing. Fails if something survives."""
+        """SIGKILL the daemon and all processes of this home. Removes no file. Fails if a process survives."""
         processes.end(self.daemon_pids())
         survivors = processes.end_all_of(Path(self.home))
         assert not survivors, f"still running after SIGKILL: {survivors}"

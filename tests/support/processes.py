@@ -1,4 +1,4 @@
-"""Processes seen through /proc: which belong to a directory of a test, and their certain end."""
+"""Processes in /proc: finds those that belong to a directory of a test, and ends them for certain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def all_pids() -> Iterator[int]:
 
 
 def read(pid: int, name: str) -> bytes:
-    """`/proc/<pid>/<name>`; empty for a process that is gone, a zombie, or somebody else's."""
+    """`/proc/<pid>/<name>`; empty for a process that is gone, a zombie, or another user's."""
     try:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
@@ -32,18 +32,18 @@ def read(pid: int, name: str) -> bytes:
 
 
 def environ(pid: int) -> dict[str, str]:
-    """The environment the process was started with."""
+    """The environment that the process was started with."""
     items = (item.partition(b"=") for item in read(pid, "environ").split(b"\0") if item)
     return {os.fsdecode(key): os.fsdecode(value) for key, _equals, value in items}
 
 
 def cmdline(pid: int) -> str:
-    """The command line, arguments joined by a space."""
+    """The command line, its arguments joined by spaces."""
     return os.fsdecode(read(pid, "cmdline").rstrip(b"\0").replace(b"\0", b" "))
 
 
 def parent(pid: int) -> int:
-    """The parent's pid; 0 if there is none (any more)."""
+    """The parent's pid; 0 if there is none or none any more."""
     fields = read(pid, "stat").rpartition(b")")[2].split()
     return int(fields[1]) if fields else 0
 
@@ -55,7 +55,7 @@ def alive(pid: int) -> bool:
 
 
 def descendants(pid: int) -> Set[int]:
-    """All children of `pid`, and theirs."""
+    """All children of `pid`, and their children."""
     parents = {child: parent(child) for child in all_pids()}
     found = {pid}
     grown = True
@@ -69,7 +69,7 @@ def descendants(pid: int) -> Set[int]:
 def belonging_to(directory: Path) -> List[Found]:
     """The processes that belong to `directory`: their PM2_HOME, working directory or a path they name lies in it.
 
-    The caller and its ancestors (whose command line may name the directory) do not count.
+    The caller and its ancestors do not count; their command line may name the directory.
     """
     own = set()
     pid = os.getpid()
@@ -98,7 +98,7 @@ def _inside(path: str, directory: str) -> bool:
 
 
 def end(pids: Iterable[int]) -> None:
-    """SIGKILL, and SIGKILL what they start meanwhile: they are stopped first, so that none can start another."""
+    """SIGKILL these and all that they start meanwhile. They are stopped first, so that none can start another."""
     targets = set(pids)
     for pid in targets:
         _signal(pid, signal.SIGSTOP)
@@ -109,7 +109,7 @@ def end(pids: Iterable[int]) -> None:
 
 
 def end_all_of(directory: Path, timeout: float = 10.0) -> List[Found]:
-    """End every process that belongs to `directory`. What is still there after `timeout` seconds is returned."""
+    """End every process that belongs to `directory`. Returns those that are left after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
         found = belonging_to(directory)

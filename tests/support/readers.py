@@ -1,4 +1,4 @@
-"""An application that takes its environment from a file when it starts, as dotenv does; and namespaces of it."""
+"""Namespaces of an application that reads its environment from a file when it starts, as dotenv does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ setInterval(() => {}, 1000);
 
 
 class Readers:
-    """A namespace of fork apps that read one `.env`; `told` is what each read last."""
+    """A namespace of fork apps that read one `.env`. `told` is what each has read last."""
 
     def __init__(self, pm2: Pm2Home, name: str, directory: Path) -> None:
         self.pm2 = pm2
@@ -37,7 +37,7 @@ class Readers:
             Path(directory, "reader.js").write_text(READER)
 
     def write(self, colour: str, token: str = "t0ken-of-the-first") -> None:
-        """The file that the apps read."""
+        """Write the file that the apps read."""
         self.env_file.write_text(f"COLOUR={colour}\nTOKEN={token}\n")
         self.env_file.chmod(0o640)
 
@@ -47,11 +47,11 @@ class Readers:
         return {"name": name, "script": "reader.js", "cwd": str(self.directory), "env": env, **QUICK, **more}
 
     def bring(self, *names: str, **more: Any) -> None:
-        """Let these run, and no other."""
+        """Make exactly these apps run."""
         self.namespace.bring([self.app(name, **more) for name in names], prune=True)
 
     def told(self, *names: str) -> List[str]:
-        """What those that run now have read. Waits until each has."""
+        """What the running processes have read. Waits until each has."""
         started = {item["name"]: item["pm2_env"]["pm_uptime"] for item in self.namespace.processes()}
         return [self._told(Path(self.directory, f"{name}.0"), started[name]) for name in names]
 
@@ -63,21 +63,21 @@ class Readers:
         return path.read_text()
 
     def settle(self) -> None:
-        """Wait until PM2 has filled in what it learns of a process a moment after its start."""
+        """Wait until PM2 has completed its list. Some keys of a process come a moment after its start."""
         deadline = time.monotonic() + 40
         while not all(item["pm2_env"].get("node_version") for item in self.namespace.processes()):
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
     def live(self) -> Dict[str, Any]:
-        """Per process what a namespace that was left alone still has."""
+        """What a namespace that is left alone keeps, per process."""
         return {
             item["name"]: (item["pid"], item["pm2_env"]["status"], item["pm2_env"]["restart_time"])
             for item in self.namespace.processes()
         }
 
     def meant(self) -> Dict[str, Any]:
-        """Per process what it is, whichever it is now."""
+        """What is defined, per process: the same after a restart."""
         keys = ("status", "pm_exec_path", "pm_cwd", "COLOUR", "TOKEN", "ENV_FILE", "exec_mode", "args")
         return {
             f"{item['name']}/{item['pm2_env'].get('NODE_APP_INSTANCE')}": {k: item["pm2_env"].get(k) for k in keys}
@@ -85,12 +85,12 @@ class Readers:
         }
 
     def saved(self) -> List[Mapping[str, Any]]:
-        """Its entries in the dump."""
+        """The namespace's entries in the dump."""
         return [entry for entry in observe.dump_entries(self.pm2.dump) if entry["namespace"] == self.name]
 
 
 def flip(path: Path, at: int = -1) -> None:
-    """Turn one bit of a file over."""
+    """Flip one bit of a file."""
     data = bytearray(path.read_bytes())
     data[at if at >= 0 else len(data) // 2] ^= 0x10
     mode = path.stat().st_mode & 0o777

@@ -1,4 +1,4 @@
-"""One application deployed by calls of pm2_release, without a playbook: quick, and to be killed at any point."""
+"""An application that calls of pm2_release deploy, without a playbook: quick, and a call can be killed anywhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Call = Callable[[str, Dict[str, Any]], Dict[str, Any]]
 class Application:
     """An `api` (cluster, two workers) and a `worker` (fork), deployed from `source` to `root`.
 
-    `call` runs a module; the default one in this process.
+    `call` runs a module, by default in this process.
     """
 
     def __init__(self, pm2: Pm2Home, directory: Path, namespace: str = "prod", call: Call = modules.call) -> None:
@@ -37,11 +37,11 @@ class Application:
     def release(self, version: str, **options: Any) -> None:
         """Make `source` a new version of the application."""
         http_app(self.source, version, handback=True, **options)
-        self._timeout = 60 if options.get("health", 200) == 200 else 8  # one that cannot pass need not be waited for
+        self._timeout = 60 if options.get("health", 200) == 200 else 8  # short if it cannot pass
         worker_app(self.source, version)
 
     def run(self) -> str:
-        """A name for a new run: of its own time, so that releases of one second differ."""
+        """A name for a new run, with another time than the last: so that releases of the same second differ."""
         return f"{time.strftime('%Y%m%dT%H%M%S')}.{next(self._number):04d}Z-{os.urandom(4).hex()}"
 
     def options(self, state: str, run: str, **more: Any) -> Dict[str, Any]:
@@ -68,17 +68,17 @@ class Application:
         return self.options("published", run, release=release, **{"apps": self.apps(), "ready": self.ready(), **more})
 
     def apps(self) -> List[Dict[str, Any]]:
-        """The processes."""
+        """The definitions of the apps."""
         api = {"name": "api", "script": "app.js", "exec_mode": "cluster", "instances": 2, "kill_timeout": 20000}
         return [{**api, "env": {"PORT": self.port}, **QUICK}, {"name": "worker", "script": "worker.js", **QUICK}]
 
     def ready(self) -> Dict[str, Any]:
-        """The gate."""
+        """The option `ready`."""
         http = [{"url": f"http://127.0.0.1:{self.port}/health"}]
         return {"timeout": self._timeout, "min_uptime": 0.2, "http": http}
 
     def deploy(self, **more: Any) -> Dict[str, Any]:
-        """All calls of a deploy; the result of the one that failed, or of the last."""
+        """All calls of a deploy. Returns the result of the one that failed, or of the last."""
         run = self.run()
         prepared = self.call("pm2_release", self.prepared_options(run, **more))
         if prepared["failed"]:
@@ -92,7 +92,7 @@ class Application:
         return result
 
     def deploy_files(self, content: str, **more: Any) -> Dict[str, Any]:
-        """A deploy of a release without processes, `index.html` alone: it has to succeed, and is quick."""
+        """A quick deploy that has to succeed: a release without processes, only `index.html`."""
         shutil.rmtree(self.source, ignore_errors=True)
         self.source.mkdir(parents=True)
         self.source.joinpath("index.html").write_text(content)
@@ -119,7 +119,7 @@ class Application:
             return None
 
     def releases(self) -> List[str]:
-        """The release directories, also those that are not whole."""
+        """All release directories, also incomplete ones."""
         return sorted(os.listdir(self.root / "releases"))
 
     def manifest(self, release: str) -> Dict[str, Any]:
@@ -137,23 +137,23 @@ class Application:
         return {json.loads(get(self.port))["version"] for _request in range(8)}
 
     def directories(self) -> Set[str]:
-        """The releases that its processes run from."""
+        """The releases that the processes run from."""
         return {Path(item["pm2_env"]["pm_cwd"]).name for item in self.pm2.processes(self.namespace)}
 
     def saved_directories(self) -> Set[str]:
-        """The releases that its entries in the dump name."""
+        """The releases that the entries in the dump name."""
         entries = json.loads(self.pm2.dump.read_text())
         return {Path(entry["pm_cwd"]).name for entry in entries if entry["namespace"] == self.namespace}
 
     def pids(self) -> Dict[str, int]:
-        """Its processes by name and instance."""
+        """The pids by name and instance."""
         return {
             f"{item['name']}-{item['pm2_env'].get('NODE_APP_INSTANCE')}": item["pid"]
             for item in self.pm2.processes(self.namespace)
         }
 
     def check_agreement(self, release: str, version: str) -> None:
-        """What serves, what runs, what is saved and what `current` names are one release."""
+        """The answers, the processes, the dump and `current` are of one release."""
         assert self.current() == release
         assert self.directories() == {release}
         assert self.saved_directories() == {release}

@@ -1,7 +1,7 @@
-"""A second, independent client of PM2's RPC, so that what the tests observe does not rest on the code under test.
+"""An independent client of PM2's RPC, so that the tests do not observe with the code under test.
 
-Frames as PM2's `amp` and `amp-message` make them: one byte with version and number of arguments, then each argument
-with its length in four bytes; `j:` before JSON, `s:` before a string.
+Frames are those of PM2's `amp` and `amp-message`: one byte with version and number of arguments, then each argument
+after its length in four bytes, with `j:` before JSON and `s:` before a string.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class RemoteError(Exception):
 
 
 def call(path: str, method: str, *args: object, timeout: float = 30.0) -> Any:
-    """The answer of `method`; OSError if nobody listens at `path`, RemoteError if the daemon refuses."""
+    """The answer of `method`. OSError if no process listens at `path`, RemoteError if the daemon refuses."""
     request = [b"j:" + json.dumps({"type": "call", "method": method, "args": args}).encode(), b"s:test:0"]
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout)

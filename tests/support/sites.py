@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One namespace of a daemon of a test: module calls on it, and what is really there."""
+"""A namespace on the daemon of a test: module calls on it, and what really runs and is written."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ const ready = () => { if (process.send && !fs.existsSync('silent')) process.send
 setTimeout(ready, Number(env.READY_AFTER || 0));
 setInterval(() => {}, 1 << 30);
 """
-"""A Node program for tests. Each of its processes leaves `reports/<pid>.json` in the PM2_HOME."""
+"""A Node program for tests. Each of its processes writes `reports/<pid>.json` in the PM2_HOME."""
 
 
 class Seen(NamedTuple):
-    """What must not move while nothing is to be done."""
+    """What must not change if there is nothing to do."""
 
     pm_id: int
     unique_id: str
@@ -71,7 +71,7 @@ class Seen(NamedTuple):
 
 
 def eventually(look: Callable[[], Result], timeout: float = 60.0) -> Result:
-    """What `look` returns as soon as that is true, else what it returned last."""
+    """The first true value that `look` returns, or its last value when the time is over."""
     deadline = time.monotonic() + timeout
     while True:
         found = look()
@@ -94,7 +94,7 @@ class Site:
     # -- module calls
 
     def run(self, apps: Optional[Sequence[Json]] = None, check: bool = False, diff: bool = True, **more: Any) -> Json:
-        """Call pm2_process on this namespace; it has to succeed, or with `expect_failure=True` to fail."""
+        """Call pm2_process on this namespace. It has to succeed, or to fail with `expect_failure=True`."""
         expected = bool(more.pop("expect_failure", False))
         params: Json = {
             "namespace": self.namespace,
@@ -110,7 +110,7 @@ class Site:
         return result
 
     def settled(self, apps: Sequence[Json], **more: Any) -> None:
-        """A run that has nothing to do: not changed, nothing saved, no process moved."""
+        """A run that has nothing to do: `changed` is false, nothing is saved, no process is touched."""
         before = self.seen()
         result = self.run(apps, **more)
         assert not result["changed"], result["actions"] or "the dump was written"
@@ -119,7 +119,7 @@ class Site:
         assert self.seen() == before
 
     def run_killed_at(self, point: str, apps: Optional[Sequence[Json]], **options: Any) -> None:
-        """Run pm2_process in a process of its own that ends, as by kill -9, when it comes to this point."""
+        """Run pm2_process in its own process, which ends at this point as if by kill -9."""
 
         def reached(name: str) -> None:
             if name == point:
@@ -133,7 +133,7 @@ class Site:
             finally:
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9, f"it never came to {point}"
-        deadline = time.monotonic() + 60  # PM2 goes on with what it was told: a snapshot comes after that
+        deadline = time.monotonic() + 60  # PM2 still finishes what it was told; a snapshot has to come after that
         before, now = None, self._statuses()
         while now != before or {"launching", "stopping"} & set(now.values()):
             assert time.monotonic() < deadline
@@ -144,13 +144,13 @@ class Site:
         return {(item["pm_id"], item.get("pid")): item["pm2_env"]["status"] for item in self.home.jlist()}
 
     def app(self, name: str, **more: Any) -> Json:
-        """A definition that runs the probe in the directory of this site."""
+        """A definition that runs the probe in this site's directory."""
         return {"name": name, "script": str(self.probe), "cwd": str(self.directory), **more}
 
     # -- what is there
 
     def processes(self, name: Optional[str] = None) -> List[Json]:
-        """Of this namespace, or of one app of it, by number of the instance."""
+        """The processes of this namespace, or of one of its apps, in the order of the instances."""
         items = self.home.processes(self.namespace)
         found = [item for item in items if name in (None, item["name"])]
         return sorted(found, key=lambda item: (item["name"], str(item["pm2_env"].get("NODE_APP_INSTANCE"))))
@@ -165,7 +165,7 @@ class Site:
         return int(self.only(name)["pid"])
 
     def seen(self) -> List[Seen]:
-        """All of the namespace, to be compared with a later look."""
+        """All that is compared of the namespace with a later look."""
         return [
             Seen(item["pm_id"], env["unique_id"], item.get("pid") or 0, env["restart_time"], env["status"])
             for item in self.processes()
@@ -173,20 +173,20 @@ class Site:
         ]
 
     def report(self, pid: int) -> Json:
-        """What the probe of this pid was given."""
+        """What the probe of this pid reports."""
         path = Path(self.home.home, "reports", f"{pid}.json")
         assert eventually(path.exists), f"no report of {processes.cmdline(pid)}"
         report: Json = json.loads(path.read_text())
         return report
 
     def logs(self) -> Iterator[Path]:
-        """Every log file of the daemon and of this test."""
+        """The text of every log file of the daemon and of this test."""
         yield from Path(self.home.home, "logs").glob("*.log")
         yield from self.directory.parent.rglob("*.log")
 
 
 def files(home: Pm2Home) -> Dict[str, Any]:
-    """Everything in PM2_HOME (content, mode, time of change) but pm2.log, the apps' output and pid files."""
+    """The content, mode and change time of every file in PM2_HOME, except pm2.log, the apps' output and pid files."""
     found: Dict[str, Any] = {}
     for path in sorted(Path(home.home).rglob("*")):
         name = str(path.relative_to(home.home))
@@ -198,7 +198,7 @@ def files(home: Pm2Home) -> Dict[str, Any]:
 
 
 def snapshot(home: Pm2Home) -> Dict[str, Any]:
-    """All files, and all processes but what PM2 finds out about one some time after its start."""
+    """All files and all processes, without the keys that PM2 fills in some time after a start."""
     found = files(home)
     late = (
         "axm_monitor",
@@ -218,19 +218,19 @@ def snapshot(home: Pm2Home) -> Dict[str, Any]:
 
 
 def assert_same(before: Dict[str, Any], after: Dict[str, Any]) -> None:
-    """Nothing has changed; else what."""
+    """Fail with the differences if anything has changed."""
     names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     assert not names, [(name, before.get(name), after.get(name)) for name in names]
 
 
 def reasons_of(result: Mapping[str, Any], name: str) -> List[List[str]]:
-    """For each action on the app: the names of the keys that are its reasons."""
+    """The names of the keys that are the reasons of each action on the app."""
     actions = [action for action in result["actions"] if action["name"] == name]
     return [sorted({reason.partition(":")[0] for reason in action["reasons"]}) for action in actions]
 
 
 def daemon_of(version: str, directory: Path, **environment: str) -> Iterator[Pm2Home]:
-    """A running daemon for a fixture, started with a clean environment and `environment`; ended afterwards."""
+    """A running daemon for a fixture, started with a clean environment and `environment`. It is ended afterwards."""
     home = Pm2Home(version, directory / "pm2")
     home.cli("ping", env=environment)
     yield home
@@ -240,5 +240,5 @@ def daemon_of(version: str, directory: Path, **environment: str) -> Iterator[Pm2
 
 
 def fresh_directory(factory: pytest.TempPathFactory) -> Path:
-    """With a short name: the path of a socket may not be long."""
+    """A directory with a short name, because the path of a socket may not be long."""
     return factory.mktemp("d")

@@ -1,10 +1,10 @@
-"""Tiers of tests: `core` is what `make test` runs, `full` is everything. CONTRIBUTING.md has the table.
+"""Tiers of tests: `make test` runs `core`, and `full` is everything. CONTRIBUTING.md has the table.
 
 A test is in core unless it is marked `full`. On a version of PM2 other than the newest it is in full by itself, unless
 it is marked `every_version`. As a plugin of pytest (see conftest.py) this file also runs a piece of the tests:
 
-- `--chosen-by TEXT`: in an order that follows from TEXT, such as a commit; another text gives another order
-- `--begin-within SECONDS`: tests that have not begun by then are left out. What was left out is said at the end.
+- `--chosen-by TEXT`: the order of the tests depends on TEXT, such as a commit.
+- `--begin-within SECONDS`: tests that have not begun by then are left out. A summary at the end says which.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def sample(core: Any, full: Any) -> List[Any]:
 
 
 def full_but(core: Sequence[T], values: Iterable[T], ids: Optional[Any] = None) -> List[Any]:
-    """`values` for parametrize: those of `core` for the core tier, the others for full. All of `core` must be there."""
+    """`values` for parametrize: those in `core` for the core tier, the others for full. `core` must be among them."""
     values = list(values)
     missing = [value for value in core if value not in values]
     assert not missing, f"not among the values: {missing}"
@@ -46,7 +46,7 @@ def full_but(core: Sequence[T], values: Iterable[T], ids: Optional[Any] = None) 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("tiers")
-    group.addoption("--chosen-by", help="run the tests in an order that follows from this text")
+    group.addoption("--chosen-by", help="run the tests in an order that depends on this text")
     group.addoption("--begin-within", type=float, help="seconds after which no test begins any more")
 
 
@@ -55,7 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "every_version: in the core tier on each version of PM2")
     config.addinivalue_line("markers", "sample: a part of what a test of the full tier does; not on older versions")
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Told(config), "tiers-told")
+        config.pluginmanager.register(_Summary(config), "tiers-told")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the markers
@@ -78,7 +78,7 @@ def _is_on_older_version(item: pytest.Item) -> bool:
 
 
 def _rank(text: str, item: pytest.Item) -> str:
-    """The same for tests of one function on one version, which share what is expensive."""
+    """The rank of a test. Tests of one function on one version have the same, because they share what is expensive."""
     version = next((name for name in VERSIONS if name in item.name), "")
     function = item.nodeid.partition("[")[0]
     return hashlib.sha256(f"{text} {function} {version}".encode()).hexdigest()
@@ -86,15 +86,15 @@ def _rank(text: str, item: pytest.Item) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Optional[bool]:
-    """Leave the test out if it is too late to begin it."""
+    """Leave out the test if it is too late to begin it."""
     within = item.config.getoption("--begin-within")
     if within is not None and time.time() - _start_of(item.config) > within:
-        return True  # pytest takes it as done, and has no report of it
+        return True  # pytest takes the test as done, and has no report of it
     return None
 
 
 def _start_of(config: pytest.Config) -> float:
-    """When the run has begun, also in a process of xdist's."""
+    """When the run began, also in a worker of xdist."""
     worker = getattr(config, "workerinput", None)
     return float(worker["start"]) if worker else _STARTED
 
@@ -104,12 +104,12 @@ _STARTED = time.time()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a process of xdist's when the run has begun."""
+    """Tell a worker of xdist when the run began."""
     node.workerinput["start"] = _STARTED
 
 
-class _Told:
-    """Counts what was run, and says at the end what was not."""
+class _Summary:
+    """Counts the tests that were run, and says at the end how many were not."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config

@@ -1,4 +1,4 @@
-"""Imports of module_utils go one way: a room imports the rooms that it stands on, and no other.
+"""Imports in module_utils go one way: a room imports only the rooms below it in the map.
 
 `MAY_IMPORT` is the map of docs/architecture.md. Core; costs a second.
 """
@@ -15,7 +15,7 @@ from support import places
 PLUGINS = places.ROOT / "plugins"
 PACKAGE = "ansible_collections.nodeops.pm2.plugins"
 TOP = ""
-"""Files beside the rooms: what every module does."""
+"""Files beside the rooms, with what every module needs."""
 
 MAY_IMPORT: Dict[str, Set[str]] = {
     "host": set(),
@@ -31,17 +31,17 @@ MAY_IMPORT: Dict[str, Set[str]] = {
     "jobs": {"pm2_backup", "postgres"},
     TOP: {"host"},
 }
-"""A room may also import what these may import."""
+"""For each room, the rooms that it may import, and so all that those may import."""
 TOP_FILES = {"_module.py", "_pg_module.py"}
 
 
 def allowed(room: str) -> Set[str]:
-    """The rooms that a file of this one may import, itself included."""
+    """The rooms that a file of this room may import, its own included."""
     return {room}.union(*(allowed(below) for below in MAY_IMPORT[room]))
 
 
 def imported(source: str) -> Iterator[str]:
-    """The modules that a source imports from the collection's plugins, by their names below `plugins`."""
+    """The modules that a source imports from the collection, by their names below `plugins`."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: a relative import"
@@ -66,7 +66,7 @@ def not_allowed(room: str, source: str) -> List[str]:
 
 
 def files() -> List[Tuple[str, Path]]:
-    """Each file of module_utils with its room."""
+    """Each file of module_utils and its room."""
     base = PLUGINS / "module_utils"
     return [("" if path.parent == base else str(path.parent.relative_to(base)), path) for path in base.rglob("*.py")]
 
@@ -77,7 +77,7 @@ def test_each_file_is_in_a_room() -> None:
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT, ids=lambda room: room or "top")
-def test_a_room_imports_what_it_stands_on(room: str) -> None:
+def test_a_room_imports_only_what_the_map_allows(room: str) -> None:
     sources = {path: path.read_text() for its_room, path in files() if its_room == room}
     assert sources
     wrong = {path.name: found for path, source in sources.items() if (found := not_allowed(room, source))}
@@ -85,7 +85,7 @@ def test_a_room_imports_what_it_stands_on(room: str) -> None:
 
 
 def test_no_file_of_a_room_imports_ansible() -> None:
-    """What runs on a host without a controller has no Ansible there."""
+    """A job on a host runs without Ansible."""
     for room, path in files():
         if room != TOP:
             assert "from ansible." not in path.read_text(), path

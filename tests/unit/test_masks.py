@@ -1,6 +1,6 @@
-"""Each option of each module that may hold a secret has a mask: what of it is shown in `invocation`.
+"""Each module option that may hold a secret has a mask, which decides what `invocation` shows of it.
 
-The options are read from the modules' own specifications, so a new option without a decision fails here.
+The options come from the modules' own specifications. So these tests fail for a new option without a decision.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CANARY = "canary-7c1f"
 
 
 class Options(NamedTuple):
-    """What a module gives to `Module`."""
+    """The arguments that a module gives to `Module`."""
 
     spec: Dict[str, Dict[str, Any]]
     masks: Dict[str, _masks.Mask]
@@ -49,13 +49,13 @@ each_module = pytest.mark.parametrize("options", MODULES, indirect=True)
 
 
 @each_module
-def test_what_is_not_plain_has_a_mask(options: Options) -> None:
+def test_each_option_that_is_not_plain_has_a_mask(options: Options) -> None:
     undecided = {name for name, option in options.spec.items() if not _module.is_plain(option)} - set(options.masks)
     assert undecided == set(), "decide what of these options may be shown"
 
 
 @each_module
-def test_what_is_said_to_be_a_secret_has_a_mask(options: Options) -> None:
+def test_each_secret_option_has_a_mask(options: Options) -> None:
     assert {name for name, option in options.spec.items() if option.get("no_log")} <= set(options.masks)
 
 
@@ -65,8 +65,8 @@ def test_each_mask_is_for_an_option(options: Options) -> None:
 
 
 @each_module
-def test_what_a_mask_does_not_know_is_hidden(options: Options) -> None:
-    """But for the masks that show all, and those of commands, which hide only what follows a word like --token."""
+def test_a_mask_hides_keys_that_it_does_not_know(options: Options) -> None:
+    """Except masks that show all, and masks of commands, which hide only what follows a word like --token."""
     for name, mask in options.masks.items():
         if mask not in (_masks.plain, _masks.secrets):
             for value in ({"MISSPELT": CANARY}, [{"MISSPELT": CANARY}], {"MISSPELT": [CANARY]}):
@@ -74,7 +74,7 @@ def test_what_a_mask_does_not_know_is_hidden(options: Options) -> None:
 
 
 class Shown(_module.Module):
-    """A module that is not run: what it would show of its options."""
+    """A module that is not run. Says what it would show of its options."""
 
     def __init__(self, params: Dict[str, Any]) -> None:
         self.argument_spec = {"plain": {}, "undecided": {"type": "dict"}, "decided": {"type": "list"}}
@@ -120,7 +120,7 @@ def test_a_mask_hides(mask: _masks.Mask, value: Any, shown: Any) -> None:
     assert mask(value) == shown
 
 
-def test_the_mask_of_ready_shows_what_a_check_asks_and_not_what_with() -> None:
+def test_the_mask_of_ready_shows_the_target_of_a_check_and_not_its_credentials() -> None:
     (check,) = READY_MASK({"timeout": 30, "http": [CHECK]})["http"]
     assert CANARY not in str(check)
     assert check["status"] == [200]

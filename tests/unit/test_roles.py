@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a role says of itself in three places is the same: argument specification, defaults, README."""
+"""A role's argument specification, defaults and README agree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support import places
 
 ROLES = sorted(path.name for path in (places.ROOT / "roles").iterdir())
 INVENTORIES = sorted(path.name for path in (places.ROOT / "inventories").iterdir())
-# Their defaults are made of other variables.
+# Their defaults refer to other variables.
 COMPUTED = {
     "deploy_database",
     "deploy_fleet",
@@ -35,13 +35,13 @@ def specification(role: str, entry_point: str = "main") -> Dict[str, Any]:
 
 
 def entry_points(role: str) -> Dict[str, Any]:
-    """All that the role specifies: what of its tasks can be called, and with what."""
+    """The role's entry points, with their options."""
     text = (places.ROOT / "roles" / role / "meta" / "argument_specs.yml").read_text()
     return dict(yaml.safe_load(text)["argument_specs"])
 
 
-def ways_in() -> List[Tuple[Path, str, str]]:
-    """Each `tasks_from` of a playbook or a role: the file that says it, the role and the tasks that it leads to."""
+def calls_of_roles() -> List[Tuple[Path, str, str]]:
+    """Each `tasks_from` in a playbook or a role: the file that has it, the role and the tasks."""
     files = [*(places.ROOT / "playbooks").glob("*.yml"), *(places.ROOT / "roles").glob("*/tasks/**/*.yml")]
     said = re.compile(r"name: nodeops\.pm2\.(\w+)\n +tasks_from: ([\w/]+)")
     return [(file, role, tasks) for file in sorted(files) for role, tasks in said.findall(file.read_text())]
@@ -72,20 +72,20 @@ def test_a_variable_is_the_same_in_every_role_that_reads_it(role: str) -> None:
     assert shared == {name: backup[name] for name in shared}
 
 
-@pytest.mark.parametrize(("file", "role", "tasks"), ways_in(), ids=str)
-def test_no_way_into_a_role_goes_round_the_validation_of_its_variables(file: Path, role: str, tasks: str) -> None:
-    """Either these tasks are an entry point of their role, or they are called by an entry point of another role."""
+@pytest.mark.parametrize(("file", "role", "tasks"), calls_of_roles(), ids=str)
+def test_no_call_of_a_role_avoids_the_validation_of_its_variables(file: Path, role: str, tasks: str) -> None:
+    """The called tasks are an entry point of their role, or an entry point of another role calls them."""
     calls = file.parent.parent.name
     assert tasks in entry_points(role) or (calls in ROLES and file.stem in entry_points(calls))
 
 
 AT_BOOT = "resurrect_timeout"
-"""The option that is for the job at boot."""
+"""The option that only the job at boot has."""
 
 
-def test_every_way_into_a_role_is_found() -> None:
+def test_every_call_of_a_role_is_found() -> None:
     texts = [file.read_text() for folder in ("playbooks", "roles") for file in (places.ROOT / folder).rglob("*.yml")]
-    assert sum(text.count("tasks_from:") for text in texts) == len(list(ways_in())) > 0
+    assert sum(text.count("tasks_from:") for text in texts) == len(list(calls_of_roles())) > 0
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -96,7 +96,7 @@ def test_a_variable_is_the_same_for_every_entry_point(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_readme_has_every_variable_and_no_other(role: str) -> None:
+def test_the_readme_has_exactly_the_variables(role: str) -> None:
     text = (places.ROOT / "roles" / role / "README.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", text, re.M))
     options = specification(role)
@@ -123,7 +123,7 @@ def test_a_recovery_is_of_the_databases_of_the_environment() -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_task_file_that_is_named_exists(role: str) -> None:
-    """An import in a folder gives the whole path: ansible-core 2.17 would look for another one beside the playbook."""
+    """An import in a folder has the whole path: ansible-core 2.17 would look for the file beside the playbook."""
     tasks = places.ROOT / "roles" / role / "tasks"
     for file in tasks.rglob("*.yml"):
         for kind, name in re.findall(r"(import|include)_tasks: \"?([^\n\"]+\.yml)", file.read_text()):
@@ -145,8 +145,8 @@ def test_every_hook_that_runs_can_be_given(role: str) -> None:
 
 
 @pytest.mark.parametrize("inventory", INVENTORIES)
-def test_the_user_of_an_inventory_may_make_what_lies_beside_its_store(inventory: str) -> None:
-    """The key and the job are made beside `backup_dest`, so the directory above it has to be the user's own."""
+def test_the_user_of_an_inventory_may_write_beside_its_store(inventory: str) -> None:
+    """The key and the job are written beside `backup_dest`, so the directory above it has to belong to the user."""
     found = (places.ROOT / "inventories" / inventory / "group_vars").glob("**/*.yml")
     variables = {name: value for file in found for name, value in (yaml.safe_load(file.read_text()) or {}).items()}
     user, above = variables.get("ansible_user"), PurePosixPath(variables["backup_dest"]).parent
@@ -158,7 +158,7 @@ def test_the_user_of_an_inventory_may_make_what_lies_beside_its_store(inventory:
 
 
 @pytest.mark.parametrize("file", sorted((places.ROOT / "inventories").glob("*/group_vars/**/*.yml")), ids=str)
-def test_an_inventory_sets_no_variable_that_no_role_reads(file: Path) -> None:
+def test_a_role_reads_every_variable_of_an_inventory(file: Path) -> None:
     known = {name for role in ROLES for name in specification(role)}
     prefixes = ("backup_", "db_restore_", "deploy_", "pg_", "pm2_", "recover_", "rollback_")
     said = {name for name in yaml.safe_load(file.read_text()) or {} if name.startswith(prefixes)}

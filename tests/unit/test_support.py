@@ -1,4 +1,4 @@
-"""The tests' own support: a load that cannot miss a failure, and an end that nothing escapes."""
+"""Tests of tests/support: the load misses no failure, and no process escapes its end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_load_counts_every_failure(port: int) -> None:
     assert set(running.errors) == {"ValueError: status 500"}
 
 
-def test_load_counts_a_cut_answer_and_nobody_listening(port: int) -> None:
+def test_load_counts_a_cut_answer_and_a_refused_connection(port: int) -> None:
     with pytest.raises(ValueError, match="cut body"):
         load.get(port, "/cut")
     with pytest.raises(ConnectionRefusedError):
@@ -71,7 +71,7 @@ def test_load_without_any_answer_is_an_error() -> None:
     [({"PM2_HOME": "{dir}/home"}, None), ({}, "{dir}"), ({"PATH": "/usr/bin:/bin"}, None)],
     ids=["by its PM2_HOME", "by its working directory", "by its command line"],
 )
-def test_what_belongs_to_a_directory_is_found_and_ended_with_its_children(tmp_path: Path, env, cwd) -> None:
+def test_processes_of_a_directory_are_found_and_ended_with_their_children(tmp_path: Path, env, cwd) -> None:
     script = tmp_path / "script.sh"
     script.write_text("sleep 100 & setsid sleep 100 & echo ready; wait\n", encoding="utf-8")
     argument = str(script) if not (env.get("PM2_HOME") or cwd) else script.read_text(encoding="utf-8")

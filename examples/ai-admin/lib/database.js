@@ -1,10 +1,10 @@
 'use strict';
 
-// The stand-in for a pool of connections to a managed PostgreSQL, which is only spoken to over verified TLS.
+// The stand-in for a pool of connections to a managed PostgreSQL, which accepts only verified TLS.
 
 const fs = require('node:fs');
 
-/** "connected", or what is in the way. */
+/** "connected", or what is wrong. */
 function state(address) {
   let url;
   try {

@@ -1,13 +1,13 @@
 'use strict';
 
-// What the package dotenv does, as far as these services need it.
+// The part of the package dotenv that these services need.
 
 const fs = require('node:fs');
 
 const LINE = /^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(?:'([^']*)'|"((?:[^"\\]|\\.)*)"|([^#\n]*?))\s*(?:#.*)?$/;
 const ESCAPED = { n: '\n', r: '\r', t: '\t' };
 
-/** The variables of a file. A value in single quotes is taken as it is, one in double quotes has escapes. */
+/** The variables of a file. A value in single quotes is literal; in double quotes it has escapes. */
 function parse(text) {
   const found = {};
   for (const line of text.split('\n')) {

@@ -8,7 +8,7 @@ const { version } = require('../package.json');
 
 const env = dotenv.read(path.join(__dirname, '..', '.env'));
 
-/** The services; each listens on the first port and its place in this list. */
+/** The services. The port of each is the first port plus its index in this list. */
 const SERVICES = ['gateway', 'auth', 'chat', 'documents', 'search', 'billing', 'notifications'];
 
 module.exports = {

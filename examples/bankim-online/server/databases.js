@@ -1,6 +1,6 @@
 'use strict';
 
-/** The stand-in for a connection pool: says "connected" where the address is that of a PostgreSQL database. */
+/** The stand-in for a connection pool: says "connected" if the address is that of a PostgreSQL database. */
 function state(address) {
   try {
     const { protocol, hostname, pathname } = new URL(address);

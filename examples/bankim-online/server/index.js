@@ -39,7 +39,7 @@ process.once('SIGINT', () => {
   server.closeIdleConnections();
 });
 
-/** Gives back a connection that PM2 may be handing over at this moment, and only then ends. */
+/** Gives back a connection that PM2 may be handing over at this moment, then ends. */
 function leave() {
   if (!cluster.isWorker) process.exit(0);
   process.once('disconnect', () => process.exit(0));

@@ -4,7 +4,7 @@
 
 const { version } = require('../package.json');
 
-const DEFAULT_SECRET = 'secret'; // as in the system that this one stands for: the deploy's contract has to catch it
+const DEFAULT_SECRET = 'secret'; // as in the real system: the deploy's contract has to catch it
 
 module.exports = {
   version,

@@ -1,6 +1,6 @@
 'use strict';
 
-// The stand-in for a bundler: writes dist/, with the script's hash in its name, as a browser's cache wants it.
+// The stand-in for a bundler: writes dist/, with the script's hash in its name because of browser caches.
 
 const fs = require('node:fs');
 const path = require('node:path');

@@ -1,5 +1,5 @@
 'use strict';
 
-// A new database is at this one already.
+// A new database has this schema already.
 
 module.exports = (content) => content;

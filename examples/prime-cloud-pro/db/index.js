@@ -1,7 +1,7 @@
 'use strict';
 
-// The database, in PostgreSQL. The stand-in asks it with psql, so that there is nothing to install; DATABASE_URL holds
-// no password, because arguments can be seen by all: ~/.pgpass has it.
+// The database, in PostgreSQL. The stand-in runs psql, so nothing has to be installed. DATABASE_URL has no password,
+// because every user can see arguments: ~/.pgpass has it.
 
 const fs = require('node:fs');
 const path = require('node:path');
@@ -9,7 +9,7 @@ const { execFileSync } = require('node:child_process');
 
 const directory = path.join(__dirname, 'migrations');
 
-/** Runs SQL in one transaction; the lines of its answer. Throws when it fails. */
+/** Runs SQL in one transaction, and returns the lines of the answer. Throws if it fails. */
 function sql(text) {
   const address = process.env.DATABASE_URL;
   if (!address) throw new Error('DATABASE_URL is not set');
@@ -18,19 +18,19 @@ function sql(text) {
   return answer.split('\n').filter(Boolean);
 }
 
-/** The names of the migrations that this version of the code brings. */
+/** The names of this version's migrations. */
 function known() {
   return fs.readdirSync(directory).map((name) => path.basename(name, '.sql')).sort();
 }
 
-/** Those of them that the database has not seen. */
+/** The names of the migrations that the database has not had. */
 function missing() {
   const [exists] = sql("SELECT to_regclass('public.migrations') IS NOT NULL");
   const applied = new Set(exists === 't' ? sql('SELECT name FROM public.migrations') : []);
   return known().filter((name) => !applied.has(name));
 }
 
-/** Runs one, and notes that. One that fails leaves the database as it was. */
+/** Runs a migration, and records it. If it fails, the database stays as it was. */
 function migrate(name) {
   sql(`
     SET client_min_messages TO warning;

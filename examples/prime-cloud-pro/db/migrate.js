@@ -1,6 +1,6 @@
 'use strict';
 
-// Runs what the database has not seen, each once: `npm run db:migrate`.
+// Runs each migration that the database has not had: `npm run db:migrate`.
 
 const { migrate, missing } = require('prime-cloud-pro-database');
 

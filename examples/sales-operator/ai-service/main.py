@@ -1,4 +1,4 @@
-"""The Python service: scores leads. The stand-in for FastAPI, made of the standard library."""
+"""The Python service, which scores leads: a stand-in for FastAPI with the standard library."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_args: Any) -> None:
-        """One line a request is too much for a log that is kept."""
+        """Log nothing: a line per request is too much for a log that is kept."""
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 'use strict';
 
-// The stand-in for a compiler: every source has to be JavaScript, and goes to dist/ with the version in it.
+// The stand-in for a compiler: every source has to be valid JavaScript, and goes to dist/ with the version in it.
 
 const fs = require('node:fs');
 const path = require('node:path');

@@ -1,6 +1,6 @@
 'use strict';
 
-// How PM2 is to run the three processes. The variables are in no file of the code: app/.env.example names them.
+// How PM2 is to run the three processes. The values of the variables are not in the code; app/.env.example names them.
 
 const path = require('node:path');
 
@@ -17,7 +17,7 @@ module.exports = {
       max_memory_restart: '1G',
       out_file: '../logs/app.log',
       error_file: '../logs/app.log',
-      merge_logs: true, // else PM2 puts its own number for the process into the name
+      merge_logs: true, // otherwise PM2 adds its number of the process to the name
       env: { NODE_ENV: 'production' },
     },
     {

@@ -1,7 +1,7 @@
-"""What _cron.py accepts is accepted, and survived, by the croner that each PM2 ships.
+"""The croner of each PM2 accepts and survives every pattern that _cron.py accepts.
 
-croner throws for what it does not like, inside the daemon: so what is generated here goes through the real one, which
-also has to find a next time soon and without filling its stack, at many dates and in a time zone with summer time.
+croner throws inside the daemon if it refuses a pattern. So generated patterns go through the real croner. It also has
+to find the next time quickly and without filling its stack, from many dates, in a time zone with summer time.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _WORDS = ["JAN", "feb", "Dec", "MON", "sun", "SAT", "L", "l", "?", "W", "", "-",
 
 
 def generated() -> List[str]:
-    """Patterns of five or six fields (sometimes of another number), each field of any form, right or wrong."""
+    """Patterns of five or six fields, sometimes more or fewer. Each field has any form, valid or not."""
     choice = random.Random(SEED)
 
     def item() -> str:
@@ -70,7 +70,7 @@ def generated() -> List[str]:
 
 
 def every_day() -> List[str]:
-    """Each day of each month with each weekday: where croner has to look farthest, or in vain."""
+    """Each day of each month with each weekday. croner searches longest for these, or finds none."""
     patterns = []
     for day in [*range(28, 32), "L"]:
         for month in range(1, 13):
@@ -91,7 +91,7 @@ def croner(version: str, patterns: List[str], directory: Path, timeout: float = 
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_passes_is_taken_by_croner(version: str, tmp_path: Path) -> None:
+def test_croner_takes_every_accepted_pattern(version: str, tmp_path: Path) -> None:
     candidates = generated() + every_day()
     accepted = [pattern for pattern in candidates if _cron.problem(pattern) is None]
 
@@ -117,8 +117,8 @@ def is_bad(result: Dict[str, Any]) -> bool:
         ("2026-13-45T99:99:99", "parsed as date"),
     ],
 )
-def test_what_hurts_the_daemon_is_refused(tmp_path: Path, pattern: str, symptom: str) -> None:
-    """Each of these ends the daemon, or keeps it busy for ever, with all its apps. PM2 checks only some of them."""
+def test_patterns_that_harm_the_daemon_are_refused(tmp_path: Path, pattern: str, symptom: str) -> None:
+    """Each of these ends the daemon with all its apps, or keeps it busy for ever. PM2 checks only some of them."""
     assert _cron.problem(pattern)
 
     try:

@@ -1,4 +1,4 @@
-"""What we say JavaScript and PM2 make of a value, against node and PM2's own files, on generated values."""
+"""Our model of how JavaScript and PM2 convert values, compared with node and PM2's own files on generated values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NODE = str(shutil.which("node"))
 
 
 def node(code: str, values: Any, directory: Path, *arguments: str) -> Any:
-    """The value of ``code``, a JavaScript function of ``values`` and the arguments."""
+    """The result of ``code``, a JavaScript function of ``values`` and the arguments."""
     (directory / "in.json").write_text(json.dumps(values))
     program = f"""
         const fs = require('fs');

@@ -1,8 +1,8 @@
-"""The same result as PM2: each definition started by `pm2 start` and by our payloads, then compared.
+"""Our payloads give the same result as PM2: each definition is started by `pm2 start` and by us, then compared.
 
-Two PM2_HOMEs of one version, each with all definitions at once: one filled by the pm2 command from ecosystem files, the
-other by build_apps and `prepare`. Compared are pm2_env as the daemon has it, and of each process its environment,
-command line and working directory. Both commands get the same clean environment, so what leaks through PM2's is known.
+Two PM2_HOMEs of one version have all definitions at once. The pm2 command fills one from ecosystem files, build_apps
+and `prepare` fill the other. The test compares the daemon's pm2_env, and the environment, command line and working
+directory of each process. Both commands get the same clean environment, so what leaks through PM2's is known.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from support import processes
 from support.pm2 import VERSIONS, Pm2Home
 
 Key = Tuple[str, str, int]
-"""Namespace, name, and which of its processes."""
+"""Namespace, name, and the index among its processes."""
 
 VOLATILE = frozenset(
     (
@@ -42,7 +42,7 @@ VOLATILE = frozenset(
         "prev_restart_delay",
     )
 )
-"""Differs between any two starts of the same app."""
+"""Keys that differ between any two starts of the same app."""
 
 JUSTIFIED = {
     "instances": "not sent: one prepare per instance, so that NODE_APP_INSTANCE counts per namespace (architecture 5)",
@@ -50,14 +50,14 @@ JUSTIFIED = {
     "km_link": "whether the caller is linked to the PM2.io service: nothing of the caller gets in; it is false anyway",
     "PWD": "leaks from the pm2 command, which sets it to each cwd in turn and so to that of another app",
 }
-"""Keys that may differ, and why. Beside them:
+"""Keys that may differ, and why. These may differ too:
 
-- LEAKED, what the pm2 command sets in its own environment and gives to every app.
-- env_*: PM2 sends every environment of the file to the daemon, which never reads them: secrets of others.
-- A variable of the app's own name with "{}": what `pm2 set` stored for it, nothing.
-- stop_exit_codes: [] becomes null in PM2, which 5.x and 6.x write into the environment; it is left out.
-- cwd (beside pm_cwd) is absolute: PM2 keeps it as written; the daemon reads it for the git metadata only.
-- Default log paths have the namespace when it is not "default": PM2's are the same for same-named apps.
+- LEAKED: the variables that the pm2 command sets in its own environment and so gives to every app.
+- env_*: PM2 sends every environment of the file to the daemon, which never reads them. They may be others' secrets.
+- A variable with the app's own name and the value "{}": PM2's (empty) settings of `pm2 set` for it.
+- stop_exit_codes: [] becomes null in PM2, and 5.x and 6.x write that into the environment. Ours leave it out.
+- cwd (beside pm_cwd) is absolute in ours. PM2 keeps it as written, and reads it only for the git metadata.
+- Our default log paths have the namespace if it is not "default". PM2's are the same for apps of one name.
 """
 
 LEAKED = frozenset(
@@ -75,7 +75,7 @@ SETTLE = 120.0
 
 
 class Twins(NamedTuple):
-    """The two homes, filled."""
+    """The two homes with their processes."""
 
     plain: Pm2Home
     ours: Pm2Home
@@ -148,7 +148,7 @@ def is_node(item: Dict[str, Any]) -> bool:
 
 
 def settle(twins: Twins) -> None:
-    """Until every program runs: the node ones have written their report, the others are past their shell."""
+    """Wait until every program runs: node programs have written their report, the others have replaced their shell."""
     deadline = time.monotonic() + SETTLE
     for home in (twins.plain, twins.ours):
         waiting = [item for item in home.jlist() if is_node(item)]
@@ -163,7 +163,7 @@ def settle(twins: Twins) -> None:
 
 
 def text(value: object) -> object:
-    """A scalar as text: the top level of pm2_env holds numbers where we send their text, and the process sees text."""
+    """A scalar as text. The top level of pm2_env has numbers if we send text, and the process sees text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
@@ -172,7 +172,7 @@ def text(value: object) -> object:
 
 
 def without_home(home: Pm2Home, item: Dict[str, Any], value: object) -> object:
-    """The PM2_HOME and the pm_id taken out of a value, in every depth."""
+    """A value without its PM2_HOME and pm_id, at every depth."""
     if isinstance(value, dict):
         return {key: without_home(home, item, inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -191,7 +191,7 @@ def is_justified(key: str, item: Dict[str, Any], value: object) -> bool:
 
 
 def view(home: Pm2Home, item: Dict[str, Any], values: Dict[str, Any]) -> Dict[str, Any]:
-    """What is compared of a mapping."""
+    """The part of a mapping that is compared."""
     kept = {key: value for key, value in values.items() if value is not None and not is_justified(key, item, value)}
     return {key: without_home(home, item, value) for key, value in kept.items()}
 
@@ -218,12 +218,12 @@ def process_view(home: Pm2Home, item: Dict[str, Any]) -> Dict[str, Any]:
         report = json.loads(report_of(home, item).read_text())
         found["argv"], found["execArgv"] = report["argv"], report["execArgv"]
         environ = report["env"]
-        # Node's own numbering of cluster workers, and of the pipe to the daemon.
+        # Node's own numbers for cluster workers, and for the pipe to the daemon.
         for name in ("NODE_UNIQUE_ID", "NODE_CHANNEL_FD"):
             environ.pop(name, None)
     else:
         environ = processes.environ(pid)
-    # 5.x and 6.x write objects into a process's environment: the name is enough.
+    # 5.x and 6.x write objects into a process's environment. Only the name is compared.
     found["environ"] = view(home, item, {name: value for name, value in environ.items() if "[object" not in value})
     return found
 
@@ -236,8 +236,8 @@ def differing(plain: Dict[str, Any], ours: Dict[str, Any]) -> Dict[str, Tuple[ob
     }
 
 
-def test_what_plain_pm2_started_is_as_defined(twins: Twins) -> None:
-    """The same definition, taken over by the modules: nothing to do but for what leaked."""
+def test_processes_that_plain_pm2_started_are_as_defined(twins: Twins) -> None:
+    """The modules take over the same definition. Only leaked variables are to be changed."""
     files = definitions.write_files(twins.base)
     apps = {(app.namespace, app.name): app for app in apps_of(twins.plain, twins.base, files)}
 
@@ -254,7 +254,7 @@ def test_what_plain_pm2_started_is_as_defined(twins: Twins) -> None:
 
 
 def told(found: Dict[Key, Dict[str, Tuple[object, object]]]) -> str:
-    """One line for each difference; "" for none."""
+    """One line for each difference; "" if there is none."""
     lines = [
         f"{key[0]}/{key[1]} {key[2]}: {name}: PM2 {plain!r}, ours {ours!r}"
         for key, values in found.items()
@@ -309,7 +309,7 @@ def test_the_same_environment_arguments_and_directory(twins: Twins) -> None:
     assert told(found) == ""
 
 
-def test_everything_that_should_run_runs(twins: Twins) -> None:
+def test_every_app_that_should_run_runs(twins: Twins) -> None:
     for home in (twins.plain, twins.ours):
         bad = [
             (item["name"], item["pm2_env"]["status"], item["pm2_env"]["restart_time"])

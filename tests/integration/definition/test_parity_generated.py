@@ -1,6 +1,6 @@
-"""Normalisation against PM2's own code: generated definitions, through Common.js of each version and through ours.
+"""Our normalisation of generated definitions, compared with Common.js of each version of PM2.
 
-This looks at less than test_parity.py (nothing is started) but at far more definitions, with odd values in odd company.
+It compares less than test_parity.py, because nothing is started, but far more definitions, with odd combinations.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from support.pm2 import VERSIONS, Pm2Home
 Json = Dict[str, Any]
 
 COUNT = 3000
-# What API.js _startJson (985) and startApps (1112) do with Common.js, up to the call of `prepare`.
+# The calls of Common.js in API.js _startJson (985) and startApps (1112), up to the call of `prepare`.
 _PM2 = """
 const fs = require('fs');
 const [pm2, input, output, cwd] = process.argv.slice(1);
@@ -95,7 +95,7 @@ def test_generated_definitions_become_what_pm2_makes_of_them(version: str, tmp_p
     for definition in generated(COUNT, base, context):
         env_name = "production" if "env_production" in definition else None
         app = ours(definition, env_name, context, base)
-        is_crash = "exec" in definition and not definition.get("name")  # PM2 makes no name of that alias, and fails
+        is_crash = "exec" in definition and not definition.get("name")  # PM2 takes no name from it, and fails
         if app is not None and not is_crash:
             cases.append((definition, env_name, app))
 
@@ -113,9 +113,9 @@ def test_generated_definitions_become_what_pm2_makes_of_them(version: str, tmp_p
         wanted["env"] = {name: text(value) for name, value in wanted["env"].items() if name != "PWD"}
         got = {**app.config, "env": app.env, "instances": app.instances}
         if wanted.get("cwd"):
-            wanted["cwd"] = os.path.normpath(base / wanted["cwd"])  # absolute here, as written there
+            wanted["cwd"] = os.path.normpath(base / wanted["cwd"])  # absolute in ours, as written in PM2's
         if "args" in wanted:
-            wanted["args"] = [text(word) for word in wanted["args"]]  # text here, as a program gets them anyway
+            wanted["args"] = [text(word) for word in wanted["args"]]  # text in ours, as a program gets them in any case
         different = {key: (wanted.get(key), got.get(key)) for key in {*wanted, *got} if wanted.get(key) != got.get(key)}
         if different:
             wrong.append(f"{definition}\n  PM2, ours: {different}")

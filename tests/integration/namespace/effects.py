@@ -2,10 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a key of a definition does to a running app, observed: in /proc, in log files, in how the app behaves.
+"""The effect of a definition's keys on a running app, observed in /proc, in log files and in the app's behaviour.
 
-Each function makes a probe, which gets the site, the name of an app and what is expected, and returns what it saw.
-What is expected decides only how long is waited: for what has to happen long, for what may not happen a moment.
+Each function makes a probe. A probe gets the site, an app's name and the expected value, and returns what it saw. The
+expected value only decides how long it waits: long for an event that has to happen, briefly for one that must not.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from support.rpc import RemoteError
 from support.sites import Json, Site, eventually
 
 Probe = Callable[[Site, str, Any], Any]
-PATIENCE = 60.0  # seconds for what has to happen, on a machine that is busy
-QUIET = 1.0  # seconds in which nothing may happen
-TRIES = 3  # of what takes a time to measure: a busy machine makes it longer, and never shorter
+PATIENCE = 60.0  # seconds for an event that has to happen, on a busy machine
+QUIET = 1.0  # seconds to wait for an event that must not happen
+TRIES = 3  # of a measured time: a busy machine makes it longer, and never shorter
 
 
 # -- /proc
 
 
 def command_line(site: Site, name: str, _expected: Any) -> List[str]:
-    """The arguments, files without their directory, once the process runs what it was started for."""
+    """The arguments, with file names instead of paths, once the process is not the daemon's fork any more."""
 
     def words() -> List[str]:
         raw = processes.read(site.pid(name), "cmdline").rstrip(b"\0").split(b"\0")
@@ -46,12 +46,12 @@ def executable(site: Site, name: str, _expected: Any) -> str:
 
 
 def directory(site: Site, name: str, _expected: Any) -> str:
-    """The current directory, from that of the test."""
+    """The current directory, relative to the test's."""
     return os.path.relpath(os.readlink(f"/proc/{site.pid(name)}/cwd"), site.directory.parent)
 
 
 def variables(*names: str) -> Probe:
-    """The values of environment variables of each instance, in the order of the instances."""
+    """The values of the environment variables of each instance, in the order of the instances."""
 
     def probe(site: Site, name: str, _expected: Any) -> Any:
         found = [_environment(site, int(item["pid"])) for item in site.processes(name)]
@@ -62,7 +62,7 @@ def variables(*names: str) -> Probe:
 
 
 def _environment(site: Site, pid: int) -> Dict[str, str]:
-    """Of a worker in cluster mode what Node made of it: the kernel only knows what the daemon's fork was given."""
+    """The environment; of a cluster worker as Node has it, because the kernel only knows that of the daemon's fork."""
     env = processes.environ(pid)
     return dict(site.report(pid)["env"]) if "NODE_UNIQUE_ID" in env else env
 
@@ -91,12 +91,12 @@ def runs(site: Site, name: str, _expected: Any) -> bool:
 
 
 def listed(key: str) -> Probe:
-    """The value in PM2's list: for what nothing but PM2's own commands reads."""
+    """The value in PM2's list, for keys that only PM2's own commands read."""
     return lambda site, name, _expected: site.only(name)["pm2_env"].get(key)
 
 
 def knows_repository(site: Site, name: str, expected: bool) -> bool:
-    """Whether PM2 has read which revision of which repository runs (7.0 only when told to)."""
+    """Whether PM2 has read the repository and revision that run. 7.0 does only if told to."""
     return bool(eventually(lambda: site.only(name)["pm2_env"].get("versioning"), PATIENCE if expected else 3.0))
 
 
@@ -106,7 +106,7 @@ def modules_of_pmx(site: Site, name: str, _expected: Any) -> bool:
 
 
 def node_arguments(site: Site, name: str, _expected: Any) -> List[str]:
-    """What Node says it was started with."""
+    """The options that Node was started with."""
     return list(site.report(site.pid(name))["execArgv"])
 
 
@@ -114,7 +114,7 @@ def node_arguments(site: Site, name: str, _expected: Any) -> List[str]:
 
 
 def logged_to(text: str) -> Probe:
-    """The names of the log files that hold `text`, in which PID stands for that of each process; ids become N."""
+    """The names of the log files with `text`, in which PID stands for each process's pid; ids become N."""
 
     def probe(site: Site, name: str, expected: List[str]) -> List[str]:
         pids = [int(item["pid"]) for item in site.processes(name)]
@@ -149,14 +149,14 @@ def log_line(site: Site, name: str, _expected: Any) -> str:
 
 
 def pid_file(site: Site, name: str, _expected: Any) -> List[str]:
-    """The names of the files that hold the pid; ids become N."""
+    """The names of the files with the pid; ids become N."""
     pid = str(site.pid(name))
     places = [*Path(site.home.home, "pids").glob("*"), *site.directory.parent.rglob("*.pid")]
     return sorted(re.sub(r"-\d+\.", "-N.", path.name) for path in places if path.read_text().strip() == pid)
 
 
 def stack_names_source(site: Site, name: str, _expected: Any) -> bool:
-    """Whether a stack trace tells the file that the script was made from."""
+    """Whether a stack trace names the source file of the script."""
     item = site.only(name)
     log = Path(str(item["pm2_env"]["pm_out_log_path"]))
     end = f"stack of {item['pid']} ends"
@@ -169,7 +169,7 @@ def stack_names_source(site: Site, name: str, _expected: Any) -> bool:
 
 
 def _await_probe(site: Site, item: Json) -> None:
-    """Until the program listens to signals, where it is the probe."""
+    """Wait until the program handles signals, if it is the probe."""
     if item["pm2_env"]["pm_exec_path"] == str(site.probe):
         site.report(item["pid"])
 
@@ -183,7 +183,7 @@ def _restarted(site: Site, name: str, before: int, timeout: float) -> bool:
 
 
 def restarts_after(number: signal.Signals) -> Probe:
-    """Whether PM2 starts the app again after it got a signal."""
+    """Whether PM2 starts the app again after a signal."""
 
     def probe(site: Site, name: str, expected: bool) -> bool:
         item = site.only(name)
@@ -204,7 +204,7 @@ def outgrows(site: Site, name: str, expected: bool) -> bool:
     site.report(item["pid"])
     os.kill(item["pid"], signal.SIGUSR2)
     if not expected:
-        assert eventually(lambda: _memory(item["pid"]) > 130 << 20, PATIENCE), "it has not grown"
+        assert eventually(lambda: _memory(item["pid"]) > 130 << 20, PATIENCE), "it did not grow"
     return _restarted(site, name, int(item["pm2_env"]["restart_time"]), PATIENCE if expected else 2.5)
 
 
@@ -214,7 +214,7 @@ def _memory(pid: int) -> int:
 
 
 def crashes_until_errored(site: Site, name: str, _expected: Any) -> int:
-    """How many crashes PM2 takes, 4 for "more than 3"."""
+    """How many crashes PM2 accepts; 4 means "more than 3"."""
     for crash in range(1, 4):
         item = site.only(name)
         os.kill(item["pid"], signal.SIGKILL)
@@ -259,7 +259,7 @@ def restart_gap(*choices: float) -> Probe:
 def time_to_online(*choices: float) -> Probe:
     """The time PM2 waits after a start until it says that the app is online: the nearest of the choices, in seconds.
 
-    In this restart the app says 'ready' only after READY_AFTER, and never where a file `silent` is in its directory.
+    In this restart the app says 'ready' only after READY_AFTER, and never if a file `silent` is in its directory.
     """
 
     def once(site: Site, name: str) -> float:
@@ -276,7 +276,7 @@ def time_to_online(*choices: float) -> Probe:
 
 
 def _measured(once: Callable[[Site, str], float], choices: Sequence[float]) -> Probe:
-    """The choice that is nearest to what was measured; measured again where that is not the expected one."""
+    """The choice nearest to the measured time. It measures again if that is not the expected one."""
 
     def probe(site: Site, name: str, expected: float) -> float:
         for _try in range(TRIES):
@@ -308,7 +308,7 @@ def stop_time(*choices: float) -> Probe:
 
 
 def last_words(site: Site, name: str, _expected: Any) -> str:
-    """How the app was told to end: by a signal or by a message."""
+    """How the app was asked to end: by a signal or by a message."""
     item = site.only(name)
     site.report(item["pid"])
     site.home.rpc("stopProcessId", item["pm_id"])
@@ -331,7 +331,7 @@ def child_survives(site: Site, name: str, expected: bool) -> bool:
 def restarted_by(*files: str) -> Probe:
     """Which changed files of the app's directory made PM2 restart it.
 
-    First those that have to: after them it is known that PM2 watches.
+    The files that have to restart it come first: then it is known that PM2 watches.
     """
 
     def probe(site: Site, name: str, expected: List[str]) -> List[str]:
@@ -358,7 +358,7 @@ def _touch_restarts(site: Site, name: str, path: Path, expected: bool) -> bool:
 
 
 def _await_quiet(site: Site, name: str) -> None:
-    """Another event of the same change would count for the next file."""
+    """Wait, because a further event of the same change would count for the next file."""
     deadline = time.monotonic() + PATIENCE
     before = -1
     while (now := int(site.only(name)["pm2_env"]["restart_time"])) != before and time.monotonic() < deadline:
@@ -373,7 +373,7 @@ def watch_gap(*choices: float) -> Probe:
         _await_quiet(site, name)
         item = site.only(name)
         before, deadline = int(item["pm2_env"]["restart_time"]), time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:  # PM2 looks around first, and does not tell when it has
+        while time.monotonic() < deadline:  # PM2 scans the directory first, and does not say when it is ready
             changed = time.time()
             Path(item["pm2_env"]["pm_cwd"], "watched.txt").write_text(str(changed))
             if _restarted(site, name, before, max(choices) + 5):

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The keys of PM2's ecosystem schema, each with two values of it and what they do to an app."""
+"""The keys of PM2's ecosystem schema, each with two values and their effect on an app."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Json = Dict[str, Any]
 
 
 class Case(NamedTuple):
-    """A key, given first one value, then another, then none.
+    """A key that gets one value, then another, then none.
 
-    "{dir}" in a value is the app's own directory, "{shared}" that of the programs. `expected` is what the probe sees
-    each time. `named` are the reasons an action has to give, where they are not just the key, `also` what it may give
-    besides. `base` is the rest of the definition.
+    "{dir}" in a value is the app's own directory, "{shared}" that of the programs. `expected` has what the probe sees
+    each time. `named` are the reasons that an action has to give, if they are not only the key; `also` are reasons that
+    it may give too. `base` is the rest of the definition.
     """
 
     key: str
@@ -36,17 +36,17 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the app."""
+        """The app's name."""
         return (self.title or self.key).replace("_", "-")
 
     def explains(self, reasons: List[str]) -> bool:
-        """Whether these are the reasons of an action: all that must be named, and nothing else."""
+        """Whether an action may have these reasons: all required ones, and no others than allowed."""
         must = set(self.named or (self.key,))
         return must <= set(reasons) <= must | set(self.also)
 
 
 def _one(key: str, first: Any, changed: Any, observe: Probe, expected: Tuple[Any, Any, Any], **more: Any) -> Case:
-    """A case whose key is not given at first when `first` is None."""
+    """A case; if `first` is None, the key is not given at first."""
     return Case(key, {} if first is None else {key: first}, {key: changed}, observe, expected, **more)
 
 
@@ -55,7 +55,7 @@ SHELL: Json = {"script": "{shared}/idle.sh"}
 
 
 def command(_version: str) -> List[Case]:
-    """What is run and where."""
+    """What is run, and in which directory."""
     idle, other = ["bash", "idle.sh"], ["bash", "other.sh"]
     return [
         Case(
@@ -139,7 +139,7 @@ def command(_version: str) -> List[Case]:
 
 
 def variables(_version: str) -> List[Case]:
-    """What an app finds in its environment."""
+    """The environment of an app."""
     mixed, empty = {"KEPT": "1", "CHANGED": "before"}, {"KEPT": "1", "CHANGED": "after", "ADDED": "ünï"}
     names = ("KEPT", "CHANGED", "ADDED")
     seen = (("1", "before", None), ("1", "after", "ünï"), (None, None, None))
@@ -220,7 +220,7 @@ def variables(_version: str) -> List[Case]:
 
 
 def logs(version: str) -> List[Case]:
-    """Where the app's output goes, and how it looks there."""
+    """The files of the app's output, and its form in them."""
     out, err, both = effects.logged_to("out PID"), effects.logged_to("err PID"), effects.logged_to("(?:out|err) PID")
     default = "%s@logs-{kind}.log"
     mapped = version == "7.0"
@@ -288,7 +288,7 @@ JSON_LINE = r'{"message":"out 9\n","timestamp":"9-9-9T9:9:9.9Z","type":"out","pr
 
 
 def exits(_version: str) -> List[Case]:
-    """What happens when the app ends, or grows."""
+    """What PM2 does when the app ends or grows."""
     exits = effects.restarts_after(signal.SIGUSR2)
     counted: Json = {**SLEEP, "min_uptime": "1h"}
     return [
@@ -304,7 +304,7 @@ def exits(_version: str) -> List[Case]:
             base={**SLEEP, "max_restarts": 1},
         ),
         _one("restart_delay", 2000, 4000, effects.restart_gap(0, 2, 4), (2, 4, 0), base=SLEEP),
-        # Measured once: it is half as long again after the next crash.
+        # Measured once, because it gets longer by half after the next crash.
         _one("exp_backoff_restart_delay", 4000, 10000, effects.restart_gap(0, 4, 10), (4, 10, 0), base=SLEEP),
         _one(
             "max_memory_restart",
@@ -318,7 +318,7 @@ def exits(_version: str) -> List[Case]:
 
 
 def stops(_version: str) -> List[Case]:
-    """How the app is stopped, and what PM2 waits for when it starts."""
+    """How PM2 stops the app, and what it waits for at a start."""
     waits = {"env": {"READY_AFTER": 2000}, "listen_timeout": 20000}
     late = {"wait_ready": True, "env": {"SILENT": "1"}}
     return [
@@ -353,8 +353,8 @@ def stops(_version: str) -> List[Case]:
 
 
 def watching(version: str) -> List[Case]:
-    """What PM2 does when a file changes, and what it finds out about the files."""
-    reads = version != "6.0"  # where the reading of repositories is switched off in the source (constants.js:61)
+    """What PM2 does when a file changes, and what it reads about the files."""
+    reads = version != "6.0"  # 6.0 does not read repositories: that is switched off in the source (constants.js:61)
     files = effects.restarted_by("watched.txt", "other.txt")
     deep = effects.restarted_by("watched.txt", "sub/deep.txt")
     return [
@@ -391,7 +391,7 @@ def watching(version: str) -> List[Case]:
 
 
 def accounts(_version: str) -> List[Case]:
-    """Whom the app runs as; for root only."""
+    """The user and group of the app; only for root."""
     base = {**SLEEP, "cwd": "/", "out_file": "/dev/null", "error_file": "/dev/null"}
     root = (0, 0, os.path.expanduser("~root"))
     return [
@@ -428,10 +428,10 @@ WITHOUT_EFFECT: Dict[str, Json] = {
     "install_url": {"install_url": "x"},  # as name_prefix
     "force": {"force": True},  # as name_prefix
     "write": {"write": True},  # as name_prefix
-    "username": {"username": "somebody"},  # PM2 puts in who runs it
-    "filter_env": {"filter_env": ["HOME"]},  # filters what is inherited, and nothing is
-    "windowsHide": {"windowsHide": False},  # Linux has no such windows
-    "append_env_to_name": {"append_env_to_name": True},  # only together with env_name, where it makes another name
-    "namespace": {"namespace": "NAMESPACE"},  # that of the call, another one is refused
+    "username": {"username": "somebody"},  # PM2 overwrites it with the user that runs it
+    "filter_env": {"filter_env": ["HOME"]},  # filters inherited variables, and none is inherited
+    "windowsHide": {"windowsHide": False},  # only for windows of another system
+    "append_env_to_name": {"append_env_to_name": True},  # only with env_name, and then it changes the name
+    "namespace": {"namespace": "NAMESPACE"},  # that of the call; another one is refused
 }
 """Keys that cannot change a process here, with a value that must make no difference."""

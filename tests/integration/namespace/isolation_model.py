@@ -1,4 +1,4 @@
-"""What a call of pm2_process is to do to a namespace, said a second time and shorter: the test compares with it."""
+"""A model of what pm2_process does to a namespace: a second, shorter implementation that the test compares with."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ CLUSTER, FORK = "cluster", "fork"
 UP = ("started", "restarted", "reloaded")
 GOOD_RELEASES = ("one", "two")
 BAD_RELEASES = ("crashes", "silent", "sick", "missing")
-"""Throws at its start; never listens; answers 500 to the health check; its script is not there."""
+"""Bad releases: throws at its start; never listens; answers 500 to the health check; its script is missing."""
 
 Slot = Tuple[str, int]
 """An app's name and the number of an instance."""
 
 
 class Definition(NamedTuple):
-    """An app as the test defines it. Two definitions that differ have a different effect."""
+    """The definition of an app. Different definitions have different effects."""
 
     name: str
     mode: str = FORK
@@ -35,7 +35,7 @@ class Definition(NamedTuple):
 
 
 class App(NamedTuple):
-    """What there is of an app: its definition, and the status of each instance."""
+    """The state of an app: its definition, and the status of each instance."""
 
     definition: Definition
     slots: Dict[int, str]
@@ -61,7 +61,7 @@ class Call(NamedTuple):
     check_mode: bool = False
 
     def __repr__(self) -> str:
-        """Only what is not the default: these are read in a failure's list of operations."""
+        """Only options that are not the default, for the list of operations of a failure."""
         given = [
             f"{field}={value!r}"
             for field, value, default in zip(self._fields, self, self._field_defaults.values(), strict=True)
@@ -71,10 +71,10 @@ class Call(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What a call is to do. `outcome`: "done", "refused" (before anything is changed) or "undone" (rolled back).
+    """The expected effect of a call. `outcome`: "done", "refused" (before any change) or "undone" (rolled back).
 
-    `kept`: instances whose process is not touched. `renewed`: those that have another process in another entry of
-    PM2's list afterwards. All others keep their entry, and may have a new process.
+    `kept`: instances whose process is not touched. `renewed`: instances that get another process, in another entry of
+    PM2's list. All others keep their entry, and may get a new process.
     """
 
     outcome: str
@@ -85,7 +85,7 @@ class Expected(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What becomes of one app."""
+    """The change of one app."""
 
     name: str
     after: Optional[App]
@@ -96,7 +96,7 @@ class Change(NamedTuple):
 
 
 def expected(before: State, call: Call) -> Expected:
-    """What `call` does to a namespace that is as `before`."""
+    """What `call` does to a namespace in the state `before`."""
     changes = _changes(before, call)
     if changes is None:
         return Expected("refused", before, 0, slots_of(before))
@@ -118,7 +118,7 @@ def expected(before: State, call: Call) -> Expected:
 
 
 def _making_room(before: State, changes: List[Change], strategy: str) -> Set[Slot]:
-    """What is removed, and stops before an app is started that did not run: that may be it by another name."""
+    """Instances that are removed, and end before an app starts that did not run: it may be the same app, renamed."""
     new = [change.after for change in changes if change.after and not _runs(before, change.name)]
     if strategy == "replace" or not new:
         return set()
@@ -152,12 +152,12 @@ def _done(before: State, changes: List[Change], affected: int, state: str) -> Ex
 
 
 def slots_of(state: State) -> FrozenSet[Slot]:
-    """Every instance there is."""
+    """Every existing instance."""
     return frozenset((name, slot) for name, app in state.items() for slot in app.slots)
 
 
 def _changes(before: State, call: Call) -> Optional[List[Change]]:
-    """One for each app the call is about; None when it must be refused."""
+    """The change of each app that the call concerns; None if the call must be refused."""
     defined = None if call.apps is None else [definition.name for definition in call.apps]
     if call.state not in UP:
         if call.prune:

@@ -1,7 +1,7 @@
-"""One PM2 daemon with three parties on it: the namespace that is changed, and two that must not notice.
+"""A PM2 daemon with three namespaces: the one that is changed, and two that must not be affected.
 
-After every operation everything that can be seen of the two is compared with what it was when they were started, and
-the changed namespace with what the model says.
+After every operation, all that can be seen of the two is compared with their state after the start. The changed
+namespace is compared with the model.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from support.pm2 import Pm2Home
 
 OWN = "shop"
 TWIN = "shop-test"
-"""The same app names, other releases and variables, managed by pm2_process."""
+"""A namespace with the same app names, other releases and variables, managed by pm2_process."""
 CLI = "shop.cli"
-"""Started and saved by `pm2` itself; with it an app of namespace `default` that is called as our namespace is."""
+"""A namespace that `pm2` itself starts and saves, beside an app in `default` that has our namespace's name."""
 
 VARIABLES = ("ALPHA", "BETA", "API_TOKEN")
-SETTLED = 1.2  # seconds after which PM2 changes nothing in the list by itself
+SETTLED = 1.2  # seconds after which PM2 changes nothing in its list by itself
 PROGRESS = 500  # operations
 GOOD_TIMEOUT, BAD_TIMEOUT = 60.0, 0.6
 
 
 class Violation(AssertionError):
-    """Something is not as it has to be; the message has the operations that led there."""
+    """An expectation does not hold. The message has the operations so far."""
 
 
 class World:
-    """The daemon, the three parties, and the state the changed namespace is to be in."""
+    """The daemon, the three namespaces, and the expected state of the changed one."""
 
     def __init__(self, version: str, directory: Path) -> None:
         self.pm2 = Pm2Home(version, directory / "pm2")
@@ -51,9 +51,9 @@ class World:
     # -- building ------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """A new example: our namespace has no process, and in the dump one of former times, in the middle.
+        """A new example: our namespace has no process, and one old entry in the middle of the dump.
 
-        A daemon that was harmed makes way for a new one.
+        A daemon that was harmed is replaced.
         """
         self._history = []
         if self._is_broken:
@@ -66,7 +66,7 @@ class World:
         self._history = ["(no process, one in the dump)"]
 
     def end(self) -> None:
-        """The end of an example. There still is exactly one daemon (that reads all of /proc: not after every step)."""
+        """The end of an example: there is exactly one daemon. This reads all of /proc, so not every step checks it."""
         if not self._is_broken:
             expect(self.pm2.daemon_pids() == [self._daemon[0]], f"daemons: {self.pm2.daemon_pids()}")
 
@@ -91,7 +91,7 @@ class World:
         self._is_broken = False
 
     def _check_settled(self) -> None:
-        """PM2 knows all that it finds out about a process after its start."""
+        """Check that PM2 has filled in all that it finds out about a process after its start."""
         for item in self.pm2.jlist():
             env = item["pm2_env"]
             expect(not env.get("vizion_running"), f"{item['name']}: its repository is looked at")
@@ -109,7 +109,7 @@ class World:
             idle.chmod(0o755)
 
     def _start_cli(self) -> None:
-        """Before the others: started later, `pm2 start` would take over their processes of the same name."""
+        """Runs before the others: `pm2 start` would take over their processes of the same name."""
         common = {"cwd": str(self._directory / "two"), "env": {"ALPHA": "cli", "ONLY_CLI": "1"}, "pmx": False}
         ecosystem = [
             {**common, "name": "api", "namespace": CLI, "script": "app.js", "exec_mode": "cluster", "instances": 1},
@@ -149,7 +149,7 @@ class World:
                 expect(result["entries"] == len(before.own), f"{result['entries']} entries for {len(before.own)}")
 
     def inform(self) -> None:
-        """One call of pm2_info: it reports what the test sees, and changes nothing."""
+        """One call of pm2_info, which reports what the test sees, and changes nothing."""
         with self._operation("pm2_info()", "pm2_info"):
             before = _Before(self)
             result = self._module("pm2_info", namespace=OWN)
@@ -164,7 +164,7 @@ class World:
             expect(bool(result["drift"]) == drifted, f"drift is {result['drift']}, the dump differs: {drifted}")
 
     def disturb(self, kind: str, number: int) -> None:
-        """Somebody else kills, stops or deletes one process of our namespace, not through the collection."""
+        """Kill, stop or delete a process of our namespace without the collection."""
         own = sorted(self._own(), key=_slot_of)
         running = [item for item in own if item["pm2_env"]["status"] == ONLINE]
         if not running:
@@ -222,7 +222,7 @@ class World:
         return options
 
     def _ready(self, call: Call, timeout: float) -> Dict[str, Any]:
-        """What the releases must prove. No bad one can, however slow or quick the machine is."""
+        """The checks that releases must pass. No bad release can, on a slow machine or a quick one."""
         ready: Dict[str, Any] = {"min_uptime": 0.05, "timeout": timeout}
         wanted = [app for app in call.apps or () if call.names is None or app.name in call.names]
         if any(app.release == "crashes" for app in wanted):
@@ -267,7 +267,7 @@ class World:
     # -- what is compared ----------------------------------------------------------------------------------------
 
     def check_neighbours(self) -> None:
-        """Nothing of the others moved, and the daemon is the same."""
+        """Check that nothing of the others changed, and the daemon is the same."""
         daemon = observe.peer(self.pm2.rpc_socket)
         expect((daemon, observe.start_time(daemon)) == self._daemon, f"daemon {self._daemon} became {daemon}")
         moved = list(observe.changes(self._neighbours, observe.look(self._others())))
@@ -303,7 +303,7 @@ class World:
                 expect(same, f"{slot} is another entry of PM2's list")
 
     def _check_processes(self) -> None:
-        """The live processes are those of the model: numbers, statuses, and the definition each really runs with."""
+        """Check that the live processes are the model's: numbers, statuses, and the definition that each runs with."""
         live: Dict[str, List[Tuple[int, str]]] = {}
         for item in self._own():
             name, slot = _slot_of(item)
@@ -378,11 +378,11 @@ class World:
 
     @property
     def history(self) -> str:
-        """The operations of this example."""
+        """The operations of this example, as text."""
         return "\n".join(f"  {number}. {line}" for number, line in enumerate(self._history))
 
     def report(self) -> str:
-        """How many operations of each kind."""
+        """The number of operations of each kind."""
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self.count.items()) if kind != "operations")
         total = self.count["operations"]
         return f"{total} operations, {self.seconds / max(total, 1):.3f} s each ({kinds})"
@@ -398,7 +398,7 @@ class _Before:
 
 
 class _Operation:
-    """Counts and records one operation, and looks at the neighbours after it, however it ended."""
+    """Counts and records one operation, and checks the neighbours after it, however it ended."""
 
     def __init__(self, world: World, text: str, kinds: Tuple[str, ...]) -> None:
         self._world = world
@@ -424,20 +424,20 @@ class _Operation:
             text = f"{problem}\nAfter these operations on namespace {OWN}:\n{world.history}"
             print(
                 f"\nVIOLATION {world.count['violations']}: {text}"
-            )  # hypothesis may find others on its way to a shorter one
+            )  # hypothesis may find others when it looks for a shorter one
             raise Violation(text) from problem
         if world.count["operations"] % PROGRESS == 0:
             print(f"PM2 {world.pm2.version}: {world.count['operations']} operations", flush=True)
 
 
 def expect(holds: bool, problem: str) -> None:
-    """Raises Violation unless it holds."""
+    """Raise Violation unless `holds`."""
     if not holds:
         raise Violation(problem)
 
 
 def eventually(check: Callable[[], None], timeout: float = 30.0) -> None:
-    """Until `check` raises no more; for what PM2 does after it has answered."""
+    """Repeat `check` until it does not raise: PM2 may act after it has answered."""
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -471,7 +471,7 @@ def _identity(item: Dict[str, Any]) -> Tuple[object, ...]:
 
 
 def _real_environment(item: Dict[str, Any]) -> Dict[str, str]:
-    """What the process sees: PM2 hands a cluster worker its environment as JSON in one variable."""
+    """The environment that the process sees. PM2 gives it to a cluster worker as JSON in one variable."""
     environ = processes.environ(item["pid"])
     if item["pm2_env"]["exec_mode"] == "fork_mode":
         return environ
@@ -479,7 +479,7 @@ def _real_environment(item: Dict[str, Any]) -> Dict[str, str]:
 
 
 def _meaning(entry: Dict[str, Any]) -> str:
-    """What a resurrect would make of it, as far as the test defines it."""
+    """What a resurrect would start from the entry, as far as the test defines it."""
     plain = ("name", "namespace", "pm_exec_path", "pm_cwd", "exec_mode", "args", "NODE_APP_INSTANCE")
     result = {key: entry.get(key) for key in (*plain, *VARIABLES, "PORT", "merge_logs", "log_date_format")}
     result["status"] = "stopped" if entry["status"] in ("stopped", "stopping") else "online"

@@ -1,7 +1,7 @@
-"""Bad definitions and files, given to pm2_process: a clear error before any change, and the daemon is the same.
+"""pm2_process refuses bad definitions and files with a clear error before any change, and the daemon survives.
 
-Each case is one that PM2 takes, or dies of, or says nothing about. The message must name the key and what is expected,
-and hold no value that could be a secret.
+PM2 itself accepts each of these, dies of it, or gives no message. Our message must name the key and what is expected,
+and must not have a value that could be a secret.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SECRET = "do-not-show-me"
 
 
 class Case(NamedTuple):
-    """A definition (script and name are filled in) and words that the message must have."""
+    """A definition, to which script and name are added, and words that the message must have."""
 
     name: str
     definition: Json
@@ -168,7 +168,7 @@ class World(NamedTuple):
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A daemon with one app of another namespace, which has to be there, untouched, after each case."""
+    """A daemon with an app of another namespace, which has to be untouched after each case."""
     directory = tmp_path_factory.mktemp("bad")
     write_programs(directory / "apps")
     (directory / "apps" / "with space.js").write_text("")
@@ -196,7 +196,7 @@ def state(home: Pm2Home) -> List[Any]:
 
 
 def refused(world: World, namespace: Any = "bad", **options: Any) -> str:
-    """The message of a call that has to fail, in check mode and for real, and to change nothing."""
+    """The message of a call that has to fail in check mode and in a real run, and to change nothing."""
     before = state(world.home)
     dump = world.home.dump.read_bytes()
     predicted = pm2_process(world.home, namespace, check=True, **options)
@@ -211,7 +211,7 @@ def refused(world: World, namespace: Any = "bad", **options: Any) -> str:
 
 
 def completed(world: World, definition: Json) -> Json:
-    """With a script and a name, and {apps} filled in."""
+    """The definition with a script and a name, and {apps} filled in."""
     complete: Json = {"name": "app", "script": "{apps}/report.js", **definition}
     return {
         key: value.replace("{apps}", str(world.apps)) if isinstance(value, str) else value
@@ -267,7 +267,7 @@ def test_bad_namespace(world: World, namespace: str) -> None:
 
 
 @pytest.mark.parametrize("app", [None, "text", 5, ["a"]])
-def test_an_app_that_is_no_mapping(world: World, app: object) -> None:
+def test_an_app_that_is_not_a_mapping(world: World, app: object) -> None:
     assert refused(world, apps=[app])
 
 
@@ -342,7 +342,7 @@ def test_bad_ecosystem_file(world: World, tmp_path: Path, given: BadFile) -> Non
 
 
 def test_a_file_that_prints_is_read(world: World, tmp_path: Path) -> None:
-    """What it prints, even what looks like a result, does not get into the result."""
+    """Its output, even if it looks like a result, does not get into the result."""
     script = world.apps / "idle.sh"
     path = tmp_path / "prints.config.js"
     path.write_text(
@@ -364,7 +364,7 @@ def test_a_file_that_prints_is_read(world: World, tmp_path: Path) -> None:
     assert [found for found in processes.belonging_to(tmp_path) if "sleep" in found.cmdline] == []
 
 
-def test_an_environment_nobody_has(world: World, tmp_path: Path) -> None:
+def test_an_environment_of_no_app(world: World, tmp_path: Path) -> None:
     path = tmp_path / "env.json"
     path.write_text(json.dumps({"apps": [{"script": "x", "env_production": {}}, {"script": "y", "env_test": {}}]}))
 
@@ -374,8 +374,8 @@ def test_an_environment_nobody_has(world: World, tmp_path: Path) -> None:
         assert words in message
 
 
-def test_odd_but_right(world: World) -> None:
-    """What looks like trouble and is none: it has to run, with exactly these values."""
+def test_odd_but_valid(world: World) -> None:
+    """Values that look wrong and are valid: the app has to run with exactly these."""
     name = 'it\'s "quoted" ünï ☃ $HOME `x` %s {{ y }}'
     env = {
         "A B": "spaces",

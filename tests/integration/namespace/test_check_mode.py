@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Check mode says exactly what the real run then does, and changes nothing; the diff shows no secret."""
+"""Check mode predicts exactly what the real run does, and changes nothing. The diff shows no secret."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def site(home: Pm2Home, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
 
 
 def predicted(site: Site, apps: Optional[Sequence[Json]], **options: Any) -> Json:
-    """Run in check mode and then really: nothing is changed by the first, and both tell the same. The real result."""
+    """Run in check mode, then really. The first changes nothing, and both report the same. Returns the real result."""
     before = snapshot(site.home)
     foretold = site.run(apps, check=True, **options)
     assert_same(before, snapshot(site.home))
@@ -55,7 +55,7 @@ def _verbs(result: Json) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("state", ["started", "restarted", "stopped", "absent"])
 @pytest.mark.parametrize("there", [False, True], ids=["no home", "empty home"])
 def test_first_run(pm2: Pm2Home, tmp_path: Path, state: str, there: bool) -> None:
-    """On a PM2_HOME without a daemon: none is started and no file is made, with or without the directory."""
+    """On a PM2_HOME without a daemon, none is started and no file is made, with or without the directory."""
     site = Site(pm2, "first", tmp_path / "site")
     if not there:
         os.rmdir(pm2.home)
@@ -73,7 +73,7 @@ def test_first_run(pm2: Pm2Home, tmp_path: Path, state: str, there: bool) -> Non
 
 
 def test_changes(site: Site) -> None:
-    """One change after another, each foretold."""
+    """One change after another, each of them predicted."""
     web = site.app("web", exec_mode="cluster", instances=2, env={"A": "1"})
     job = _sleeper("job")
     steps: list[tuple[str, list[Json], Json, list[tuple[str, str]]]] = [
@@ -111,16 +111,16 @@ def test_changes(site: Site) -> None:
 
 
 def test_renewed_as_they_are(site: Site) -> None:
-    """`restarted` and `reloaded` of what nobody defines in the call."""
+    """`restarted` and `reloaded` for apps that the call does not define."""
     site.run([site.app("web", exec_mode="cluster", instances=2), _sleeper("job")])
     for state, verb in (("restarted", "restart"), ("reloaded", "replace")):
         real = predicted(site, None, state=state)
         assert _verbs(real) == [("job", "restart"), ("web", verb), ("web", verb)]
-        assert not real["saved"], "the dump says the same as before"
+        assert not real["saved"], "the dump has the same content as before"
 
 
 def test_watched(site: Site) -> None:
-    """An app that is watched is stopped, which ends the watching, and started again; both stay as they are then."""
+    """A watched app is stopped, which ends the watching, and started again. Each state then stays."""
     apps = [_sleeper("job", watch=True, cwd=str(site.directory / "one"))]
     site.run(apps)
     for state, verbs in (("stopped", [("job", "stop")]), ("started", [("job", "start")])):
@@ -128,8 +128,8 @@ def test_watched(site: Site) -> None:
         assert predicted(site, apps, state=state)["changed"] is False, state
 
 
-def test_what_others_did(site: Site) -> None:
-    """After a stop, a deletion, a restart with other variables, a scale by plain pm2; the dump knows nothing of it."""
+def test_changes_by_plain_pm2(site: Site) -> None:
+    """After a stop, a deletion, a restart with other variables and a scale by plain pm2. The dump has none of them."""
     apps = [site.app("web", exec_mode="cluster", instances=2), _sleeper("job")]
     site.run(apps)
     for command in (
@@ -143,12 +143,12 @@ def test_what_others_did(site: Site) -> None:
         site.home.cli(*command, env={"LEAK": "x"})
         real = predicted(site, apps)
         assert real["changed"], command
-        assert not real["saved"], "the dump says the same as before"
+        assert not real["saved"], "the dump has the same content as before"
         assert predicted(site, apps)["changed"] is False
 
 
-def test_saved_by_others(site: Site) -> None:
-    """`pm2 save` has frozen a stopped app and a leaked variable: the dump is put right too."""
+def test_saves_by_plain_pm2(site: Site) -> None:
+    """`pm2 save` has saved a stopped app and a leaked variable. The dump is corrected too."""
     apps = [site.app("web", exec_mode="cluster", instances=2), _sleeper("job")]
     site.run(apps)
     for command in (["stop", "job"], ["restart", "web", "--update-env"], ["delete", "job"]):
@@ -159,7 +159,7 @@ def test_saved_by_others(site: Site) -> None:
 
 
 def test_unreadable_dump(site: Site) -> None:
-    """A dump that others can read, an empty and a missing one are foretold to be written."""
+    """Check mode predicts that a dump is written if other users can read it, or if it is empty or missing."""
     apps = [_sleeper("job")]
     site.run(apps)
     site.run([_sleeper("job", env={"A": "1"})])  # so that there is a backup
@@ -178,7 +178,7 @@ POINTS = ["journal_written", "candidate_sent", "beside_up", "old_stopped", "gate
     scope="module",
 )
 def test_killed_run(site: Site, point: str) -> None:
-    """A run was killed: the next one foretells that it is finished or undone, and what remains to do then."""
+    """After a killed run, check mode predicts whether it is finished or undone, and what remains to be done."""
     old = [site.app("web", exec_mode="cluster", instances=2), _sleeper("job")]
     new = [site.app("web", exec_mode="cluster", instances=2, env={"NEW": "1"}), _sleeper("job", args=["999"])]
     site.run(old)
@@ -191,7 +191,7 @@ def test_killed_run(site: Site, point: str) -> None:
 
 @pytest.mark.parametrize("state", ["stopped", "absent"])
 def test_killed_stop(site: Site, state: str) -> None:
-    """The same for a killed stop, also when the next run wants something else."""
+    """The same for a killed stop, also if the next run wants another state."""
     apps = [_sleeper("job"), _sleeper("other")]
     for point in ("journal_written", "committed"):
         site.run(apps)
@@ -201,7 +201,7 @@ def test_killed_stop(site: Site, state: str) -> None:
 
 
 def test_refusals(site: Site) -> None:
-    """What the real run refuses, check mode refuses with the same words."""
+    """Check mode refuses what the real run refuses, with the same message."""
     site.run([_sleeper("a"), _sleeper("b")])
     refused: list[tuple[list[Json], Json]] = [
         ([_sleeper("a", args=["1"]), _sleeper("b", args=["1"])], {"max_affected": 1}),
@@ -220,7 +220,7 @@ def test_refusals(site: Site) -> None:
 
 
 def test_save(site: Site) -> None:
-    """pm2_save too: something to save, nothing to save, and a namespace that is empty now."""
+    """The same for pm2_save: something to save, nothing to save, and a namespace that is empty now."""
     site.run([_sleeper("a"), _sleeper("b")])
 
     def saved() -> bool:
@@ -243,7 +243,7 @@ def test_save(site: Site) -> None:
 
 
 def test_diff_shows_no_value(site: Site) -> None:
-    """A changed variable, argument and option of PM2's monitoring are named in the diff, their values are not."""
+    """The diff names a changed variable, argument and option of PM2's monitoring, and does not show their values."""
     names = ("env", "args", "node", "io", "removed", "shell")
 
     def apps(number: int) -> list[Json]:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""No variable of a shell reaches an app, and no secret of a definition reaches what is shown. Canaries tell."""
+"""No variable of a shell reaches an app, and no secret of a definition is shown. Canaries prove it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SHELL = {
     "env": "shell-canary-env",
     "SHELL_CANARY": "1",
 }
-"""What is exported where ansible-playbook, and so the module, runs. None of it may be seen again."""
+"""Variables that are exported in the shell of ansible-playbook, and so of the module. None may appear anywhere."""
 
 SECRET = "own-canary-\"quoted\"-\\back\\-ünï-'single'"
 SECRETS: Json = {
@@ -51,7 +51,7 @@ SECRETS: Json = {
 PATIENT = {"min_uptime": 15, "timeout": 60}
 """Longer than a bad release needs to break on a busy machine."""
 SHOWN = re.compile("canary|4815162342", re.IGNORECASE)
-"""No output may match it."""
+"""A pattern that no output may match."""
 
 WRITES_ENVIRONMENT = """\
 require('fs').writeFileSync('environment-' + process.env.NODE_APP_INSTANCE, JSON.stringify(process.env));
@@ -107,7 +107,7 @@ def _apps(directory: Path, **more: Any) -> List[Json]:
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator["Played"]:
-    """A playbook that was run with canaries in its shell, and the daemon it left."""
+    """A playbook that ran with canaries in its shell, and the daemon it left."""
     directory = fresh_directory(tmp_path_factory)
     home = Pm2Home(request.param, directory / "pm2")
     yield Played(home, directory)
@@ -116,7 +116,7 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 class Played:
-    """Everything the modules do, done on a PM2_HOME without a daemon; `output` is all that ansible-playbook said."""
+    """All that the modules do, on a PM2_HOME that had no daemon. `output` is all output of ansible-playbook."""
 
     def __init__(self, home: Pm2Home, directory: Path) -> None:
         self.home = home
@@ -200,7 +200,7 @@ class Played:
 
 
 def test_playbook_ran(played: Played) -> None:
-    """All that should have succeeded has, and the rest has failed, for the intended reasons."""
+    """The tasks that should succeed did, and the others failed for the intended reasons."""
     assert played.done.returncode == 0, played.output[-3000:]
     recap = re.search(r"ok=(\d+) +changed=(\d+) .*failed=(\d+) .*ignored=(\d+)", played.done.stdout)
     assert recap
@@ -210,12 +210,12 @@ def test_playbook_ran(played: Played) -> None:
 
 
 def test_playbook_shows_no_secret(played: Played) -> None:
-    """ansible-playbook -vvv --diff and its log: no value of the shell, and none of a definition."""
+    """ansible-playbook -vvv --diff and its log show no value of the shell, and none of a definition."""
     assert _matches(played.output) == []
 
 
 def test_shell_reaches_no_process(played: Played) -> None:
-    """The daemon, every app and whatever they started: /proc/PID/environ and what Node made of it."""
+    """Neither the daemon nor an app nor their children: in /proc/PID/environ, and in the environment that Node has."""
     (daemon,) = played.home.daemon_pids()
     pids = {daemon, *processes.descendants(daemon)}
     running = {item["pid"] for item in played.home.jlist() if item.get("pid")}
@@ -229,17 +229,17 @@ def test_shell_reaches_no_process(played: Played) -> None:
 
 
 def test_shell_reaches_no_file(played: Played) -> None:
-    """The dump, the logs (the bad release has printed its environment), the state, the daemon's list."""
+    """Neither the dump, the logs (the bad release prints its environment), the state, nor the daemon's list."""
     files = [path for path in Path(played.home.home).rglob("*") if path.is_file()]
     assert played.home.dump in files
     for path in files:
         assert b"shell-canary" not in path.read_bytes().lower(), path
     assert "shell-canary" not in json.dumps(played.home.jlist()).lower()
-    assert any(b"own-canary" in path.read_bytes() for path in files if path.suffix == ".log"), "it printed nothing"
+    assert any(b"own-canary" in path.read_bytes() for path in files if path.suffix == ".log"), "nothing was printed"
 
 
 def test_secrets_are_private(played: Played) -> None:
-    """Files with secrets are for their owner only; the app's own logs are the app's."""
+    """Only the owner can read files with secrets. The app's own logs are not ours to protect."""
     for path in Path(played.home.home).rglob("*"):
         if path.is_file() and path.suffix != ".log" and b"canary" in path.read_bytes():
             assert path.stat().st_mode & 0o077 == 0, path
@@ -253,7 +253,7 @@ def _matches(text: str) -> List[str]:
 
 
 def _shown(site: Site, options: Json, check: bool = False) -> Json:
-    """The result of a call, after a look at it: in nothing of it is a canary."""
+    """The result of a call, in which no canary may be."""
     params = {
         "namespace": site.namespace,
         "pm2_home": site.home.home,
@@ -268,7 +268,7 @@ def _shown(site: Site, options: Json, check: bool = False) -> Json:
 
 
 def test_results(site: Site) -> None:
-    """Success, check mode, and releases that print their environment and arguments when they break."""
+    """Success, check mode, and releases that print their environment and arguments when they fail."""
     good = _apps(site.directory)
     for check in (True, False):
         assert _shown(site, {"apps": good}, check)["changed"]
@@ -277,7 +277,7 @@ def test_results(site: Site) -> None:
         result = _shown(site, {"apps": bad, "ready": PATIENT})
         assert result["failed"], name
         assert result["rolled_back"] is True
-        assert "cannot connect to" in str(result["error_log"]), "what it said is shown, without values"
+        assert "cannot connect to" in str(result["error_log"]), "its output is shown, without values"
     command = {"name": "line", "script": "echo --token own-canary-in-line >&2; exit 3", "cwd": "/"}
     result = _shown(site, {"apps": [command], "ready": PATIENT})
     assert result["failed"]
@@ -302,13 +302,13 @@ WRONG: Dict[str, Json] = {
     "args is a mapping": {"apps": [{"name": "a", "script": "/bin/sleep", "args": {"token": CANARY}}]},
     "an argument is a mapping": {"apps": [{"name": "a", "script": "/bin/sleep", "args": [{"token": CANARY}]}]},
     "io is a string": {"apps": [{"name": "a", "script": "/bin/sleep", "io": CANARY}]},
-    "a key nobody knows": {"apps": [{"name": "a", "script": "/bin/sleep", "secrets": {"A": CANARY}}]},
+    "a key that is unknown": {"apps": [{"name": "a", "script": "/bin/sleep", "secrets": {"A": CANARY}}]},
     "an alias given twice": {"apps": [{"name": "a", "script": "/bin/sleep", "node_args": [CANARY], "nodeArgs": ["x"]}]},
     "a command line with args": {"apps": [{"name": "a", "script": f"curl {CANARY}", "args": ["x"], "cwd": "/"}]},
     "a script that is not there": {"apps": [{"name": "a", "script": "/none", "env": {"A": CANARY}, "args": [CANARY]}]},
-    "an option nobody knows": {"apps": [{"name": "a", "script": "/bin/sleep"}], "env": {"A": CANARY}},
+    "an option that is unknown": {"apps": [{"name": "a", "script": "/bin/sleep"}], "env": {"A": CANARY}},
     "options that exclude each other": {"apps": [{"name": "a", "env": {"A": CANARY}}], "ecosystem": "/none"},
-    "max_affected is no number": {"apps": [{"name": "a", "env": {"A": CANARY}}], "max_affected": "many"},
+    "max_affected is not a number": {"apps": [{"name": "a", "env": {"A": CANARY}}], "max_affected": "many"},
     "http is a string": {"apps": [{"name": "a", "script": "/bin/sleep"}], "ready": {"http": CANARY}},
     "a check is a string": {"apps": [{"name": "a", "script": "/bin/sleep"}], "ready": {"http": [CANARY]}},
     "a check without url": {"apps": [{"name": "a"}], "ready": {"http": [{"headers": {"A": CANARY}}]}},
@@ -321,7 +321,7 @@ WRONG: Dict[str, Json] = {
 
 @pytest.mark.parametrize("title", WRONG)
 def test_refusals(pm2_7: Pm2Home, tmp_path: Path, title: str) -> None:
-    """Input that is wrong in every way: what is refused is not shown. Nothing is started."""
+    """Refused input of every kind is not shown, and nothing is started."""
     result = _shown(Site(pm2_7, "wrong", tmp_path / "site"), WRONG[title])
     assert result["failed"]
     assert pm2_7.daemon_pids() == []
@@ -329,7 +329,7 @@ def test_refusals(pm2_7: Pm2Home, tmp_path: Path, title: str) -> None:
 
 @pytest.mark.parametrize("ending", ["js", "cjs", "json", "yml"])
 def test_broken_ecosystem_files(pm2_7: Pm2Home, tmp_path: Path, ending: str) -> None:
-    """A file with secrets that cannot be read: the message does not quote it."""
+    """The message does not quote a file with secrets that cannot be parsed."""
     site = Site(pm2_7, "wrong", tmp_path / "site")
     texts = {
         "js": f"module.exports = {{ apps: [{{ name: 'a', env: {{ A: '{CANARY}' }} , }}] ;\n",
@@ -357,7 +357,7 @@ sys.addaudithook(_audit)
 
 
 def test_system_log_and_arguments(site: Site) -> None:
-    """Nothing of a call comes to syslog or the journal, and no program is started with a secret in its arguments."""
+    """No value of a call reaches syslog or the journal, and no program gets a secret in its arguments."""
     global _watching
     logged: List[str] = []
     _watched.clear()

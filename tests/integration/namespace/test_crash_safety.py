@@ -1,5 +1,5 @@
-"""Crash-safety: pm2_process killed (SIGKILL) at named points and at random times; what serves meanwhile, what the next
-run does, and what is left.
+"""Crash safety: pm2_process is killed (SIGKILL) at named points and at random times. The tests check what serves
+meanwhile, what the next run does, and what is left.
 
 Core: a kill before and one after the commit of each kind of change, 70 s. Full: at every point, and 230 at random.
 """
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.timeout(900)  # a hundred kills in one test, on a machi
 
 Params = Dict[str, Any]
 Kills = List[Tuple[str, Optional[str]]]
-"""Points, each with what the next run has to say in `recovered`."""
+"""Points, each with the value that the next run has to give in `recovered`."""
 
-# The points of a change, in order, and what the next run says: nothing announced yet, undone, or finished.
+# The points of a change, in order, and what the next run reports: no change begun, undone, or finished.
 BEFORE_ANYTHING = ["before fsync .shop.journal.new", "before rename shop.journal 1"]
 OPENED = ["after rename shop.journal 1", "journal_written"]
 STARTED_BESIDE = ["before send prepare", "after send prepare", "candidate_sent 1", "candidate_sent 2", "beside_started"]
@@ -95,12 +95,12 @@ def kills(points: Points) -> Kills:
 
 
 def some(points: Points) -> Kills:
-    """One point at which the next run undoes, and one at which it finishes."""
+    """One point after which the next run undoes the change, and one after which it finishes it."""
     return [(names[len(names) // 2], said) for names, said in zip(points[1:3], ("undone", "finished"), strict=True)]
 
 
 def at_points(*changes: Points) -> pytest.MarkDecorator:
-    """The points of each change as `chosen`: some in core, all in full."""
+    """The points of a change: those in `chosen` in core, all in full."""
     return pytest.mark.parametrize("chosen", tiers.sample([*map(some, changes)], [*map(kills, changes)]))
 
 
@@ -113,7 +113,7 @@ def runner() -> Iterator[Runner]:
 
 @pytest.fixture
 def world(pm2: Pm2Home, runner: Runner, tmp_path: Path) -> Iterator[World]:
-    """A namespace with nothing in it yet, and its neighbour."""
+    """A namespace without apps, and its neighbour."""
     with World(pm2, runner, tmp_path) as made:
         yield made
 
@@ -124,7 +124,7 @@ def kill_at(world: World, point: str, params: Params) -> None:
 
 
 def converge(world: World, params: Params, wanted: Dict[str, Wanted], recovered: object) -> None:
-    """The same call once more brings what it was for, says what it found, and a third one finds nothing to do."""
+    """The same call again reaches its aim and reports what it found. A third call finds nothing to do."""
     result = world.bring(params)
     assert result["recovered"] == recovered
     assert result["changed"] or recovered is None
@@ -135,7 +135,7 @@ def converge(world: World, params: Params, wanted: Dict[str, Wanted], recovered:
 def alternate(
     world: World, kills: Kills, change: Callable[[str], Tuple[Params, Dict[str, Wanted]]], serves: bool
 ) -> None:
-    """Release 2 over 1, 1 over 2, and so on: each change is killed at the next point, and done by the next run."""
+    """Release 2 over 1, 1 over 2, and so on. Each change is killed at the next point, and the next run does it."""
     world.bring(change("1")[0])
     if serves:
         world.serve()
@@ -164,14 +164,14 @@ def both(world: World) -> Callable[[str], Tuple[Params, Dict[str, Wanted]]]:
 
 
 @at_points(REPLACE)
-def test_a_replacement_killed_at_each_point_serves_on_and_converges(world, chosen):
-    """Cluster: at each of the points the old or the new answer every request, until the next run is through."""
+def test_a_replacement_killed_at_each_point_keeps_serving_and_converges(world, chosen):
+    """Cluster: at each point the old or the new workers answer every request, until the next run has ended."""
     alternate(world, chosen[0], replacement(world), serves=True)
 
 
 @at_points(RESTART)
 def test_a_stop_and_start_killed_at_each_point_converges(world, chosen):
-    """Fork: the next run restarts the old one, or finishes with the new one, and brings what is defined."""
+    """Fork: the next run restarts the old process or goes on with the new one, and reaches what is defined."""
     alternate(world, chosen[0], stop_and_start(world), serves=False)
 
 
@@ -185,7 +185,7 @@ def test_a_call_for_a_cluster_and_a_fork_app_killed_at_each_of_its_own_points_co
 @newest("pm2")
 @at_points(SCALE_UP, SCALE_DOWN)
 def test_scaling_killed_at_each_point_converges(world, chosen):
-    """One worker to two, and back: the numbers are 0..n-1 afterwards, and no request fails."""
+    """From one worker to two, and back: the numbers are 0..n-1 afterwards, and no request fails."""
     sizes = {1: world.params([world.api("1", 1)]), 2: world.params([world.api("1", 2)])}
     world.bring(sizes[1])
     world.serve()
@@ -204,7 +204,7 @@ def test_scaling_killed_at_each_point_converges(world, chosen):
 @newest("pm2")
 @at_points(ABSENT)
 def test_absent_killed_at_each_point_converges(world, chosen):
-    """Nothing is left, neither in PM2's list nor among the processes, and nothing comes back at boot."""
+    """Nothing is left in PM2's list or among the processes, and nothing comes back at boot."""
     start = world.params([world.api("1"), world.worker("1")])
     absent = world.params(state="absent")
     for point, recovered in chosen[0]:
@@ -216,7 +216,7 @@ def test_absent_killed_at_each_point_converges(world, chosen):
 @newest("pm2")
 @at_points(STOPPED)
 def test_stopped_killed_at_each_point_converges(world, chosen):
-    """All are stopped, in the list and in the dump; what was undone before was running again."""
+    """All are stopped in the list and in the dump. Before that, an undo started them again."""
     start = world.params([world.api("1"), world.worker("1")])
     stopped = world.params(state="stopped")
     wanted = {"api": Wanted("1", 2, "stopped"), "worker": Wanted("1", 1, "stopped")}
@@ -227,7 +227,7 @@ def test_stopped_killed_at_each_point_converges(world, chosen):
 
 
 def test_stopped_killed_while_the_daemon_waits_for_a_slow_app_converges(world, tmp_path):
-    """The next run wants to start what PM2 is still stopping, which PM2 refuses until the old process is gone."""
+    """The next run starts a process that PM2 is still stopping, which PM2 refuses until the old process is gone."""
     script = "process.on('SIGINT', () => setTimeout(process.exit, 1500)); setInterval(() => {}, 1000);"
     (tmp_path / "slow.js").write_text(script)
     app = {"name": "slow", "script": "slow.js", "cwd": str(tmp_path), "kill_timeout": 20000, "env": {"RELEASE": "1"}}
@@ -248,7 +248,7 @@ RANDOM_KILLS = {"5.4": 15, "6.0": 15, "7.0": 50}
 
 
 def kill_at_random_times(world: World, change: Callable[[str], Tuple[Params, Dict[str, Wanted]]]) -> None:
-    """Many kills, spread over the duration of the change, which is measured first and whenever one was too late."""
+    """Many kills, spread over the duration of the change, which is measured first and after each kill that was late."""
     chance = random.Random(world.pm2.version)
     kills = RANDOM_KILLS[world.pm2.version]
     duration = statistics.median(world.runner.run("pm2_process", change(r)[0]).seconds for r in ("2", "1", "2"))
@@ -275,8 +275,8 @@ def kill_at_random_times(world: World, change: Callable[[str], Tuple[Params, Dic
 
 
 @pytest.mark.full
-def test_a_replacement_killed_at_random_times_serves_on_and_converges(world):
-    """Whenever it is killed, no request fails, and the next run brings exactly what is defined."""
+def test_a_replacement_killed_at_random_times_keeps_serving_and_converges(world):
+    """No request fails, whenever it is killed, and the next run reaches exactly what is defined."""
     world.bring(replacement(world)("1")[0])
     world.serve()
     kill_at_random_times(world, replacement(world))
@@ -284,7 +284,7 @@ def test_a_replacement_killed_at_random_times_serves_on_and_converges(world):
 
 @pytest.mark.full
 def test_a_stop_and_start_killed_at_random_times_converges(world):
-    """Whenever it is killed, the next run brings exactly what is defined."""
+    """The next run reaches exactly what is defined, whenever the call was killed."""
     world.bring(stop_and_start(world)("1")[0])
     kill_at_random_times(world, stop_and_start(world))
 
@@ -297,7 +297,7 @@ MOMENTS = [("old_stopped", "1", "undone"), ("stop_first_started", "1", "undone")
 @newest("pm2")
 @pytest.mark.parametrize("moments", tiers.sample(MOMENTS[1:2], MOMENTS))
 def test_another_call_after_a_killed_one_recovers_first(world, moments):
-    """stopped, absent and pm2_save find what the killed run left: the change is undone or finished before theirs."""
+    """stopped, absent and pm2_save undo or finish the change of the killed run before their own."""
     old, new = both(world)("1"), both(world)("2")
     for point, release, recovered in moments:
         running = both(world)(release)[1]
@@ -319,8 +319,8 @@ def test_another_call_after_a_killed_one_recovers_first(world, moments):
 
 @newest("pm2")
 @pytest.mark.parametrize("points", tiers.sample(["old_stopped"], None))
-def test_check_mode_after_a_killed_run_tells_what_the_next_run_does(world, points):
-    """The prediction is the same as what is then done, action by action, and touches nothing."""
+def test_check_mode_after_a_killed_run_predicts_the_next_run(world, points):
+    """The prediction has exactly the actions that are then done, and changes nothing."""
     old, new = both(world)("1")[0], both(world)("2")[0]
     stopped, restarted = world.params(state="stopped"), world.params(state="restarted")
     nexts = {
@@ -346,7 +346,7 @@ def test_check_mode_after_a_killed_run_tells_what_the_next_run_does(world, point
 
 
 def settled(world: World) -> List[Tuple[Any, ...]]:
-    """The processes, when what the killed run had sent has arrived."""
+    """The processes, after the last requests of the killed run have taken effect."""
     states = None
     while states != (states := [_state(item) for item in world.pm2.processes(SHOP)]):
         time.sleep(0.1)
@@ -364,7 +364,7 @@ def _state(item: Dict[str, Any]) -> Tuple[Any, ...]:
 @newest("pm2")
 @pytest.mark.parametrize("part", tiers.sample(slice(2, None, 5), slice(None)))
 def test_a_recovery_that_is_killed_too_is_finished_by_the_run_after_it(world, part):
-    """Undo and finish can be done twice."""
+    """The undo and the finish can be repeated."""
     again = ["before send deleteProcessId", "after send deleteProcessId", "before unlink shop.journal"]
     faults = [
         *[("beside_started", second, "undone") for second in again],
@@ -390,7 +390,7 @@ DAEMON_DIES = ["beside_started", "old_stopped", "gate_passed", "committed"]
 def test_a_daemon_killed_in_the_middle_of_a_change_is_a_clear_failure_and_the_next_run_converges(
     pm2, runner, tmp_path, points
 ):
-    """The run cannot put anything back without a daemon, and says so; the next one starts a daemon and all apps."""
+    """Without a daemon the run cannot undo anything, and says so. The next one starts a daemon and all apps."""
     for point in points:
         with World(pm2, runner, tmp_path) as world:
             world.bring(both(world)("1")[0])
@@ -408,14 +408,14 @@ def test_a_daemon_killed_in_the_middle_of_a_change_is_a_clear_failure_and_the_ne
             result = world.bring(params)
             assert len(pm2.daemon_pids()) == 1
             assert result["recovered"] == "undone"
-            world._start_neighbour()  # it went down with its daemon
+            world._start_neighbour()  # it ended with its daemon
             world.check_converged(wanted)
             world.unchanged_by(params)
         pm2.kill()
 
 
 def test_a_change_that_was_committed_when_the_host_went_down_does_not_remove_the_old_at_boot(world):
-    """Killed after the commit and before the dump: what a resurrect brings back is the old, and it stays."""
+    """Killed after the commit and before the dump is saved: a resurrect brings back the old apps, and they stay."""
     world.bring(replacement(world)("1")[0])
     kill_at(world, "committed", replacement(world)("2")[0])
     os.kill(world.pm2.daemon_pids()[0], signal.SIGKILL)

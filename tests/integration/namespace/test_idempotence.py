@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Every key of PM2's schema: defined, run again, changed, removed; and what others did to a process is put right."""
+"""Every key of PM2's schema is defined, run again, changed and removed. Changes by others to a process are undone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support import processes
 from support.pm2 import VERSIONS, Pm2Home
 from support.sites import Json, Site, daemon_of, eventually, fresh_directory, reasons_of
 
-# So that the daemon looks at memory often, and 7.0 looks at repositories at all.
+# The daemon then checks memory often, and 7.0 reads repositories.
 DAEMON = {"PM2_WORKER_INTERVAL": "400", "PM2_ENABLE_GIT_PARSING": "true"}
 
 Group = Callable[[str], List[Case]]
@@ -54,12 +54,12 @@ def test_table_covers_schema() -> None:
 
 @pytest.mark.parametrize("group", effects_table.GROUPS, ids=lambda group: group.__name__)
 def test_keys(home: Pm2Home, tmp_path: Path, group: Group) -> None:
-    """Two values of each key and none: detected, named, in effect; and nothing moves when it is run again."""
+    """Two values of each key, then none: each change is detected, named and in effect. A second run changes nothing."""
     _through_all_values(home, group.__name__, tmp_path, group(home.version))
 
 
 def test_accounts(home: Pm2Home, tmp_path: Path) -> None:
-    """uid and gid, for root; for anybody else they are refused."""
+    """uid and gid for root. Other users are refused."""
     cases = effects_table.accounts(home.version)
     if os.geteuid() == 0:
         _through_all_values(home, "accounts", tmp_path, cases)
@@ -107,7 +107,7 @@ def _definition(site: Site, case: Case, value: Json) -> Json:
 
 
 def _write_programs(directory: Path) -> None:
-    """What the cases start besides the probe."""
+    """The programs that cases start, beside the probe."""
     for name in ("idle.sh", "other.sh"):
         (directory / name).write_text("while :; do sleep 1000; done\n")
     (directory / "polyglot.sh").write_text('"sleep" "1000"\nimport time\ntime.sleep(1000)\n')
@@ -137,7 +137,7 @@ def _write_programs(directory: Path) -> None:
 
 
 def test_another_name(site: Site) -> None:
-    """An app of another name is another process; the one of the old name stays, unless `prune` removes it."""
+    """An app of another name is another process. The old one stays, unless `prune` removes it."""
     site.run([_sleeper("old")])
     result = site.run([_sleeper("new")])
     assert [(action["action"], action["name"]) for action in result["actions"]] == [("start", "new")]
@@ -149,8 +149,8 @@ def test_another_name(site: Site) -> None:
 
 
 def test_cron_restart(site: Site) -> None:
-    """A pattern restarts the app at its time, and no longer when it is removed."""
-    for seconds in (6, 12, 20):  # between the steps: on a busy machine they take longer
+    """A pattern restarts the app at its time, and not after it is removed."""
+    for seconds in (6, 12, 20):  # between the steps, which take longer on a busy machine
         site.run([_sleeper("job", cron_restart="0 0 1 1 *")])
         first, second = int(time.time()) + seconds, int(time.time()) + 2 * seconds + 2
         app = _sleeper("job", cron_restart=f"{first % 60},{second % 60} * * * * *")
@@ -171,11 +171,11 @@ def test_cron_restart(site: Site) -> None:
         time.sleep(max(0.0, second + 1 - time.time()))
         assert site.seen() == before
         return
-    raise AssertionError("too slow to see anything")
+    raise AssertionError("too slow for the test to see anything")
 
 
 def test_without_effect(site: Site) -> None:
-    """What cannot change a process is taken, changes none, and is told where its author may expect something."""
+    """Keys that cannot change a process are accepted and change none. Only another namespace is refused."""
     site.run([_sleeper("app")])
     for key, value in effects_table.WITHOUT_EFFECT.items():
         assert key in value
@@ -189,7 +189,7 @@ def test_without_effect(site: Site) -> None:
 
 
 def test_restart_with_a_leaked_variable(site: Site) -> None:
-    """`pm2 restart --update-env` puts the shell's variables into the app: the next run takes them out again."""
+    """`pm2 restart --update-env` puts the shell's variables into the app, and the next run removes them."""
     apps = [_sleeper("app", env={"MINE": "1"})]
     site.run(apps)
     site.home.cli("restart", "app", "--update-env", env={"LEAK": "x", "MINE": "other"})
@@ -206,9 +206,9 @@ def test_restart_with_a_leaked_variable(site: Site) -> None:
 
 
 def test_reload_and_restart_without_a_change(site: Site) -> None:
-    """`pm2 reload` and `pm2 restart` start the same again: nothing is to be done with the processes.
+    """`pm2 reload` and `pm2 restart` start the same app again, so the next run leaves the processes.
 
-    The command adds keys without effect (filter_env, merge_logs), with which the dump is brought up to date.
+    The command adds keys without effect (filter_env, merge_logs), which the next run saves in the dump.
     """
     apps = [site.app("web", exec_mode="cluster", instances=2), _sleeper("job")]
     site.run(apps)
@@ -222,7 +222,7 @@ def test_reload_and_restart_without_a_change(site: Site) -> None:
 
 @pytest.mark.parametrize("mode", ["fork", "cluster"])
 def test_scale(site: Site, mode: str) -> None:
-    """`pm2 scale` added or removed instances: the next run has as many as are defined, numbered from 0."""
+    """`pm2 scale` added or removed instances. The next run has as many as are defined, numbered from 0."""
     apps = [site.app("web", exec_mode=mode, instances=2)]
     site.run(apps)
     kept = [item.pid for item in site.seen()]
@@ -239,7 +239,7 @@ def test_scale(site: Site, mode: str) -> None:
 
 
 def test_stopped_deleted_and_killed(site: Site) -> None:
-    """What somebody stopped or deleted runs again; the reason tells what was found."""
+    """Processes that were stopped, deleted or killed run again, and the reason tells what was found."""
     apps = [_sleeper("stopped"), _sleeper("deleted"), _sleeper("untouched")]
     site.run(apps)
     untouched = site.only("untouched")
@@ -253,7 +253,7 @@ def test_stopped_deleted_and_killed(site: Site) -> None:
 
 
 def test_second_instance_only(site: Site) -> None:
-    """Of two instances only the second is disturbed: by a variable, a stop, a deletion. It alone is made new."""
+    """Only the second of two instances is changed, by a variable, a stop, a deletion. Only it is replaced."""
     apps = [site.app("web", exec_mode="cluster", instances=2)]
     site.run(apps)
     first = site.seen()[0]
@@ -276,7 +276,7 @@ def test_second_instance_only(site: Site) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_resurrected(version: str, tmp_path: Path) -> None:
-    """A daemon that is killed and brings back what was saved leaves nothing to do."""
+    """If a killed daemon comes back with what was saved, there is nothing to do."""
     for home in daemon_of(version, tmp_path / "d"):
         site = Site(home, "prod", tmp_path / "prod")
         other = Site(home, "test", tmp_path / "test")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""pm2_info finds every problem in a real situation and only reads. The results of all modules are as documented."""
+"""pm2_info finds every problem in a real situation, and only reads. The results of all modules are as documented."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def site(home: Pm2Home, tmp_path: Path) -> Iterator[Site]:
-    """A namespace with one running app, emptied afterwards; the dump is as it was."""
+    """A namespace with one running app. Afterwards it is emptied, and the dump is as before."""
     site = Site(home, "prod", tmp_path / "site")
     site.run([sleeper("app")])
     assert info(home)["problems"] == []
@@ -37,12 +37,12 @@ def site(home: Pm2Home, tmp_path: Path) -> Iterator[Site]:
 
 
 def sleeper(name: str, **more: Any) -> Json:
-    """An app that costs little."""
+    """A cheap app."""
     return {"name": name, "script": "/bin/sleep", "args": ["1000"], "cwd": "/", **more}
 
 
 def info(home: Pm2Home, namespace: Optional[str] = None, **more: Any) -> Json:
-    """The result of pm2_info, as documented; nothing was written."""
+    """The result of pm2_info, which has to be as documented. Nothing may be written."""
     before = files(home)
     params = {"pm2_home": home.home, "pm2_executable": home.executable, "namespace": namespace, **more}
     result = call("pm2_info", params, check=bool(more.get("check")))
@@ -54,12 +54,12 @@ def info(home: Pm2Home, namespace: Optional[str] = None, **more: Any) -> Json:
 
 
 def kinds(result: Json) -> List[str]:
-    """The kinds of problems told."""
+    """The kinds of the reported problems."""
     return [problem["kind"] for problem in result["problems"]]
 
 
 def test_healthy(site: Site) -> None:
-    """Nothing is wrong: the daemon, the process and the dump are told, no problem, no drift."""
+    """Daemon, process and dump are reported, without a problem or drift."""
     result = info(site.home)
     (daemon_pid,) = site.home.daemon_pids()
     daemon = result["daemon"]
@@ -148,12 +148,12 @@ SITUATIONS: Dict[str, Callable[[Site], List[str]]] = {
     )
 }
 ALONE = {"deaf_daemon", "version_mismatch", "daemon_environment"}
-"""Kinds with a test of their own, because they spoil the daemon."""
+"""Kinds with their own test, because they harm the daemon."""
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
 def test_problem(site: Site, situation: str) -> None:
-    """Each problem is told in its situation, about the right process, and is gone when that is over."""
+    """Each problem is reported for the right process, and is gone after its cause is."""
     expected = SITUATIONS[situation](site)
     result = info(site.home)
     assert sorted(set(kinds(result))) == expected
@@ -171,7 +171,7 @@ def test_problem(site: Site, situation: str) -> None:
 
 
 def test_every_kind_has_its_situation() -> None:
-    """The kinds that RETURN names are those the tests make."""
+    """The tests cause every kind that RETURN names."""
     description = " ".join(returns_of("pm2_info")["problems"]["description"])
     named = set(re.findall(r"V\((\w+)\)", description))
     made = {
@@ -187,8 +187,8 @@ def test_every_kind_has_its_situation() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_daemon_of_a_shell(version: str, tmp_path: Path) -> None:
-    """A daemon that somebody started with variables of a shell: their names are told, no value; ours has none."""
+def test_daemon_with_variables_of_a_shell(version: str, tmp_path: Path) -> None:
+    """The variables of a shell in a daemon's environment are named without values. Our own daemon has none."""
     for home in daemon_of(version, tmp_path / "d", MY_SECRET="canary", TERM="xterm"):
         (problem,) = info(home)["problems"]
         assert problem["kind"] == "daemon_environment"
@@ -201,7 +201,7 @@ def test_daemon_of_a_shell(version: str, tmp_path: Path) -> None:
 
 
 def test_other_version_installed(tmp_path: Path) -> None:
-    """The daemon in memory is not the PM2 that is installed."""
+    """The running daemon is not of the installed version of PM2."""
     newer = Pm2Home("7.0", tmp_path / "unused")
     for home in daemon_of("6.0", tmp_path / "d"):
         result = info(home, pm2_executable=newer.executable)
@@ -211,7 +211,7 @@ def test_other_version_installed(tmp_path: Path) -> None:
 
 
 def test_deaf_daemon(pm2: Pm2Home) -> None:
-    """A daemon whose socket was removed is told as that, and not as "no daemon"."""
+    """A daemon whose socket was removed is reported as deaf, and not as absent."""
     pm2.cli("ping")
     (pid,) = pm2.daemon_pids()
     os.unlink(pm2.rpc_socket)
@@ -225,7 +225,7 @@ def test_deaf_daemon(pm2: Pm2Home) -> None:
 
 
 def test_drift(site: Site) -> None:
-    """Each kind of difference between the dump and what is live, with the keys that differ."""
+    """Each kind of difference between the dump and the live processes, with the keys that differ."""
     web = site.app("web", exec_mode="cluster", instances=2)
     Site(site.home, "test", site.directory).run([sleeper("other")], save=False)
     site.run([sleeper("app"), sleeper("gone"), web])
@@ -248,7 +248,7 @@ def test_drift(site: Site) -> None:
 
 @pytest.mark.parametrize("there", [False, True], ids=["no home", "empty home"])
 def test_without_a_daemon(pm2: Pm2Home, there: bool) -> None:
-    """None is started, no directory and no file is made."""
+    """No daemon is started, and neither a directory nor a file is made."""
     if not there:
         os.rmdir(pm2.home)
     result = info(pm2)
@@ -261,7 +261,7 @@ def test_without_a_daemon(pm2: Pm2Home, there: bool) -> None:
 
 
 def test_dump_without_a_daemon(pm2: Pm2Home, tmp_path: Path) -> None:
-    """After the daemon has ended the dump is told, and is no drift: nothing is live to be compared."""
+    """After the daemon has ended, the dump is reported, and is not drift: no live process can be compared with it."""
     Site(pm2, "prod", tmp_path / "site").run([sleeper("app")])
     pm2.cli("kill")
     deadline = time.monotonic() + 60
@@ -275,7 +275,7 @@ def test_dump_without_a_daemon(pm2: Pm2Home, tmp_path: Path) -> None:
 
 
 def test_while_a_run_is_under_way(site: Site) -> None:
-    """It waits for no lock: candidates are shown beside the old processes, and that a run is under way."""
+    """It does not wait for the lock. It shows candidates beside the old processes, and that a run is under way."""
     params = {
         "namespace": "prod",
         "pm2_home": site.home.home,
@@ -299,7 +299,7 @@ def test_while_a_run_is_under_way(site: Site) -> None:
 
 
 def test_results_are_as_documented(site: Site) -> None:
-    """On success, in check mode and on failure of every kind: all keys are documented, with their types."""
+    """On success, in check mode and on every kind of failure, all keys are documented, with their types."""
     home = site.home
     crash = site.directory / "crash.js"
     crash.write_text("throw new Error('no')\n")
@@ -342,7 +342,7 @@ def test_results_are_as_documented(site: Site) -> None:
             result = call(module, params, check=check, diff=True)
             foreseen = check and fails and any(key in str(options) for key in ("crash.js", "tcp"))
             if foreseen and "ecosystem" not in options:
-                continue  # check mode starts nothing, so nothing can fail
+                continue  # check mode starts no process, so none can fail
             assert result["failed"] is fails, (module, options, result)
             found = mistakes(module, result)
             if found:

@@ -1,9 +1,9 @@
-"""Nothing that is done to one namespace moves anything of another (issue 2, acceptance 2).
+"""An operation on one namespace changes nothing of another.
 
-Random operations on one namespace, hypothesis chooses them; two other namespaces stand beside it on the same daemon.
-After each operation all that can be seen of those is compared, and our own namespace with a model.
+hypothesis chooses random operations on one namespace. Two other namespaces are on the same daemon. After each
+operation, all that can be seen of the two is compared with the state before, and our own namespace with a model.
 
-Core: 60 operations, always the same, some 15 s. Full: 1,000 operations on each version. A longer run:
+Core: 60 operations, always the same, about 15 s. Full: 1,000 operations on each version. A longer run:
 
     NODEOPS_ISOLATION_OPERATIONS=10000 scripts/test --full tests/integration/namespace/test_isolation.py -s -k 7.0
 """
@@ -27,16 +27,16 @@ from support import modules, processes
 from support.pm2 import VERSIONS, Pm2Home
 
 OPERATIONS = int(os.environ.get("NODEOPS_ISOLATION_OPERATIONS", "1000"))
-"""Per version of PM2, shared by its parts."""
+"""Per version of PM2, shared by the parts of its run."""
 PARTS = (1, 2)
 CORE_OPERATIONS = 60
 SEED = int(os.environ.get("NODEOPS_ISOLATION_SEED", "20261122"))
 SHRINK = os.environ.get("NODEOPS_ISOLATION_SHRINK", "1") == "1"
-"""Whether to look for a shorter sequence when one fails; hypothesis takes up to 5 minutes for that."""
+"""Whether hypothesis looks for a shorter sequence if one fails, which takes up to 5 minutes."""
 STEPS = 20
-"""Operations of one example: few enough to read when it fails."""
+"""Operations of one example: few enough to read if it fails."""
 SECONDS_PER_OPERATION = 1.5
-"""Never that long on average, not even on a busy machine: then the test is stopped."""
+"""An average that even a busy machine does not reach. Longer tests are stopped."""
 
 NAMES = ("api", "worker", "jobs")
 FIELDS = {
@@ -49,7 +49,7 @@ FIELDS = {
     "args": ("args",),
     "mode": ("mode", "script"),
 }
-"""What can be edited; twice what is edited often."""
+"""The kinds of edits; frequent ones are here twice."""
 KINDS = (
     *(f"{state} done" for state in (*UP, "stopped", "absent")),
     *(f"{state} refused" for state in (*UP, "stopped", "absent")),
@@ -58,7 +58,7 @@ KINDS = (
     *("check", "pm2_save", "pm2_save check", "pm2_info"),
     *(f"disturbed by {kind}" for kind in ("kill", "stop", "delete")),
 )
-"""What must have occurred in a run."""
+"""The operations that must have occurred in a run."""
 
 strategies = st.sampled_from(("auto", "auto", "replace", "restart"))
 saves = st.sampled_from((True, True, False))
@@ -71,7 +71,7 @@ environments = st.dictionaries(
 
 @st.composite
 def definitions(draw: st.DrawFn, name: str) -> Definition:
-    """A good release of an app, with all that can differ."""
+    """A good release of an app, with every property that can differ."""
     mode = draw(st.sampled_from((CLUSTER, CLUSTER, FORK) if name == "api" else (FORK, FORK, FORK, FORK, CLUSTER)))
     script = "app.js" if mode == CLUSTER else draw(st.sampled_from(("idle.sh", "idle.sh", "app.js")))
     return Definition(
@@ -93,7 +93,7 @@ any_definition = st.sampled_from(NAMES).flatmap(definitions)
 
 @st.composite
 def bad(draw: st.DrawFn, name: str) -> Definition:
-    """A release that cannot prove itself. Only the api, as a cluster, has a port to be silent or sick on."""
+    """A release that cannot pass its checks. Only the api, as a cluster, has a port to be silent or unhealthy on."""
     app = draw(definitions(name))
     if name != "api" or app.mode != CLUSTER:
         return app._replace(release=draw(st.sampled_from(("crashes", "crashes", "missing"))))
@@ -102,7 +102,7 @@ def bad(draw: st.DrawFn, name: str) -> Definition:
 
 @st.composite
 def deployments(draw: st.DrawFn) -> Call:
-    """Some apps with new definitions, perhaps limited to some of them, perhaps the others removed."""
+    """Some apps with new definitions. The call may be limited to some of them, or may remove the others."""
     apps = tuple(draw(definitions(name)) for name in draw(name_lists))
     prune = draw(st.sampled_from((False, False, True)))
     names = draw(st.sampled_from((None, None, tuple(app.name for app in apps[:1]), ("api",))))
@@ -119,7 +119,7 @@ def deployments(draw: st.DrawFn) -> Call:
 
 @st.composite
 def bad_deployments(draw: st.DrawFn) -> Call:
-    """As before, and one of the apps is bad."""
+    """Deployments in which one of the apps is bad."""
     call = draw(deployments())
     apps = list(call.apps or ())
     number = draw(st.integers(0, len(apps) - 1))
@@ -130,7 +130,7 @@ def bad_deployments(draw: st.DrawFn) -> Call:
 
 @st.composite
 def downs(draw: st.DrawFn) -> Call:
-    """All, or some by name, or some by definition, stopped or removed."""
+    """Calls that stop or remove all apps, some by name, or some by definition."""
     given = draw(st.sampled_from(("all", "names", "names", "names", "apps")))
     return Call(
         state=draw(st.sampled_from(("stopped", "absent"))),
@@ -142,7 +142,7 @@ def downs(draw: st.DrawFn) -> Call:
 
 @st.composite
 def renewals(draw: st.DrawFn) -> Call:
-    """All or some restarted or reloaded as they are."""
+    """Calls that restart or reload all or some apps as they are."""
     state = draw(st.sampled_from(("restarted", "reloaded")))
     return Call(state=state, names=draw(name_limits), strategy=draw(strategies), save=draw(saves))
 
@@ -151,17 +151,17 @@ calls = st.one_of(deployments(), downs(), renewals())
 
 
 def _limited(call: Call, limit: int) -> Call:
-    """Refused when it would change too much."""
+    """The call with a limit, above which it is refused."""
     return call._replace(max_affected=limit)
 
 
 def _predicted(call: Call, limit: Optional[int]) -> Call:
-    """Check mode: nothing moves."""
+    """The call in check mode, which changes nothing."""
     return call._replace(check_mode=True, max_affected=limit)
 
 
 class Deploy(NamedTuple):
-    """A call as it is."""
+    """A call as given."""
 
     call: Call
 
@@ -170,7 +170,7 @@ class Deploy(NamedTuple):
 
 
 class Edit(NamedTuple):
-    """What is there, with one thing of one app changed: a variable, the number of instances, the release, …"""
+    """The present definitions with one change of one app: a variable, the number of instances, the release, …"""
 
     field: str
     other: Definition
@@ -186,7 +186,7 @@ class Edit(NamedTuple):
 
 
 class Again(NamedTuple):
-    """What is defined already: what was disturbed is mended, and nothing else is touched."""
+    """The present definitions again: what was disturbed is repaired, and nothing else is touched."""
 
     state: str
     save: bool
@@ -213,7 +213,7 @@ class Inform(NamedTuple):
 
 
 class Disturb(NamedTuple):
-    """Somebody else's hands in our namespace."""
+    """Changes to our namespace without the collection."""
 
     kind: str
     number: int
@@ -246,10 +246,10 @@ operations = st.sampled_from([number for number, (weight, _strategy) in enumerat
 
 
 class OwnNamespace(RuleBasedStateMachine):
-    """Operations on one namespace; `world` does them and compares.
+    """Operations on one namespace, which `world` does and compares.
 
-    One rule only: between rules hypothesis would choose so that an example has few kinds of operations (swarm testing),
-    and many examples then change nothing.
+    There is only one rule. With several, hypothesis would give each example only a few of them (swarm testing), and
+    many examples would change nothing.
     """
 
     world: ClassVar[World]
@@ -260,11 +260,11 @@ class OwnNamespace(RuleBasedStateMachine):
 
     @rule(operation=operations.flatmap(lambda number: WEIGHTED[number][1]))
     def operate(self, operation: Operation) -> None:
-        """One operation, then everything is compared."""
+        """One operation, then all is compared."""
         operation.do(self.world)
 
     def teardown(self) -> None:
-        """There still is one daemon only."""
+        """There is still only one daemon."""
         self.world.end()
 
 
@@ -279,7 +279,7 @@ class OwnNamespace(RuleBasedStateMachine):
     ]
 )
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tuple[World, int, int]]:
-    """A daemon of each version, the part of the run, and its operations; the daemon is ended afterwards."""
+    """A daemon of each version, the part of the run, and its operations. The daemon is ended afterwards."""
     version, part, operations = request.param
     world = World(version, tmp_path)
     yield world, part, operations
@@ -289,8 +289,8 @@ def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Tuple[World
 
 
 @pytest.mark.timeout(600 + OPERATIONS / len(PARTS) * SECONDS_PER_OPERATION)
-def test_no_operation_on_a_namespace_moves_anything_of_another(case: Tuple[World, int, int]) -> None:
-    """As many random operations as asked for; each kind occurs; no violation."""
+def test_no_operation_on_a_namespace_changes_anything_of_another(case: Tuple[World, int, int]) -> None:
+    """The requested number of random operations: each kind occurs, and there is no violation."""
     world, part, wanted = case
     machine = type("OwnNamespace", (OwnNamespace,), {"world": world})
     try:
@@ -324,7 +324,7 @@ def _run(machine: type, seed: int, examples: int) -> None:
 
 @pytest.fixture
 def crash_loop(tmp_path: Path) -> Dict[str, Any]:
-    """An app that exits at once, always, and that PM2 always starts again."""
+    """An app that always exits at once, and that PM2 always starts again."""
     script = tmp_path / "crash.sh"
     script.write_text("#!/bin/sh\nexit 1\n")
     script.chmod(0o755)
@@ -332,8 +332,8 @@ def crash_loop(tmp_path: Path) -> Dict[str, Any]:
     return {**definition, "max_restarts": 100000}
 
 
-def test_a_crashing_release_does_not_come_back_after_it_was_removed(pm2: Pm2Home, crash_loop: Dict[str, Any]) -> None:
-    """A delete between the two steps of PM2's restart is forgotten by PM2: the engine has to look again."""
+def test_a_crashing_app_does_not_come_back_after_it_was_removed(pm2: Pm2Home, crash_loop: Dict[str, Any]) -> None:
+    """PM2 forgets a delete between the two steps of its restart, so the engine has to look again."""
     options = {"pm2_home": pm2.home, "pm2_executable": pm2.executable, "namespace": "shop"}
     pm2.cli("ping")
     for _time in range(6):
@@ -347,7 +347,7 @@ def test_a_crashing_release_does_not_come_back_after_it_was_removed(pm2: Pm2Home
 
 
 def test_a_stopped_crash_loop_stays_stopped(pm2: Pm2Home, crash_loop: Dict[str, Any], tmp_path: Path) -> None:
-    """The same with a stop, of an app that `pm2` itself has started."""
+    """The same with a stop of an app that `pm2` itself started."""
     path = tmp_path / "ecosystem.json"
     path.write_text(json.dumps([{**crash_loop, "namespace": "shop"}]))
     pm2.cli("start", str(path))

@@ -1,4 +1,4 @@
-"""What new processes have to prove (`ready`), and what is said when they do not."""
+"""What new processes have to prove (`ready`), and the message if they do not."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from support.namespaces import Namespace, home_in, snapshot
 from support.pm2 import VERSIONS, Pm2Home
 
 TIMEOUT = 6.0
-"""Seconds a refused app has to come up and to answer badly; a busy machine needs some."""
+"""Seconds that a refused app has to start and to answer badly, on a busy machine."""
 PATIENCE = 20.0
-"""Seconds that a call may take beyond its ready.timeout, on a busy machine: it has to put everything back."""
+"""Seconds that a call may take beyond its ready.timeout, because it has to undo the change, on a busy machine."""
 
 APP = """\
 const fs = require('fs');
@@ -63,7 +63,7 @@ setInterval(() => {}, 1000);
 
 
 class World:
-    """A daemon, a namespace in it, an app with a port."""
+    """A daemon, a namespace on it, an app with a port."""
 
     def __init__(self, home: Pm2Home, directory: Path, name: str = "ready") -> None:
         self.home = home
@@ -85,7 +85,7 @@ class World:
         return self.namespace.bring([app], ready=ready)
 
     def refuse(self, app: Dict[str, Any], **ready: Any) -> str:
-        """The message, after a look at what every refusal has to keep: all as before."""
+        """The message of a refusal, after which everything has to be as before."""
         before = snapshot(self.home)
         result = self.namespace.refuse([app], ready={"timeout": TIMEOUT, **ready})
         assert result["rolled_back"] is True
@@ -115,7 +115,7 @@ def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pm2Home]:
 
 @pytest.fixture
 def world(home: Pm2Home, tmp_path: Path) -> Iterator[World]:
-    """On each version of PM2: what depends on how PM2 runs a process."""
+    """On each version of PM2, for checks that depend on how PM2 runs a process."""
     found = World(home, tmp_path / "app")
     yield found
     found.namespace.remove()
@@ -123,7 +123,7 @@ def world(home: Pm2Home, tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def world_7(newest: Pm2Home, tmp_path: Path) -> Iterator[World]:
-    """On the newest only: what is asked over a connection."""
+    """On the newest only, for checks over a connection."""
     found = World(newest, tmp_path / "app")
     yield found
     found.namespace.remove()
@@ -134,7 +134,7 @@ CLUSTER: Dict[str, Any] = {"exec_mode": "cluster", "instances": 2}
 
 @pytest.mark.parametrize("more", [{}, CLUSTER], ids=["fork", "cluster"])
 def test_min_uptime(world: World, more: Dict[str, Any]) -> None:
-    """A process that lives shorter is refused, with what it said last; one like it is taken when less is asked."""
+    """A process that lives shorter is refused, with its last output. The same process passes a smaller min_uptime."""
     short_lived = world.app({"CRASH_AFTER": 0.5}, **more)
     message = world.refuse(short_lived, min_uptime=15, timeout=60)
     assert "api (instance" in message
@@ -144,8 +144,8 @@ def test_min_uptime(world: World, more: Dict[str, Any]) -> None:
     world.bring(world.app({"CRASH_AFTER": 60}, **more), min_uptime=0.05)
 
 
-def test_each_new_worker_has_to_answer_itself(world: World) -> None:
-    """Of three new workers one answers 500, the old and the other two answer well."""
+def test_each_new_worker_has_to_answer(world: World) -> None:
+    """One of three new workers answers 500. The old workers and the other two answer 200."""
     three: Dict[str, Any] = {"exec_mode": "cluster", "instances": 3}
     check = {"http": [{"url": world.url()}]}
     world.bring(world.app(**three), **check)
@@ -154,7 +154,7 @@ def test_each_new_worker_has_to_answer_itself(world: World) -> None:
     world.bring(world.app({"VERSION": "2"}, **three), **check)
 
 
-def test_a_new_worker_that_does_not_listen_is_not_covered_by_the_old(world: World) -> None:
+def test_old_workers_do_not_answer_for_a_new_one_that_does_not_listen(world: World) -> None:
     check = {"http": [{"url": world.url()}], "tcp": [str(world.port)]}
     world.bring(world.app(**CLUSTER), **check)
     silent = world.app({"VERSION": "2", "LISTEN_AFTER": 60}, **CLUSTER)
@@ -165,22 +165,22 @@ def test_a_new_worker_that_does_not_listen_is_not_covered_by_the_old(world: Worl
         assert "within 5 s" in message
 
 
-def test_workers_that_stay_do_not_answer_for_those_that_are_added(world: World) -> None:
+def test_workers_that_stay_do_not_answer_for_added_ones(world: World) -> None:
     check = {"http": [{"url": world.url()}]}
     world.bring(world.app(**CLUSTER), **check)
     more = {**CLUSTER, "instances": 4}
     assert "answered 500" in world.refuse(world.app({"BAD_INSTANCE": "3"}, **more), **check)
-    # The variable of the bad instance is new in all of them; this time only workers are added.
+    # The variable of the bad instance is new in all of them; here only workers are added.
     world.bring(world.app(**CLUSTER), **check)
     before = world.namespace.pids()
     world.bring(world.app(**more), **check)
     assert world.namespace.pids()[:2] == before
     answered = {json.loads(get(world.port, "/health"))["instance"] for _try in range(12)}
-    assert answered == {"0", "1", "2", "3"}, "the check was passed before all of them listened"
+    assert answered == {"0", "1", "2", "3"}, "the check passed before all of them listened"
 
 
-def test_of_fork_processes_each_has_a_port_of_its_own(world: World) -> None:
-    """One that stays answers for itself, and so does one that is added (increment_var)."""
+def test_each_fork_process_has_its_own_port(world: World) -> None:
+    """A process that stays answers for itself, and so does one that is added (increment_var)."""
     several: Dict[str, Any] = {"exec_mode": "fork", "increment_var": "PORT"}
     world.port = free_ports(2)
     first = {"http": [{"url": world.url()}]}
@@ -191,7 +191,7 @@ def test_of_fork_processes_each_has_a_port_of_its_own(world: World) -> None:
 
 
 def test_an_app_that_serves_from_a_grandchild(world: World) -> None:
-    """As `npm start` does: PM2's process is a shell, node its child."""
+    """As with `npm start`, PM2's process is a shell, and node is its child."""
     shell: Dict[str, Any] = {"script": "bash", "args": ["-c", "node app.js; true"]}
     world.bring(world.app(**shell), http=[{"url": world.url()}])
     bad = world.app({"VERSION": "2", "BAD_INSTANCE": "0"}, **shell)
@@ -200,7 +200,7 @@ def test_an_app_that_serves_from_a_grandchild(world: World) -> None:
 
 @pytest.mark.parametrize("mode", ["fork", "cluster"])
 def test_wait_ready(world: World, mode: str) -> None:
-    """PM2 itself takes a process for online after listen_timeout, ready or not."""
+    """PM2 itself says that a process is online after listen_timeout, ready or not."""
     told = {"exec_mode": mode, "wait_ready": True, "listen_timeout": 1500}
     world.bring(world.app({"READY_AFTER": 0.2}, **{**told, "listen_timeout": 15000}))
     before = world.namespace.pids() if mode == "cluster" else []
@@ -210,8 +210,8 @@ def test_wait_ready(world: World, mode: str) -> None:
     assert mode == "fork" or world.namespace.pids() == before
 
 
-def test_what_the_new_process_logs(world: World) -> None:
-    """Text that the old ones left in the same file does not count."""
+def test_the_log_of_the_new_process(world: World) -> None:
+    """Text that old processes wrote to the same file does not count."""
     file = str(world.directory / "out.log")
     logged = {"out_file": file, "merge_logs": True, **CLUSTER}
     pattern = "connected to (queue|stack)"
@@ -227,7 +227,7 @@ def test_statuses(world_7: World) -> None:
     assert "answered 418, expected 200" in world_7.refuse(world_7.app(), http=[{"url": url}])
     assert "expected 201 or 204" in world_7.refuse(world_7.app(), http=[{"url": url, "status": [201, 204]}])
     moved = world_7.refuse(world_7.app(), http=[{"url": world_7.url("/moved")}])
-    assert "answered 302" in moved, "a redirect is no answer of the app"
+    assert "answered 302" in moved, "a redirect is not an answer of the app"
     world_7.bring(world_7.app(), http=[{"url": url, "status": [200, 418]}])
 
 
@@ -237,7 +237,7 @@ def test_expectations(world_7: World) -> None:
 
     message = world_7.refuse(world_7.app(), http=check("status == 'ok' && workers > `7`"))
     assert "workers > `7`" in message
-    assert '"workers":2' in message, "what was answered is not told"
+    assert '"workers":2' in message, "the answer is not shown"
     assert "did not answer JSON: no json" in world_7.refuse(world_7.app(), http=check("status", "/text"))
     assert "cannot be evaluated on" in world_7.refuse(world_7.app(), http=check("length(workers)"))
     assert "is not true of the answer" in world_7.refuse(world_7.app(), http=check("missing"))
@@ -257,7 +257,7 @@ def test_without_jmespath_an_expectation_is_refused_at_once(pm2_7: Pm2Home, monk
 
 
 def test_headers_and_credentials(world_7: World) -> None:
-    """They are sent, and are in no message."""
+    """They are sent, and no message has them."""
     app = world_7.app({"TOKEN": "tok-5f2c91"})
     check = {"url": world_7.url("/token"), "headers": {"X-Token": "wrong-77aa12"}}
     message = world_7.refuse(app, http=[check])
@@ -300,7 +300,7 @@ def test_several_checks_have_to_hold_together(world_7: World) -> None:
 )
 @pytest.mark.parametrize("more", [{}, CLUSTER], ids=["fork", "cluster"])
 def test_the_timeout_is_kept(world_7: World, ready: Dict[str, Any], env: Dict[str, Any], more: Dict[str, Any]) -> None:
-    """Also while a request hangs, and while old workers answer well."""
+    """Also if a request hangs, and if old workers answer well."""
     world_7.bring(world_7.app(**more), tcp=[str(world_7.port)])
     filled = json.loads(json.dumps(ready).replace("{port}", str(world_7.port)))
     started = time.monotonic()
@@ -319,7 +319,7 @@ def test_a_self_signed_certificate(world_7: World) -> None:
 
 
 def self_signed(directory: Path) -> List[Path]:
-    """The files of a key and of a certificate for 127.0.0.1 that nobody else has signed."""
+    """The files of a key and a self-signed certificate for 127.0.0.1."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -351,7 +351,7 @@ def test_tcp_with_a_host(world_7: World) -> None:
 
 
 class Proxy:
-    """Passes connections on to a port, as a load balancer in front of the app does."""
+    """Forwards connections to a port, as a load balancer in front of the app does."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -386,7 +386,7 @@ class Proxy:
 
 
 def test_through_a_proxy(world_7: World) -> None:
-    """Who answers cannot be seen then: enough good answers in a row to have met each worker."""
+    """It hides which process answers, so enough good answers in a row are needed to have met each worker."""
     with Proxy(world_7.port) as proxy:
         check = {"http": [{"url": f"http://127.0.0.1:{proxy.port}/health"}]}
         world_7.bring(world_7.app(**CLUSTER), **check)
@@ -395,14 +395,14 @@ def test_through_a_proxy(world_7: World) -> None:
         assert "answered 500" in world_7.refuse(bad, **check)
 
 
-def test_a_message_tells_check_answer_and_limit(world_7: World) -> None:
+def test_a_message_has_the_check_its_answer_and_the_limit(world_7: World) -> None:
     message = world_7.refuse(world_7.app(), http=[{"url": world_7.url("/teapot")}], timeout=3.5)
     for part in ("http check", world_7.url("/teapot"), "answered 418", "expected 200", "within 3.5 s"):
         assert part in message
 
 
 def test_max_affected(world_7: World) -> None:
-    """Counted are processes, a replaced one once; one more than allowed is refused, with what would be done."""
+    """It counts processes, a replaced one once. One more than allowed is refused, and the planned actions are named."""
     world_7.bring(world_7.app(**CLUSTER))
     before = snapshot(world_7.home)
     changed = world_7.app({"VERSION": "2"}, **{**CLUSTER, "instances": 3})
@@ -434,7 +434,7 @@ def test_two_calls_on_one_namespace_come_one_after_the_other(world_7: World) -> 
     results = [modules.finish(process) for process in running]
     assert [result["failed"] for result in results] == [False, False]
     assert time.monotonic() - started >= 2 * ready["min_uptime"]
-    assert most <= 4, "three generations stood side by side"
+    assert most <= 4, "three generations ran at the same time"
     live = [item["pm2_env"]["VERSION"] for item in world_7.namespace.processes()]
     assert live in (["1", "1"], ["2", "2"])
 
@@ -452,6 +452,6 @@ def test_calls_on_two_namespaces_run_at_the_same_time(world_7: World, tmp_path: 
             both = both or len(list(journals.glob("*.journal"))) == 2
             time.sleep(0.02)
         assert [modules.finish(process)["failed"] for process in running] == [False, False]
-        assert both, "one waited for the other"
+        assert both, "one call waited for the other"
     finally:
         other.namespace.remove()

@@ -1,6 +1,6 @@
-"""Bad input, through the modules: a clear message before any change, and a daemon that does not notice.
+"""The modules refuse bad input with a clear message before any change, and the daemon is not affected.
 
-What a single definition may hold is tested beside its code; here is what a user of the modules sees.
+Unit tests check what a definition may have. These tests check what a user of the modules sees.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NEWEST = VERSIONS[-1]
 
 
 class Stage(NamedTuple):
-    """A daemon with two namespaces that serve, and what the cases refer to."""
+    """A daemon with two namespaces that serve, and the files that the cases refer to."""
 
     home: Pm2Home
     base: Path
@@ -71,9 +71,9 @@ def write_files(base: Path) -> None:
 
 
 class Case(NamedTuple):
-    """Options on top of a good call, or changes of its app; and what the message has to name.
+    """Changes of a good call's options or app, and the words that the message must have.
 
-    `{base}` stands for the directory of the cases. Ansible's own argument check says nothing of what was not done.
+    `{base}` is the directory of the cases. Ansible's own argument check does not say what was not done.
     """
 
     says: List[str]
@@ -155,7 +155,7 @@ CASES: Dict[str, Case] = {
     "a name that JavaScript has": Case(["name", "constructor"], definition={"name": "constructor"}),
     "a name of 300 characters": Case(["name", "200"], definition={"name": "x" * 300}),
     "a namespace in the app that is another": of_app("namespace", "elsewhere", namespace="elsewhere"),
-    "a uid that nobody has": of_app("uid", "no-such-user", uid="no-such-user"),
+    "a uid of no user": of_app("uid", "no-such-user", uid="no-such-user"),
     "a log file in a directory that is a file": of_app("out_file", out_file="{base}/app/app.js/out.log"),
     # the call
     "two apps of one name": of_call("api", "definitions 1 and 2", apps=["{app}", "{app}"]),
@@ -179,8 +179,8 @@ CASES: Dict[str, Case] = {
     "an empty namespace": of_call("namespace", namespace=""),
     "a namespace of 101 characters": of_call("namespace", namespace="x" * 101),
     "a namespace that JavaScript has": of_call("namespace", "__proto__", namespace="__proto__"),
-    "names of nobody": of_call("names", "ghost", names=["ghost"]),
-    "names of nobody to restart": of_call("names", "ghost", names=["ghost"], apps=None, state="restarted"),
+    "names that do not exist": of_call("names", "ghost", names=["ghost"]),
+    "names to restart that do not exist": of_call("names", "ghost", names=["ghost"], apps=None, state="restarted"),
     "prune with names": of_call("prune", "names", names=["api"], prune=True),
     "prune with absent": of_call("prune", "absent", prune=True, state="absent"),
     "prune with stopped": of_call("prune", "stopped", prune=True, state="stopped"),
@@ -197,7 +197,7 @@ CASES: Dict[str, Case] = {
     "ready as text": of_type("dictionary", ready="soon"),
     "a negative timeout": of_call("ready.timeout", "-1", ready={"timeout": -1}),
     "a timeout of words": of_type("timeout", ready={"timeout": "soon"}),
-    "a timeout that is no number": of_call("ready.timeout", "nan", ready={"timeout": "nan"}),
+    "a timeout that is not a number": of_call("ready.timeout", "nan", ready={"timeout": "nan"}),
     "a timeout without end": of_call("ready.timeout", "inf", ready={"timeout": "inf"}),
     "a negative min_uptime": of_call("ready.min_uptime", "-1", ready={"min_uptime": -1}),
     "a min_uptime longer than the timeout": of_call(
@@ -212,7 +212,7 @@ CASES: Dict[str, Case] = {
     "a url with a large port": of_call("ready.http", "70000", ready={"http": [{"url": "http://localhost:70000/"}]}),
     "a status of 42": of_call("status", "42", ready={"http": [{"url": "http://localhost/", "status": [42]}]}),
     "a status of words": of_type("status", ready={"http": [{"url": "http://localhost/", "status": ["ok"]}]}),
-    "an expectation that is none": of_call("expect", "a ==", ready={"http": [{"url": "http://h/", "expect": "a =="}]}),
+    "an invalid expectation": of_call("expect", "a ==", ready={"http": [{"url": "http://h/", "expect": "a =="}]}),
     "a request without time": of_call("timeout", "0", ready={"http": [{"url": "http://h/", "timeout": 0}]}),
     "a header with a line break": of_call(
         "headers", "X", ready={"http": [{"url": "http://h/", "headers": {"X": "a\nb"}}]}
@@ -221,7 +221,7 @@ CASES: Dict[str, Case] = {
     "a port of letters": of_call("ready.tcp", "http", ready={"tcp": ["http"]}),
     "port 0": of_call("ready.tcp", "0", ready={"tcp": ["0"]}),
     "port 65536": of_call("ready.tcp", "65536", ready={"tcp": ["65536"]}),
-    "a pattern that is none": of_call("ready.log", "(", ready={"log": ["("]}),
+    "an invalid pattern": of_call("ready.log", "(", ready={"log": ["("]}),
     # ecosystem files
     "a file that throws": of_file("throws.js", "no such setting"),
     "a file that exits": of_file("exits.js"),
@@ -244,7 +244,7 @@ CASES: Dict[str, Case] = {
 
 
 def filled(value: Any, base: Path) -> Any:
-    """The stand-ins replaced, in every depth."""
+    """The value with its placeholders replaced, at every depth."""
     if isinstance(value, Mapping):
         return {key: filled(item, base) for key, item in value.items()}
     if isinstance(value, list):
@@ -262,7 +262,7 @@ def parameters(stage: Stage, case: Case) -> Dict[str, Any]:
 
 
 def state_of(home: Pm2Home) -> Any:
-    """What no refused call may move."""
+    """The state that no refused call may change."""
     dump = home.dump.read_bytes() if home.dump.exists() else b""
     journals = sorted(path.name for path in Path(home.home, "nodeops").glob("*.journal"))
     return home.daemon_pids(), snapshot(home), dump, journals
@@ -288,13 +288,13 @@ SOME = [
     "a name of all",
     "two apps of one name",
     "a namespace that leads elsewhere",
-    "names of nobody",
+    "names that do not exist",
     "a max_affected of nothing",
     "an unknown check",
     "a file that throws",
     "a file of broken YAML",
 ]
-"""What is refused does not depend on the version of PM2, but for how a file is read: there these."""
+"""Cases for older versions of PM2. Refusals do not depend on the version, except for the reading of a file."""
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ SOME = [
     scope="module",
 )
 def test_a_bad_call_is_refused_before_any_change(stage: Stage, name: str) -> None:
-    """In check mode, and for real."""
+    """In check mode, and in a real run."""
     case = CASES[name]
     before = state_of(stage.home)
     for check in (True, False):
@@ -317,7 +317,7 @@ def test_a_bad_call_is_refused_before_any_change(stage: Stage, name: str) -> Non
         assert len(message) < 2000, "too long to be read"
         if not case.by_ansible:
             assert NOTHING in message.lower()
-        assert "rolled_back" not in result, "something had been started"
+        assert "rolled_back" not in result, "a process had been started"
         assert state_of(stage.home) == before
     assert serves(stage.home)
 
@@ -341,8 +341,8 @@ setInterval(() => {}, 1000);
 
 
 @pytest.mark.parametrize("mode", ["fork", "cluster"])
-def test_odd_texts_that_are_accepted_arrive_exactly(stage: Stage, tmp_path: Path, mode: str) -> None:
-    """Names, arguments and variables reach the process as they were written, and nothing is run by a shell."""
+def test_accepted_odd_texts_arrive_exactly(stage: Stage, tmp_path: Path, mode: str) -> None:
+    """Names, arguments and variables reach the process as written, and no shell runs any of them."""
     before = snapshot(stage.home)
     namespace = Namespace(stage.home, "odd")
     (tmp_path / "show.js").write_text(REPORT, encoding="utf-8")
@@ -357,7 +357,7 @@ def test_odd_texts_that_are_accepted_arrive_exactly(stage: Stage, tmp_path: Path
             report = json.loads(wait_for(path))
             assert report["args"] == ODD_TEXTS
             assert {key: report["env"].get(key) for key in variables} == variables
-        assert namespace.bring(apps)["actions"] == [], "what arrived is not what is compared"
+        assert namespace.bring(apps)["actions"] == [], "the running process differs from the definition"
         entries = [entry for entry in json.loads(stage.home.dump.read_bytes()) if entry["namespace"] == "odd"]
         assert {entry["name"] for entry in entries} == set(ODD_NAMES)
         assert all(entry["args"] == ODD_TEXTS for entry in entries)
@@ -376,7 +376,7 @@ def wait_for(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_a_file_that_prints_is_taken_for_what_it_exports(stage: Stage, tmp_path: Path) -> None:
+def test_the_output_of_a_file_does_not_change_what_it_exports(stage: Stage, tmp_path: Path) -> None:
     file = tmp_path / "prints.js"
     definition = json.dumps({"apps": [app(stage.base, name="printed", env={"PORT": free_port()})]})
     noise = """console.log('{"apps": []}'); console.error('noise'); process.stdout.write('red');"""
@@ -389,8 +389,8 @@ def test_a_file_that_prints_is_taken_for_what_it_exports(stage: Stage, tmp_path:
         namespace.remove()
 
 
-def test_a_file_that_takes_for_ever_is_ended(pm2_7: Pm2Home, tmp_path: Path) -> None:
-    """After the ten seconds that the documentation names; what it had started ends with it."""
+def test_a_file_that_never_ends_is_killed(pm2_7: Pm2Home, tmp_path: Path) -> None:
+    """It is killed after the documented ten seconds, with all processes it started."""
     file = tmp_path / "ever.js"
     child = "require('child_process').spawn('sleep', ['7777'], {stdio: 'ignore'});"
     file.write_text(f"{child}\nfor (;;) {{}}\n", encoding="utf-8")
@@ -401,7 +401,7 @@ def test_a_file_that_takes_for_ever_is_ended(pm2_7: Pm2Home, tmp_path: Path) -> 
     assert "10 seconds" in result["msg"]
     assert NOTHING in result["msg"].lower()
     assert not [pid for pid in processes.all_pids() if processes.cmdline(pid) == "sleep 7777"]
-    assert pm2_7.daemon_pids() == [], "a daemon was started for nothing"
+    assert pm2_7.daemon_pids() == [], "a daemon was started without need"
 
 
 def test_without_a_daemon_a_bad_call_starts_none(pm2_7: Pm2Home) -> None:
@@ -437,8 +437,8 @@ def test_a_bad_call_of_save_is_refused(stage: Stage, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAVE_CASES)
-def test_info_changes_nothing_whatever_it_is_asked(stage: Stage, name: str) -> None:
-    """Of a namespace that nothing can be in it says so; it has to find those that plain pm2 has made, too."""
+def test_info_never_changes_anything(stage: Stage, name: str) -> None:
+    """A namespace that cannot exist is reported as empty: it also has to find namespaces that plain pm2 makes."""
     before = state_of(stage.home)
     result = modules.call("pm2_info", call_of(stage, SAVE_CASES[name]))
     assert result["failed"] == (
@@ -459,7 +459,7 @@ def call_of(stage: Stage, case: Case) -> Dict[str, Any]:
 def test_a_relative_pm2_home_is_not_looked_for_in_the_working_directory(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ansible makes an option of type path no absolute one."""
+    """Ansible does not make an option of type path absolute."""
     monkeypatch.chdir(tmp_path)
     result = modules.call("pm2_process", {**stage.ours.params([app(stage.base)]), "pm2_home": "home"})
     assert result["failed"]
@@ -468,15 +468,15 @@ def test_a_relative_pm2_home_is_not_looked_for_in_the_working_directory(
 
 
 def test_two_bad_apps_are_both_named(stage: Stage) -> None:
-    """One run tells all that has to be corrected."""
+    """One run names all that has to be corrected."""
     bad = [app(stage.base, name="one", instances="foo"), app(stage.base, name="two", cron_restart="x", wath=True)]
     result = stage.ours.refuse(bad)
     for word in ("one", "instances", "two", "cron_restart", "wath", "3 problems"):
         assert word in result["msg"]
 
 
-def test_a_message_does_not_tell_a_secret(stage: Stage) -> None:
-    """The value of a variable, an argument or a header is not in what is shown, also when it is what is wrong."""
+def test_a_message_does_not_show_a_secret(stage: Stage) -> None:
+    """No message has the value of a variable, an argument or a header, even if that value is wrong."""
     secret = "hunter2-" + "x" * 20
     wrong: List[Dict[str, Any]] = [
         {"env": {"TOKEN": secret + "\0"}},

@@ -21,7 +21,7 @@ from support.pm2 import Pm2Home
 
 READY = {"min_uptime": 0.05, "timeout": 20}
 
-# What PM2 itself puts into a process anew each time, or takes from whatever started its daemon.
+# What PM2 itself sets anew in each process, or takes from the environment its daemon was started in.
 NEW_IN_EACH_RUN = frozenset(
     """pm_id unique_id created_at pm_uptime restart_time unstable_restarts status exit_code node_version version
     versioning prev_restart_delay PM2_DISCRETE_MODE PM2_PROGRAMMATIC PM2_JSON_PROCESSING SILENT PM2_USAGE""".split()
@@ -37,13 +37,13 @@ setInterval(() => {}, 1000);
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[Runner]:
-    """Calls in processes of their own."""
+    """Runs each call in its own process."""
     with Runner() as made:
         yield made
 
 
 def options(pm2: Pm2Home, namespace: str, **more: Any) -> Dict[str, Any]:
-    """Options of either module."""
+    """Options of both modules."""
     return {"pm2_home": pm2.home, "pm2_executable": pm2.executable, "namespace": namespace, **more}
 
 
@@ -62,12 +62,12 @@ def save(pm2: Pm2Home, namespace: str, check: bool = False) -> Dict[str, Any]:
 
 
 def sleeper(name: str, **more: Any) -> Dict[str, Any]:
-    """The cheapest app there is."""
+    """The cheapest possible app."""
     return {"name": name, "script": "/bin/sleep", "args": ["1000"], "cwd": "/", **more}
 
 
 def entries(pm2: Pm2Home, namespace: Optional[str] = None) -> List[Dict[str, Any]]:
-    """What the dump holds."""
+    """The entries of the dump."""
     saved = json.loads(pm2.dump.read_text())
     return [entry for entry in saved if namespace in (None, entry["namespace"])]
 
@@ -85,7 +85,7 @@ def mode(path: Path) -> int:
 
 
 def trace(path: Path) -> Tuple[int, int, bytes]:
-    """Changes whenever the file is written or replaced."""
+    """A value that changes whenever the file is written or replaced."""
     return path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes()
 
 
@@ -93,7 +93,7 @@ def trace(path: Path) -> Tuple[int, int, bytes]:
 
 
 def test_20_concurrent_saves_lose_nothing_and_no_reader_sees_a_bad_dump(pm2, runner):
-    """Twenty runs in two namespaces, each of which starts an app and saves; then twenty saves that each must write."""
+    """Twenty runs in two namespaces each start an app and save. Then twenty saves each have to write."""
     for namespace in ("left", "right"):
         bring(pm2, namespace, sleeper("first"))
     reader = DumpReader(pm2, pause=0)
@@ -139,7 +139,7 @@ def test_20_concurrent_saves_lose_nothing_and_no_reader_sees_a_bad_dump(pm2, run
 
 
 def test_a_cold_resurrect_brings_back_exactly_what_was_saved(pm2, tmp_path):
-    """Both namespaces with the same names; stopped ones stopped; environment, number and definition as before."""
+    """For two namespaces with the same names. Stopped apps stay stopped; environment, number and definition stay."""
     (tmp_path / "tells.js").write_text(TELLS)
 
     def app(namespace: str, name: str, **more: Any) -> Dict[str, Any]:
@@ -180,7 +180,7 @@ def test_a_cold_resurrect_brings_back_exactly_what_was_saved(pm2, tmp_path):
 
 
 def picture(pm2: Pm2Home, directory: Path) -> Dict[str, Any]:
-    """Per process: what PM2 has in mind, and the environment it really has. Waits until all have told theirs."""
+    """What PM2 has of each process, and its real environment. Waits until all processes have reported."""
     items = pm2.jlist()
     return {
         f"{env['namespace']}/{env['name']}/{env['NODE_APP_INSTANCE']}": (
@@ -212,7 +212,7 @@ def _told(path: Path) -> Optional[Dict[str, str]]:
 
 
 def test_nothing_to_save_writes_nothing(pm2):
-    """Neither at once, nor after restarts, which change only counters and ids."""
+    """Neither at once nor after restarts, which change only counters and ids."""
     bring(pm2, "left", sleeper("app"))
     before = trace(pm2.dump), trace(backup(pm2)) if backup(pm2).exists() else None
     assert save(pm2, "left")["changed"] is False
@@ -224,7 +224,7 @@ def test_nothing_to_save_writes_nothing(pm2):
 
 
 def test_only_the_owner_can_read_the_dump_and_its_backup(pm2):
-    """0600, also where PM2 had written them for everybody, whatever the umask."""
+    """The mode is 0600, whatever the umask, also if PM2 had written them for every user."""
     former = os.umask(0)
     try:
         bring(pm2, "left", sleeper("app"))
@@ -239,7 +239,7 @@ def test_only_the_owner_can_read_the_dump_and_its_backup(pm2):
 
 
 def test_an_empty_namespace_is_saved_as_empty(pm2):
-    """What was removed does not come back at boot; the others do."""
+    """Removed apps do not come back at boot, and the others do."""
     bring(pm2, "left", sleeper("app"))
     bring(pm2, "right", sleeper("app"))
     right = entries(pm2, "right")
@@ -253,14 +253,14 @@ def test_an_empty_namespace_is_saved_as_empty(pm2):
 
 
 def test_an_empty_namespace_and_no_dump_is_nothing_to_save(pm2):
-    """No file is made for nothing."""
+    """No file is made."""
     bring(pm2, "left", sleeper("app"), save=False)
     assert save(pm2, "other")["changed"] is False
     assert not pm2.dump.exists()
 
 
 def test_check_mode_predicts_and_writes_nothing(pm2):
-    """The same `changed` and `entries` as the real run, with the dump as it was."""
+    """`changed` and `entries` are those of the real run, and the dump stays as it was."""
     bring(pm2, "left", sleeper("app"))
     bring(pm2, "left", sleeper("app"), sleeper("more"), save=False)
     before = trace(pm2.dump)
@@ -274,7 +274,7 @@ def test_check_mode_predicts_and_writes_nothing(pm2):
 
 
 def test_without_a_daemon_nothing_is_saved_and_none_is_started(pm2):
-    """Its empty list would be saved as an empty namespace."""
+    """The empty list of a new daemon would be saved as an empty namespace."""
     bring(pm2, "left", sleeper("app"))
     pm2.kill()
     before = trace(pm2.dump)
@@ -293,7 +293,7 @@ BROKEN = [b"", b'[{"name": "api", "namesp', b"null", b"[1]", b"\xff\xfe[", b"[" 
 
 
 def test_a_broken_dump_is_replaced_from_its_good_backup(pm2):
-    """As resurrect would do: the other namespaces' entries come from the backup, and the broken file is kept aside."""
+    """The other namespaces' entries come from the backup, as in a resurrect. The broken file is kept aside."""
     bring(pm2, "left", sleeper("app"))
     bring(pm2, "right", sleeper("app"))
     good = pm2.dump.read_bytes()
@@ -313,7 +313,7 @@ def test_a_broken_dump_is_replaced_from_its_good_backup(pm2):
 
 
 def test_a_broken_dump_with_a_broken_backup_is_refused(pm2):
-    """The other namespaces would be lost: nothing is written, and a change of processes is put back."""
+    """The other namespaces would be lost. So nothing is written, and a change of processes is undone."""
     bring(pm2, "left", sleeper("app"))
     pm2.dump.write_bytes(BROKEN[0])
     backup(pm2).write_bytes(BROKEN[1])
@@ -334,8 +334,8 @@ def test_a_broken_dump_with_a_broken_backup_is_refused(pm2):
         assert (trace(pm2.dump), trace(backup(pm2)), item["pid"]) == before, (module, check)
 
 
-def test_a_missing_dump_is_made_anew_or_from_its_backup(pm2):
-    """PM2 falls back to the backup when the dump is missing, and so does a save."""
+def test_a_missing_dump_is_made_from_its_backup_or_anew(pm2):
+    """If the dump is missing, PM2 uses the backup, and so does a save."""
     bring(pm2, "left", sleeper("app"))
     bring(pm2, "right", sleeper("app"))
     right = entries(pm2, "right")
@@ -349,8 +349,8 @@ def test_a_missing_dump_is_made_anew_or_from_its_backup(pm2):
     assert [entry["namespace"] for entry in entries(pm2)] == ["left"]
 
 
-def test_a_full_disk_leaves_the_dump_as_it_was_and_puts_the_processes_back(pm2, runner, tmp_path):
-    """No file may get larger than 2,000 bytes: enough for a journal, not for a dump."""
+def test_a_full_disk_leaves_the_dump_and_undoes_the_change_of_processes(pm2, runner, tmp_path):
+    """No file may be larger than 2,000 bytes, which is enough for a journal and not for a dump."""
     worker_app(tmp_path / "1")
     worker_app(tmp_path / "2")
 
@@ -405,7 +405,7 @@ NO_NAMESPACE = '{"name": "old", "pm_exec_path": "/x", "env": {}}'
 
 
 def test_entries_of_others_keep_their_meaning_and_their_order(pm2):
-    """Whatever JSON they are: numbers of any size, floats, any text; also those of no namespace (PM2's default)."""
+    """For any JSON: numbers of any size, floats, any text. Also for entries without a namespace (PM2's default)."""
     bring(pm2, "left", sleeper("app"), save=False)
     text = f"[{ODD}, {NO_NAMESPACE}]"
     pm2.dump.write_text(text)
@@ -420,8 +420,8 @@ def test_entries_of_others_keep_their_meaning_and_their_order(pm2):
     assert exactly(pm2.dump.read_text())[:2] == exactly(text)
 
 
-def test_a_module_of_pm2_is_never_saved_and_never_an_app(pm2, tmp_path):
-    """pm2-logrotate carries the namespace `default`; PM2 starts modules by itself."""
+def test_a_module_of_pm2_is_neither_saved_nor_an_app(pm2, tmp_path):
+    """pm2-logrotate has the namespace `default`, and PM2 starts modules by itself."""
     script = worker_app(tmp_path)
     bring(pm2, "default", sleeper("app"))
     module = {
@@ -450,7 +450,7 @@ def test_a_module_of_pm2_is_never_saved_and_never_an_app(pm2, tmp_path):
 
 
 def test_a_plain_pm2_save_in_between_does_not_disturb_the_next_run(pm2):
-    """PM2 writes the same processes in its own words; what it saved of others stays."""
+    """PM2 writes the same processes in its own form. What it saved of other namespaces stays."""
     bring(pm2, "left", sleeper("app"))
     bring(pm2, "right", sleeper("app"), sleeper("more"), save=False)
     pm2.cli("save")

@@ -1,6 +1,6 @@
-"""Under steady load: no request is lost over a change of a cluster app, or over a bad release.
+"""Under steady load, no request is lost during a change of a cluster app or during a bad release.
 
-Core: bad releases that PM2 itself takes for different ones. Full: all of them.
+Core: the bad releases that differ for PM2. Full: all of them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from support.pm2 import VERSIONS, Pm2Home, newest
 Definition = Dict[str, Any]
 
 TIMES = int(os.environ.get("ZERO_DOWNTIME_TIMES", "1"))
-"""How often each case is repeated; a rare loss shows only in many runs."""
+"""How often each case is repeated: a rare loss shows only in many runs."""
 PAUSE = 0.01
-"""Seconds between two requests of each client: what is lost in a moment is to be seen."""
+"""Seconds between two requests of each client: short enough to see a brief loss."""
 AFTER = 0.15
-"""Seconds of load after the call, at least."""
+"""The least seconds of load after the call."""
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -50,7 +50,7 @@ def port(request: pytest.FixtureRequest) -> int:
 def cluster(directory: Path, port: int, **changes: Any) -> Definition:
     """Two workers of the app in `directory`."""
     usual = {"name": "api", "script": "app.js", "cwd": str(directory), "exec_mode": "cluster", "instances": 2}
-    # A busy machine must not make PM2 kill a worker in the middle of a request.
+    # PM2 must not kill a worker in the middle of a request because the machine is busy.
     return {**usual, "kill_timeout": 20000, "env": {"PORT": port}, **changes}
 
 
@@ -59,19 +59,19 @@ def fork(directory: Path, port: int, **changes: Any) -> Definition:
 
 
 def begin(namespace: Namespace, definition: Definition) -> List[int]:
-    """Start the first version and wait until each worker answers. Returns their pids."""
+    """Start the first version, and wait until each worker answers. Returns their pids."""
     namespace.bring([definition], ready={"tcp": [str(definition["env"]["PORT"])]})
     return namespace.pids()
 
 
 def served(load: Load) -> List[Tuple[str, int]]:
-    """Which version and pid answered."""
+    """The version and pid of each answer."""
     answers = [json.loads(body) for body in list(load.bodies)]
     return [(answer["version"], answer["pid"]) for answer in answers]
 
 
 def go_on(load: Load) -> None:
-    """Some load after the call: a loss may show when it has returned, and every worker is to be asked."""
+    """Some load after the call, because a loss may show after it has returned, and each worker has to get a request."""
     answered, deadline = load.ok, time.monotonic() + 60
     time.sleep(AFTER)
     while load.ok < answered + 40 and time.monotonic() < deadline:
@@ -83,7 +83,7 @@ def versions(load: Load) -> List[str]:
 
 
 def measure(record: Callable[[str, object], None], what: str, load: Load) -> None:
-    """Into the report, and onto the screen with `pytest -rP`."""
+    """Write a measurement into the report, and on the screen with `pytest -rP`."""
     record("failed", load.failed)
     record("gap_ms", round(load.gap * 1000))
     kinds = f" {dict(load.errors)}" if load.failed else ""
@@ -93,7 +93,7 @@ def measure(record: Callable[[str, object], None], what: str, load: Load) -> Non
 
 
 class Change(NamedTuple):
-    """How the definition differs afterwards, or before; whether it is the second version of the code."""
+    """How the definition differs after the change, or before it, and whether the code is the second version."""
 
     after: Mapping[str, Any] = MappingProxyType({})
     before: Mapping[str, Any] = MappingProxyType({})
@@ -119,7 +119,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_no_request_is_lost_over_a_change(
+def test_no_request_is_lost_during_a_change(
     namespace: Namespace, port: int, tmp_path: Path, what: str, record_property: Callable[[str, object], None]
 ) -> None:
     change = CHANGES[what]
@@ -161,7 +161,7 @@ BAD: Dict[str, Tuple[Dict[str, Any], Dict[str, Any], str]] = {
 
 
 ON_ALL = ("crashes at boot", "never listens, http", "answers 500")
-"""What is bad in another way for PM2, and not for our gate only."""
+"""The releases that are bad for PM2 in different ways, and not only for our gate."""
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ ON_ALL = ("crashes at boot", "never listens, http", "answers 500")
     indirect=["home"],
     scope="module",
 )
-def test_no_request_is_lost_over_a_bad_release(
+def test_no_request_is_lost_during_a_bad_release(
     namespace: Namespace,
     port: int,
     tmp_path: Path,
@@ -202,18 +202,18 @@ def test_no_request_is_lost_over_a_bad_release(
     for key in ("pm_id", "pid"):
         assert [item[key] for item in now] == [item[key] for item in old]
     assert [item["pm2_env"]["restart_time"] for item in now] == [0] * instances
-    # One that listens and fails its check shares the port while it is tried: PM2 has no port for it alone.
+    # A release that listens and fails its check shares the port while it is tried: PM2 has no port for it alone.
     assert versions(load) == (["1", "2"] if what == "answers 500" else ["1"])
 
 
 def with_port(value: Any, port: int) -> Any:
-    """`{port}` filled in, in every depth."""
+    """The value with `{port}` filled in, at every depth."""
     return json.loads(json.dumps(value).replace("{port}", str(port)))
 
 
 @newest("home")
-def test_the_old_wait_for_new_ones_that_are_long_in_starting(namespace: Namespace, port: int, tmp_path: Path) -> None:
-    """No check is given: the port that the old serve has to be served by the new before the old go."""
+def test_old_workers_wait_for_new_ones_that_start_slowly(namespace: Namespace, port: int, tmp_path: Path) -> None:
+    """Without a check, the new workers have to serve the port of the old ones before these end."""
     http_app(tmp_path / "1", handback=True)
     http_app(tmp_path / "2", "2", handback=True)
     (tmp_path / "2" / "slow.js").write_text("setTimeout(() => require('./app.js'), 1000);\n", encoding="utf-8")
@@ -226,10 +226,10 @@ def test_the_old_wait_for_new_ones_that_are_long_in_starting(namespace: Namespac
 
 
 @newest("home")
-def test_a_release_that_crashes_while_it_serves_loses_what_it_has_in_hand(
+def test_a_release_that_crashes_while_it_serves_loses_only_its_open_requests(
     namespace: Namespace, port: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Measured: a new worker shares the port while it is tried. No more is lost than the clients have under way."""
+    """A measurement: a new worker shares the port while it is tried. No more than its open requests are lost."""
     http_app(tmp_path / "1")
     http_app(tmp_path / "2", "2", crash=0.5)
     old = begin(namespace, cluster(tmp_path / "1", port))
@@ -237,7 +237,7 @@ def test_a_release_that_crashes_while_it_serves_loses_what_it_has_in_hand(
         result = namespace.refuse([cluster(tmp_path / "2", port)], ready={"min_uptime": 15, "timeout": 60})
         go_on(load)
     measure(record_property, "crashes while it serves", load)
-    assert load.failed <= 10 * 4, "more than the clients have under way when each of the new workers crashes"
+    assert load.failed <= 10 * 4, "more than the open requests of the clients when each of the new workers crashes"
     assert load.ok > load.failed
     assert "exited" in result["msg"]
     assert namespace.pids() == old
@@ -247,7 +247,7 @@ def test_a_release_that_crashes_while_it_serves_loses_what_it_has_in_hand(
 def test_without_a_sigint_handler_few_requests_are_lost(
     namespace: Namespace, port: int, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    """Measured, not promised: what such a worker has in hand when it is ended is lost."""
+    """A measurement, not a promise: the open requests of such a worker are lost when it ends."""
     http_app(tmp_path / "1", sigint=False)
     http_app(tmp_path / "2", "2", sigint=False)
     begin(namespace, cluster(tmp_path / "1", port))
@@ -255,7 +255,7 @@ def test_without_a_sigint_handler_few_requests_are_lost(
         namespace.bring([cluster(tmp_path / "2", port)])
         go_on(load)
     measure(record_property, "no SIGINT handler", load)
-    assert load.failed <= 10 * 4, "more than the clients have under way when one worker after the other is ended"
+    assert load.failed <= 10 * 4, "more than the open requests of the clients when one worker after the other ends"
     assert load.ok > load.failed
     assert versions(load) == ["1", "2"]
 
@@ -286,7 +286,7 @@ note('starts');
 
 
 def test_a_fork_app_does_not_wait_for_another_that_is_slow_to_end(namespace: Namespace, tmp_path: Path) -> None:
-    """All make way at the same time, and each new process starts when the old one has ended."""
+    """All old processes end at the same time, and each new process starts when its old one has ended."""
     (tmp_path / "app.js").write_text(SLOW_TO_END, encoding="utf-8")
     notes = tmp_path / "notes"
     notes.touch()

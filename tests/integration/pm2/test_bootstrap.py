@@ -1,4 +1,4 @@
-"""Finding, starting and judging the daemon: many at once, what a dead one left behind, what is not to be touched."""
+"""Finding, starting and checking the daemon: many calls at once, the rest of a dead daemon, and what must stay."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from support.pm2 import VERSIONS, Pm2Home
 
 READY = {"min_uptime": 0.05, "timeout": 30}
 NOTHING = "Nothing was changed"
-NOBODY = 65534
+OTHER_USER = 65534
 
 
 @pytest.fixture(scope="module")
 def runner() -> Iterator[Runner]:
-    """Calls in processes of their own."""
+    """Runs each call in its own process."""
     with Runner() as made:
         yield made
 
@@ -53,7 +53,7 @@ def bring(params: Dict[str, Any], check: bool = False) -> Dict[str, Any]:
 
 
 def refused(params: Dict[str, Any], *words: str) -> None:
-    """Real and in check mode: refused, saying these words and that nothing was changed."""
+    """A call is refused in a real run and in check mode. The message has these words, and that nothing was changed."""
     for check in (True, False):
         result = call("pm2_process", params, check)
         assert result["failed"], (check, result)
@@ -62,7 +62,7 @@ def refused(params: Dict[str, Any], *words: str) -> None:
 
 
 def tree(directory: str) -> Dict[str, Tuple[Any, ...]]:
-    """All below a directory that changes when it is touched."""
+    """All below a directory that changes if it is touched."""
     found = {}
     for path in [Path(directory), *Path(directory).rglob("*")]:
         state = path.lstat()
@@ -72,7 +72,7 @@ def tree(directory: str) -> Dict[str, Tuple[Any, ...]]:
 
 
 def until(what: Callable[[], Any], timeout: float = 10.0) -> None:
-    """Wait until it is so."""
+    """Wait until the condition is true."""
     deadline = time.monotonic() + timeout
     while not what():
         assert time.monotonic() < deadline
@@ -83,7 +83,7 @@ def until(what: Callable[[], Any], timeout: float = 10.0) -> None:
 
 
 def test_12_concurrent_calls_on_an_empty_home_leave_one_daemon_and_all_apps(pm2, runner):
-    """Twelve processes at once, for seven namespaces: nobody starts a second daemon, nobody's app or entry is lost."""
+    """Twelve processes at once, for seven namespaces: there is no second daemon, and no app or entry is lost."""
     wanted = sorted((f"space-{number % 7}", f"app-{number}") for number in range(12))
     app = {"script": "/bin/sleep", "args": ["1000"], "cwd": "/"}
     calls = [("pm2_process", options(pm2, namespace, apps=[{**app, "name": name}])) for namespace, name in wanted]
@@ -99,7 +99,7 @@ def test_12_concurrent_calls_on_an_empty_home_leave_one_daemon_and_all_apps(pm2,
 
 
 def test_files_of_a_dead_daemon_do_not_matter(pm2):
-    """Dead sockets, and a pid file that names a living process of somebody else, which stays untouched."""
+    """Dead sockets, and a pid file with the pid of another program's process, which stays untouched."""
     bring(options(pm2))
     (daemon,) = pm2.daemon_pids()
     stranger = subprocess.Popen(["/bin/sleep", "1000"], cwd=pm2.home)
@@ -118,8 +118,8 @@ def test_files_of_a_dead_daemon_do_not_matter(pm2):
     assert len(pm2.processes("left")) == 1
 
 
-def test_a_pid_file_of_a_dead_process_does_not_matter_either(pm2):
-    """A home with nothing but a stale pid file and something that is no socket in the socket's place."""
+def test_a_pid_file_of_a_dead_process_does_not_matter(pm2):
+    """The home has only a stale pid file, and a file that is not a socket in the socket's place."""
     Path(pm2.home, "pm2.pid").write_text("4194303")
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(pm2.rpc_socket)
@@ -130,7 +130,7 @@ def test_a_pid_file_of_a_dead_process_does_not_matter_either(pm2):
 
 # -- what a killed daemon leaves ---------------------------------------------------------------------------------------
 
-FROZEN = ("cluster", "fork")  # node processes end with their daemon, unless they are busy
+FROZEN = ("cluster", "fork")  # a node process ends with its daemon, unless it is busy
 SURVIVORS = ["cluster", "fork", "python", "shell", "sleep"]
 
 
@@ -147,7 +147,7 @@ def orphan_apps(directory: Path) -> List[Dict[str, Any]]:
 
 
 def test_orphans_of_a_killed_daemon_are_ended_before_their_app_starts_again(pm2, tmp_path):
-    """Only those of this namespace and of the apps that are started; check mode tells; nothing runs twice."""
+    """Only orphans of this namespace and of the apps that are started. Check mode names them. No app runs twice."""
     apps = orphan_apps(tmp_path)
     pids: Dict[str, Dict[str, int]] = {}
     for namespace in ("left", "right"):
@@ -160,7 +160,7 @@ def test_orphans_of_a_killed_daemon_are_ended_before_their_app_starts_again(pm2,
     until(lambda: not pm2.daemon_pids())
     assert all(processes.alive(pid) for namespace in pids.values() for pid in namespace.values())
 
-    # one app of the namespace
+    # a call for one app of the namespace
     only_python = options(pm2, "left", apps=apps, names=["python"])
     predicted = bring(only_python, check=True)
     assert not pm2.daemon_pids()
@@ -172,7 +172,7 @@ def test_orphans_of_a_killed_daemon_are_ended_before_their_app_starts_again(pm2,
         ("right", name) for name in SURVIVORS
     ]
 
-    # the whole namespace
+    # a call for the whole namespace
     predicted = bring(options(pm2, "left", apps=apps), check=True)
     done = bring(options(pm2, "left", apps=apps))
     assert done["actions"] == predicted["actions"]
@@ -182,15 +182,15 @@ def test_orphans_of_a_killed_daemon_are_ended_before_their_app_starts_again(pm2,
     assert len(pm2.daemon_pids()) == 1
     assert bring(options(pm2, "left", apps=apps))["changed"] is False
 
-    # and the other one, in its own time
+    # a call for the other namespace
     assert ended(bring(options(pm2, "right", apps=apps))) == pids["right"]
     assert alive(pids) == []
     running = sorted((item["pm2_env"]["namespace"], item["name"]) for item in pm2.jlist())
     assert running == [(namespace, name) for namespace in ("left", "right") for name in SURVIVORS]
 
 
-def test_an_orphan_that_had_just_begun_is_found_too(pm2, tmp_path):
-    """A cluster worker is online before it has its title and its pid file: frozen there, it outlives the daemon."""
+def test_an_orphan_that_had_just_started_is_found(pm2, tmp_path):
+    """A cluster worker is online before it has its title and pid file. Frozen then, it outlives the daemon."""
     worker_app(tmp_path)
     (tmp_path / "freeze.js").write_text("process.kill(process.pid, 'SIGSTOP');\n")
     app = {"name": "app", "script": "worker.js", "cwd": str(tmp_path), "exec_mode": "cluster", "instances": 1}
@@ -205,7 +205,7 @@ def test_an_orphan_that_had_just_begun_is_found_too(pm2, tmp_path):
 
 
 def ended(result: Dict[str, Any]) -> Dict[str, int]:
-    """name -> pid of the end_orphan actions."""
+    """The names and pids of the end_orphan actions."""
     actions = [action for action in result["actions"] if action["action"] == "end_orphan"]
     return {action["name"]: int(action["reasons"][0].rpartition(" ")[2]) for action in actions}
 
@@ -214,8 +214,8 @@ def alive(pids: Dict[str, Dict[str, int]]) -> List[Tuple[str, str]]:
     return sorted((space, name) for space, its in pids.items() for name, pid in its.items() if processes.alive(pid))
 
 
-def test_node_orphans_that_end_by_themselves_are_no_matter(pm2, tmp_path):
-    """Without anything that keeps them, the node children of a killed daemon are gone when the next run looks."""
+def test_node_orphans_end_by_themselves(pm2, tmp_path):
+    """The node children of a killed daemon are gone when the next run looks, unless they are kept busy."""
     apps = orphan_apps(tmp_path)[:2]
     bring(options(pm2, apps=apps))
     pids = [item["pid"] for item in pm2.processes("left")]
@@ -228,7 +228,7 @@ def test_node_orphans_that_end_by_themselves_are_no_matter(pm2, tmp_path):
 
 
 def test_a_deaf_daemon_is_refused(pm2, monkeypatch):
-    """It lives and its socket is gone: a second daemon would run every app twice. Also for absent and a save."""
+    """It lives without its socket, so a second daemon would run every app twice. Also for absent and a save."""
     monkeypatch.setattr(_daemon, "SOCKET_GRACE", 0.3)
     bring(options(pm2))
     (daemon,) = pm2.daemon_pids()
@@ -249,7 +249,7 @@ def test_a_deaf_daemon_is_refused(pm2, monkeypatch):
 
 
 def test_a_daemon_that_hangs_is_a_clear_error_in_bounded_time(pm2, monkeypatch):
-    """SIGSTOP: it takes the connection and never answers. The patience is 15 s; here it is shortened to 1."""
+    """After SIGSTOP it accepts the connection and never answers. The timeout is 15 s; here it is 1 s."""
     bring(options(pm2))
     (daemon,) = pm2.daemon_pids()
     assert _daemon.find.__defaults__ == (15.0,)
@@ -270,7 +270,7 @@ def test_a_daemon_that_hangs_is_a_clear_error_in_bounded_time(pm2, monkeypatch):
 
 
 def test_a_daemon_that_hangs_in_the_middle_of_a_change_ends_the_run_in_bounded_time(pm2_7, runner, tmp_path):
-    """The run says that it could not put back; when the daemon answers again, the next one finishes the undo."""
+    """The run says that it could not undo the change. When the daemon answers again, the next run finishes the undo."""
     worker_app(tmp_path)
     app = {"name": "api", "script": "worker.js", "cwd": str(tmp_path), "exec_mode": "cluster", "instances": 1}
     bring(options(pm2_7, apps=[app]))
@@ -290,11 +290,11 @@ def test_a_daemon_that_hangs_in_the_middle_of_a_change_ends_the_run_in_bounded_t
     assert item["pm2_env"]["A"] == "b"
 
 
-# -- peers that are no daemon ------------------------------------------------------------------------------------------
+# -- peers that are not daemons----------------------------------------------------------------------------------------
 
 
 class Peer:
-    """Listens as a daemon would; `answer` makes the reply to each call, `sent` are the methods that were called."""
+    """Listens like a daemon. `answer` makes the reply to each call, and `sent` has the called methods."""
 
     def __init__(self, path: str, answer: Callable[[str, bytes], bytes]) -> None:
         self.sent: List[str] = []
@@ -344,7 +344,7 @@ def _says(version: str) -> Callable[[str, bytes], bytes]:
 
 
 def test_a_daemon_of_an_unknown_version_is_sent_nothing_more(pm2_7):
-    """PM2 4 may do anything with a call that it takes otherwise."""
+    """PM2 4 may understand a call differently, and do anything."""
     for version in ("4.2.1", "8.0.0", "", "latest"):
         with Peer(pm2_7.rpc_socket, _says(version)) as peer:
             refused(options(pm2_7), "says it is version", version, "knows PM2 5, 6, 7")
@@ -352,8 +352,8 @@ def test_a_daemon_of_an_unknown_version_is_sent_nothing_more(pm2_7):
     assert not pm2_7.daemon_pids()
 
 
-def test_a_peer_that_talks_rubbish_is_a_clear_error(pm2_7, monkeypatch):
-    """Other protocols, broken frames, broken JSON, wrong types, silence: never a traceback, never a start."""
+def test_a_peer_with_invalid_answers_is_a_clear_error(pm2_7, monkeypatch):
+    """Other protocols, broken frames, broken JSON, wrong types, silence: no traceback, and no daemon is started."""
     monkeypatch.setattr(_daemon.find, "__defaults__", (0.5,))
     rubbish: List[Callable[[str, bytes], bytes]] = [
         lambda _method, _i: b"HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -376,7 +376,7 @@ def test_a_peer_that_talks_rubbish_is_a_clear_error(pm2_7, monkeypatch):
 
 
 def test_frames_of_20_megabytes_and_pieces_of_them(pm2_7):
-    """A list of many processes with large environments, whatever the pieces that it arrives in."""
+    """A list of many processes with large environments, in pieces of any size."""
     large = [{"name": "ü", "pm2_env": {"A": "x" * 1_000_000}}] * 20
     frames = {identifier: reply(identifier, large) for identifier in (b"s:1", b"s:2")}
     assert len(frames[b"s:1"]) > 20_000_000
@@ -389,7 +389,7 @@ def test_frames_of_20_megabytes_and_pieces_of_them(pm2_7):
 
 
 def test_an_error_of_the_daemon_is_an_exception(pm2):
-    """With the daemon's words, and the daemon alive afterwards; also a method that it does not know."""
+    """It has the daemon's message, and the daemon survives. Also for a method that the daemon does not know."""
     bring(options(pm2))
     (daemon,) = pm2.daemon_pids()
     with _axon.Client(pm2.rpc_socket) as client:
@@ -414,10 +414,10 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to be anoth
 
 @root_only
 def test_a_home_of_another_user_is_refused(pm2):
-    """Root too: its sockets would lock the user out."""
-    os.chown(pm2.home, NOBODY, NOBODY)
+    """Also for root, whose sockets would lock the user out."""
+    os.chown(pm2.home, OTHER_USER, OTHER_USER)
     before = tree(pm2.home)
-    name = pwd.getpwuid(NOBODY).pw_name
+    name = pwd.getpwuid(OTHER_USER).pw_name
     refused(options(pm2), "belongs to " + name, "become_user: " + name)
     saved = call("pm2_save", {"pm2_home": pm2.home, "namespace": "left"})
     assert saved["failed"]
@@ -428,12 +428,12 @@ def test_a_home_of_another_user_is_refused(pm2):
 
 @root_only
 def test_a_daemon_of_another_user_is_refused_and_sent_nothing(pm2):
-    """In a home of ours that the other user could write to."""
+    """It runs in a home of ours that the other user could write to."""
     os.chmod(pm2.home, 0o777)
     script = f"""
 import os, socket
 os.chdir({pm2.home!r})
-os.setgid({NOBODY}); os.setuid({NOBODY})
+os.setgid({OTHER_USER}); os.setuid({OTHER_USER})
 server = socket.socket(socket.AF_UNIX)
 server.bind("rpc.sock")
 server.listen()
@@ -448,7 +448,7 @@ while True:
             assert daemon.stdout.readline() == "listens\n"
             os.chmod(pm2.home, 0o777)
             before = tree(pm2.home)
-            refused(options(pm2), f"(pid {daemon.pid}) belongs to " + pwd.getpwuid(NOBODY).pw_name)
+            refused(options(pm2), f"(pid {daemon.pid}) belongs to " + pwd.getpwuid(OTHER_USER).pw_name)
             assert tree(pm2.home) == before
             assert [daemon.stdout.readline() for _call in range(2)] == ["got 0\n"] * 2
             assert daemon.poll() is None
@@ -458,7 +458,7 @@ while True:
 
 
 def test_a_link_to_a_home_is_that_home(pm2, tmp_path, monkeypatch):
-    """One daemon, one namespace, nothing to do twice, whichever path is given; a deaf daemon is found through both."""
+    """Both paths give one daemon and one namespace, and the second call has nothing to do. Both find a deaf daemon."""
     monkeypatch.setattr(_daemon, "SOCKET_GRACE", 0.3)
     link = tmp_path / "link"
     link.symlink_to(pm2.home)
@@ -469,7 +469,7 @@ def test_a_link_to_a_home_is_that_home(pm2, tmp_path, monkeypatch):
     refused(options(pm2, pm2_home=str(link)), "nothing listens", str(pm2.daemon_pids()[0]))
 
 
-def test_homes_that_cannot_be_one_are_refused(pm2_7, tmp_path):
+def test_invalid_homes_are_refused(pm2_7, tmp_path):
     """Too long for a socket, relative, a file, a link to nowhere, a directory that cannot be made."""
     (tmp_path / "file").write_text("")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
@@ -489,8 +489,8 @@ def test_homes_that_cannot_be_one_are_refused(pm2_7, tmp_path):
     assert tree(str(tmp_path)) == before
 
 
-def test_a_program_that_is_no_pm2_is_refused(pm2_7, tmp_path):
-    """Missing, not executable, another program, a PM2 of another time: nothing is run and no home is made."""
+def test_a_program_that_is_not_a_known_pm2_is_refused(pm2_7, tmp_path):
+    """Missing, not executable, another program, an old PM2: it is not run, and no home is made."""
     ran = tmp_path / "ran"
     other = tmp_path / "other" / "bin" / "pm2"
     other.parent.mkdir(parents=True)
@@ -522,8 +522,8 @@ def test_a_program_that_is_no_pm2_is_refused(pm2_7, tmp_path):
     [*((version, signal.SIGTERM) for version in VERSIONS), ("7.0", signal.SIGHUP), ("7.0", signal.SIGINT)],
     indirect=["pm2"],
 )
-def test_a_signal_puts_everything_back_and_says_so(pm2, tmp_path, number):
-    """In the middle of the gate of a change of a cluster app and a fork app."""
+def test_a_signal_undoes_the_change_and_the_message_says_so(pm2, tmp_path, number):
+    """The signal comes in the gate of a change of a cluster app and a fork app."""
     worker_app(tmp_path / "1")
     worker_app(tmp_path / "2")
 
@@ -553,8 +553,8 @@ def test_a_signal_puts_everything_back_and_says_so(pm2, tmp_path, number):
 
 
 @pytest.mark.parametrize("point", ["before send deleteProcessId", "before send restartProcessId"])
-def test_a_signal_while_a_change_is_undone_does_not_break_the_undo_off(pm2_7, runner, tmp_path, point):
-    """The old process has made way for one that crashes; a job that is cancelled then would leave nothing."""
+def test_a_signal_during_an_undo_does_not_interrupt_it(pm2_7, runner, tmp_path, point):
+    """The old process was stopped for one that crashes. If the undo were interrupted, no process would run."""
     worker_app(tmp_path)
     (tmp_path / "crash.js").write_text("process.exit(3);\n")
     app = {"name": "worker", "script": "worker.js", "cwd": str(tmp_path)}
@@ -572,8 +572,8 @@ def test_a_signal_while_a_change_is_undone_does_not_break_the_undo_off(pm2_7, ru
     assert bring(options(pm2_7, apps=[app]))["changed"] is False
 
 
-def test_what_takes_long_to_stop_is_waited_for_before_it_starts_again(pm2_7, monkeypatch, tmp_path):
-    """PM2 starts nothing that is stopping; its kill_timeout may be longer than the patience with a start."""
+def test_a_process_that_stops_slowly_is_waited_for_before_it_starts_again(pm2_7, monkeypatch, tmp_path):
+    """PM2 does not start a process that is stopping. Its kill_timeout may be longer than the timeout of a start."""
     (tmp_path / "slow.js").write_text("setInterval(() => {}, 1000);\nprocess.on('SIGINT', () => {});\n")
     app = {"name": "slow", "script": "slow.js", "cwd": str(tmp_path), "kill_timeout": 4000}
     bring(options(pm2_7, apps=[app], ready={"min_uptime": 1}))
@@ -590,7 +590,7 @@ def test_what_takes_long_to_stop_is_waited_for_before_it_starts_again(pm2_7, mon
 
 
 def test_a_signal_after_the_commit_lets_the_run_finish(pm2, runner, tmp_path):
-    """What is left then takes moments and has no way back: the result is that of an undisturbed run."""
+    """The rest takes only a moment and cannot be undone, so the result is that of a run without a signal."""
     worker_app(tmp_path)
     app = {"name": "api", "script": "worker.js", "cwd": str(tmp_path), "exec_mode": "cluster", "instances": 2}
     bring(options(pm2, apps=[app]))

@@ -1,8 +1,8 @@
-"""What the collection relies on in PM2, on every version: its daemon, RPC, bus, answers and files.
+"""The behaviour of PM2 that the collection relies on, on every version: its daemon, RPC, bus, answers and files.
 
 The other tests of the core tier run on the newest PM2 only; these are in core on each version. They cost about 8
-seconds a version on a quiet machine: they share one daemon, except for the two that end theirs. What fails names the
-file of plugins/module_utils that relies on it.
+seconds a version on a quiet machine, because they share one daemon, except the two tests that end theirs. A failure
+names the file of plugins/module_utils that relies on the behaviour.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ METHODS = {
     "stopProcessId",
     "stopWatch",
 }
-"""All that the collection calls."""
+"""The methods that the collection calls."""
 MODES = ("fork", "cluster")
 MARKER: Dict[str, Any] = {"transaction": "contract"}
 FOREIGN = "CONTRACT_FOREIGN"
-"""A variable of the shell that the shared daemons are started from."""
+"""A variable of the shell that starts the shared daemons."""
 UNKNOWN_ID = 999999
 RESTS: Dict[str, Any] = {"script": "/bin/sleep", "args": ["1000"], "cwd": "/"}
 
@@ -72,7 +72,7 @@ FILES = {
 
 
 class World:
-    """A PM2_HOME of one version, and the programs it runs."""
+    """A PM2_HOME of one version, and the programs that it runs."""
 
     def __init__(self, home: Pm2Home, directory: Path) -> None:
         self.home = home
@@ -81,7 +81,7 @@ class World:
             (directory / name).write_text(text, encoding="utf-8")
 
     def app(self, namespace: str, name: str, script: str = "says.js", **keys: Any) -> App:
-        """An app as the modules build it."""
+        """An app, built as the modules build it."""
         definition = {"name": name, "script": script, "cwd": str(self.directory), **QUICK, **keys}
         app = build_one(self.home, definition, self.directory, namespace)
         for directory in app.log_dirs:
@@ -89,33 +89,33 @@ class World:
         return app
 
     def start(self, app: App, slot: int = 0) -> Item:
-        """Start an instance, and give the item of the daemon's list that it is."""
+        """Start an instance, and return its item of the daemon's list."""
         before = {item["pm_id"] for item in self.home.jlist()}
         self.home.rpc("prepare", app.payload(slot, MARKER))
         (item,) = [item for item in self.home.processes(app.namespace) if item["pm_id"] not in before]
         return item
 
     def now(self, item: Item) -> Item:
-        """The item of the same pm_id as it is now."""
+        """The present item with the same pm_id."""
         (found,) = [each for each in self.home.jlist() if each["pm_id"] == item["pm_id"]]
         return found
 
     def status(self, item: Item) -> str:
-        """Its status now."""
+        """The present status of the process."""
         return str(self.now(item)["pm2_env"]["status"])
 
     def await_status(self, item: Item, status: str, message: str) -> None:
-        """Wait until that is its status."""
+        """Wait until the process has this status."""
         until(lambda: self.status(item) == status, message)
 
     def is_listed(self, item: Item) -> bool:
-        """Whether the daemon still knows it."""
+        """Whether the daemon still lists the process."""
         return item["pm_id"] in {each["pm_id"] for each in self.home.jlist()}
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A daemon of each version, for tests that leave it as it is. Each of them has a namespace of its own."""
+    """A daemon of each version, for tests that leave it running. Each test has its own namespace."""
     directory = tmp_path_factory.mktemp("contract")
     with home_in(directory, request.param) as home:
         home.cli("ping", env={**context_of(home).base_env, FOREIGN: "1"})
@@ -124,13 +124,13 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(params=VERSIONS)
 def own(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    """A PM2_HOME without a daemon, for a test that ends one."""
+    """A PM2_HOME without a daemon, for a test that ends its daemon."""
     with home_in(tmp_path, request.param) as home:
         yield World(home, tmp_path)
 
 
 def until(what: Callable[[], Any], message: str, timeout: float = 30.0) -> Any:
-    """What it gives as soon as it gives something."""
+    """The first true value of `look`."""
     deadline = time.monotonic() + timeout
     while not (found := what()):
         assert time.monotonic() < deadline, message
@@ -139,17 +139,17 @@ def until(what: Callable[[], Any], message: str, timeout: float = 30.0) -> Any:
 
 
 def text_of(path: str) -> str:
-    """What there is in a file; nothing if there is none."""
+    """The text of a file; empty if there is no file."""
     return Path(path).read_text() if os.path.exists(path) else ""
 
 
 def await_text(path: str, message: str) -> None:
-    """Wait until the file has something in it."""
+    """Wait until the file has text, and return it."""
     until(lambda: text_of(path), message)
 
 
 def refusal(home: Pm2Home, method: str, argument: Any, message: str) -> str:
-    """The error that the daemon answers. Fails with `message` if it does what it is asked for."""
+    """The error that the daemon answers. Fails with `message` if the daemon does what it is asked for."""
     try:
         home.rpc(method, argument)
     except RemoteError as error:
@@ -158,7 +158,7 @@ def refusal(home: Pm2Home, method: str, argument: Any, message: str) -> str:
 
 
 def meaning(item: Item) -> List[str]:
-    """What would be saved of it, as _dump compares it."""
+    """What would be saved of the process, in the form that _dump compares."""
     return _dump.canonical([_dump.entry_of(item["pm2_env"])])
 
 
@@ -167,7 +167,7 @@ def test_the_files_that_the_messages_name() -> None:
     modules = places.ROOT / "plugins" / "module_utils"
     missing = [each for each in named if not re.search(rf"\b{each[1]}\b", (modules / each[0]).read_text())]
     assert named
-    assert not missing, "messages of this file name what is no more"
+    assert not missing, "messages of this file name functions that do not exist"
 
 
 # -- the daemon --------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_the_daemon_can_be_identified(world: World) -> None:
     home = world.home
     daemon = observe.peer(home.rpc_socket)
     title = processes.cmdline(daemon)
-    assert re.match(r"PM2 v\S+: God Daemon \(", title), "pm2/_daemon.py: the title of who listens begins like this"
+    assert re.match(r"PM2 v\S+: God Daemon \(", title), "pm2/_daemon.py: the title of the listener starts so"
     assert home.daemon_pids() == [daemon], "pm2/_daemon.py: the daemon itself listens on rpc.sock"
     assert _daemon.running_without_socket(home.home) == daemon, "pm2/_daemon.py: title and PM2_HOME tell a daemon"
     assert _daemon.node_of(daemon) == os.path.realpath(str(shutil.which("node"))), "pm2/_daemon.py: it is a node"
@@ -207,7 +207,7 @@ def test_files_of_the_home(world: World) -> None:
 
 
 def answers(path: str, *requests: bytes) -> Dict[str, Any]:
-    """Ask all of it in one write, numbered from 1; the answers by number."""
+    """Send all requests in one write, numbered from 1. Returns the answers by number."""
     found: Dict[str, Any] = {}
     buffer = bytearray()
     with socket.socket(socket.AF_UNIX) as connection:
@@ -246,7 +246,7 @@ def test_frames_and_methods(world: World) -> None:
 
 
 def test_an_unknown_id_is_an_error_that_says_so(world: World) -> None:
-    """Another has deleted the process meanwhile. The daemon goes on."""
+    """Such as when another call has deleted the process meanwhile. The daemon survives."""
     home = world.home
     before = home.daemon_pids()
     for method, argument in (
@@ -254,18 +254,18 @@ def test_an_unknown_id_is_an_error_that_says_so(world: World) -> None:
         ("deleteProcessId", UNKNOWN_ID),
         ("restartProcessId", {"id": UNKNOWN_ID}),
     ):
-        said = refusal(home, method, argument, f"namespace/_transaction.py: {method} of an unknown id is an error")
-        assert "id unknown" in said, f"namespace/_transaction.py (_already_gone): {method} says this"
+        said = refusal(home, method, argument, f"namespace/_processes.py: {method} of an unknown id is an error")
+        assert "id unknown" in said, f"namespace/_processes.py (_already_gone): {method} says this"
     home.rpc("stopWatch", "stopProcessId", UNKNOWN_ID)
-    assert home.daemon_pids() == before, "namespace/_transaction.py: an unknown id does not hurt the daemon"
+    assert home.daemon_pids() == before, "namespace/_processes.py: an unknown id does not hurt the daemon"
 
 
-# -- what prepare makes of an app --------------------------------------------------------------------------------------
+# -- the process that prepare makes of an app ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_process_is_listed_as_it_was_sent(world: World, mode: str) -> None:
-    """With PM2's own defaults: @pm2/io in it, and the look for a repository."""
+    """With PM2's own defaults: it loads @pm2/io, and looks for a repository."""
     keys: Dict[str, Any] = {"exec_mode": mode, "instances": 4, "pmx": True, "vizion": True}
     app = world.app(f"listed-{mode}", "app", **keys, env={"SOME": "text", "NUMBER": 8})
     before = int(time.time() * 1000)
@@ -306,7 +306,7 @@ def test_a_process_is_listed_as_it_was_sent(world: World, mode: str) -> None:
     assert env["env"]["unique_id"] == env["unique_id"], "pm2/_dump.py (meaning): unique_id is in env too"
     assert differences(app, Process(item)) == [], "pm2/_process.py: a new process is as its app says"
     assert _dump.canonical([_dump.entry_of_payload(app.payload(3, MARKER))]) == meaning(item), (
-        "pm2/_dump.py (entry_of_payload): what a check mode says would be saved"
+        "pm2/_dump.py (entry_of_payload): the entry that check mode predicts"
     )
 
 
@@ -322,7 +322,7 @@ def test_a_copy_of_a_live_process_is_the_same(world: World, mode: str) -> None:
 
 
 def test_prepare_injects_no_number(world: World) -> None:
-    """PM2 numbers by name over all namespaces, if it gets `instances`: so it does not get that."""
+    """If PM2 gets `instances`, it numbers by name over all namespaces. So it does not get that."""
     numbered: List[Tuple[str, int]] = [("number-left", 5), ("number-left", 2), ("number-right", 2)]
     found = []
     for namespace, slot in numbered:
@@ -351,7 +351,7 @@ def test_environment_of_a_process(world: World, mode: str) -> None:
         "pm2/_orphans.py: a process of a killed daemon is known by these variables"
     )
     assert env["unique_id"] in processes.read(pid, "environ").decode(), (
-        "namespace/_transaction.py (_end_survivor): the environment tells whose process a pid is"
+        "namespace/_processes.py (_end_survivor): the environment tells whose process a pid is"
     )
     is_foreign = FOREIGN in processes.environ(pid)
     assert is_foreign == (mode == "cluster"), (
@@ -406,7 +406,7 @@ def test_a_stopped_process_comes_back_as_such(world: World) -> None:
 
 
 def test_what_cannot_start(world: World) -> None:
-    """One start is refused, the other one says online. Both leave the daemon as it was."""
+    """One start is refused, the other one says online. The daemon survives both."""
     unwritable = world.app("failing", "log", **RESTS)
     unwritable.config["pm_out_log_path"] = str(world.directory / "says.js" / "out.log")
     message = "namespace/_transaction.py (_refused): a start without a log that can be written is an error"
@@ -423,7 +423,7 @@ def test_what_cannot_start(world: World) -> None:
         "namespace/_gate.py (PID_GRACE): PM2 says online without a process if there is no working directory"
     )
     world.home.rpc("deleteProcessId", item["pm_id"])
-    assert not world.is_listed(item), "namespace/_transaction.py (delete): also what has no process can be deleted"
+    assert not world.is_listed(item), "namespace/_processes.py (delete): also what has no process can be deleted"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -459,7 +459,7 @@ def test_stop_restart_delete(world: World, mode: str) -> None:
     await_text(item["pm2_env"]["pm_out_log_path"], "the app has begun")
 
     home.rpc("stopProcessId", pm_id)
-    assert not processes.alive(item["pid"]), "namespace/_transaction.py (stop): the answer comes when it has ended"
+    assert not processes.alive(item["pid"]), "namespace/_processes.py (stop): the answer comes when it has ended"
     stopped = world.now(item)
     assert (stopped["pm2_env"]["status"], stopped.get("pid") or 0) == ("stopped", 0), (
         "namespace/_plan.py (is_active): a stopped process is listed as such, without a pid"
@@ -467,25 +467,25 @@ def test_stop_restart_delete(world: World, mode: str) -> None:
     assert Process(stopped).identity == identity, "pm2/_process.py (identity): a stop leaves pm_id and unique_id"
     assert stopped["pm2_env"]["exit_code"] == 7, "pm2/_orphans.py (end): PM2 ends by SIGINT, and keeps the exit code"
     home.rpc("stopProcessId", pm_id)
-    assert world.status(item) == "stopped", "namespace/_transaction.py (_again): a second stop does nothing"
+    assert world.status(item) == "stopped", "namespace/_processes.py (_again): a second stop does nothing"
 
-    for restarts in (0, 1):  # once stopped, once running
+    for restarts in (0, 1):  # first stopped, then running
         last = world.now(item)
         home.rpc("restartProcessId", {"id": pm_id})
         again = world.now(item)
-        assert Process(again).running, "namespace/_transaction.py (restart): restartProcessId starts what is stopped"
-        assert again["pid"] != last.get("pid"), "namespace/_transaction.py (restart): with a new process"
+        assert Process(again).running, "namespace/_processes.py (restart): restartProcessId starts what is stopped"
+        assert again["pid"] != last.get("pid"), "namespace/_processes.py (restart): with a new process"
         assert Process(again).identity == identity, "pm2/_process.py (identity): a restart leaves pm_id and unique_id"
         assert again["pm2_env"]["restart_time"] == restarts, (
             "namespace/_gate.py: restart_time counts restarts of what ran, not a start after a stop"
         )
-        assert again["pm2_env"].get("nodeops") == MARKER, "namespace/_transaction.py: our key survives a restart"
+        assert again["pm2_env"].get("nodeops") == MARKER, "namespace/_processes.py: our key survives a restart"
         assert differences(app, Process(again)) == [], "pm2/_process.py: a restarted process is as its app says"
         assert meaning(again) == meaning(item), "pm2/_dump.py (_VOLATILE): a restart changes nothing that is saved"
 
     home.rpc("deleteProcessId", pm_id)
-    assert not world.is_listed(item), "namespace/_transaction.py (delete): a deleted process is not listed"
-    assert not processes.alive(again["pid"]), "namespace/_transaction.py (delete): the answer comes when it has ended"
+    assert not world.is_listed(item), "namespace/_processes.py (delete): a deleted process is not listed"
+    assert not processes.alive(again["pid"]), "namespace/_processes.py (delete): the answer comes when it has ended"
 
 
 def test_a_process_that_does_not_end(world: World) -> None:
@@ -494,17 +494,17 @@ def test_a_process_that_does_not_end(world: World) -> None:
     until(lambda: "sleep" in processes.cmdline(item["pid"]), "the app has begun")
     with _axon.Client(world.home.rpc_socket) as client:
         request = client.send("stopProcessId", item["pm_id"])
-        world.await_status(item, "stopping", "namespace/_transaction.py (restart): stopping until it ends")
-        message = "namespace/_transaction.py (restart): what is just being stopped is not started"
+        world.await_status(item, "stopping", "namespace/_processes.py (restart): stopping until it ends")
+        message = "namespace/_processes.py (restart): what is just being stopped is not started"
         refusal(world.home, "restartProcessId", {"id": item["pm_id"]}, message)
         os.kill(item["pid"], signal.SIGKILL)
         client.receive(request, "stopProcessId", 60)
-    assert world.status(item) == "stopped", "namespace/_transaction.py: it stays stopped, and does not come back"
+    assert world.status(item) == "stopped", "namespace/_processes.py: it stays stopped, and does not come back"
 
     short = world.start(world.app("deaf", "short", "deaf.sh", kill_timeout=300))
     until(lambda: "sleep" in processes.cmdline(short["pid"]), "the app has begun")
     world.home.rpc("deleteProcessId", short["pm_id"])
-    assert not processes.alive(short["pid"]), "namespace/_transaction.py (_patience): SIGKILL after kill_timeout"
+    assert not processes.alive(short["pid"]), "namespace/_processes.py (_patience): SIGKILL after kill_timeout"
 
 
 def test_a_process_that_ends_by_itself(world: World) -> None:
@@ -530,10 +530,10 @@ def test_a_process_that_ends_by_itself(world: World) -> None:
     later = start("later", 3, restart_delay=600_000)
     world.await_status(later, "waiting restart", "namespace/_gate.py: with a delay, what crashed is waiting restart")
     world.home.rpc("stopProcessId", later["pm_id"])
-    assert world.status(later) == "stopped", "namespace/_transaction.py (stop): a stop ends the wait"
+    assert world.status(later) == "stopped", "namespace/_processes.py (stop): a stop ends the wait"
     for item in (loop, later):
         world.home.rpc("deleteProcessId", item["pm_id"])
-        assert not world.is_listed(item), "namespace/_transaction.py (delete): what has no process can be deleted"
+        assert not world.is_listed(item), "namespace/_processes.py (delete): what has no process can be deleted"
 
 
 def test_watching(world: World) -> None:
@@ -543,7 +543,7 @@ def test_watching(world: World) -> None:
     ended, still = (world.start(app) for app in apps)
     assert world.now(still)["pm2_env"]["watch"], "pm2/_process.py: watch is true for what is watched"
     world.home.rpc("stopWatch", "stopProcessId", ended["pm_id"])
-    assert world.now(ended)["pm2_env"]["watch"] is False, "namespace/_transaction.py (_unwatch): watch is false then"
+    assert world.now(ended)["pm2_env"]["watch"] is False, "namespace/_processes.py (_unwatch): watch is false then"
 
     def restarts() -> int:
         (watched / f"{time.monotonic_ns()}").touch()
@@ -553,7 +553,7 @@ def test_watching(world: World) -> None:
     world.home.rpc("stopWatch", "stopProcessId", still["pm_id"])
     found = world.now(ended)
     assert (found["pm2_env"]["restart_time"], found["pid"]) == (0, ended["pid"]), (
-        "namespace/_transaction.py (_unwatch): what is not watched any more is left alone"
+        "namespace/_processes.py (_unwatch): what is not watched any more is left alone"
     )
 
 
@@ -562,12 +562,12 @@ def test_watching(world: World) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_bus_has_what_a_process_says_at_its_end(world: World, mode: str) -> None:
-    """A cluster worker that throws at its start leaves nothing in its log: the bus is all there is."""
+    """A cluster worker that throws at its start leaves nothing in its log, so only the bus has its output."""
     app = world.app(f"bus-{mode}", "crashes", "throws.js", exec_mode=mode, autorestart=False)
     with socket.socket(socket.AF_UNIX) as bus:
         bus.connect(os.path.join(world.home.home, "pub.sock"))
         bus.setblocking(False)
-        world.home.rpc("getVersion", {})  # by now the daemon has taken the connection
+        world.home.rpc("getVersion", {})  # the daemon has accepted the connection by now
         item = world.start(app)
         buffer = bytearray()
         said = ""
@@ -587,7 +587,7 @@ def test_the_bus_has_what_a_process_says_at_its_end(world: World, mode: str) -> 
 
 
 def errors_in(buffer: bytearray) -> Iterator[Item]:
-    """The log:err events, taken out of it."""
+    """The log:err events, removed from the list."""
     while frame := _axon.decode(buffer):
         (kind, body), taken = frame
         del buffer[:taken]
@@ -641,7 +641,7 @@ def test_cluster_workers_of_two_apps_hand_over_a_port(world: World) -> None:
     assert not processes.alive(old["pid"]), "namespace/_handover.py (release): it ends without its last connection"
     until(
         lambda: _handover.takers(endpoint, pids) == {new["pid"]},
-        "namespace/_handover.py (Departure): the other one goes on serving",
+        "namespace/_handover.py (Drain): the other one goes on serving",
     )
 
 
@@ -672,13 +672,13 @@ def test_the_dump_that_pm2_saves(world: World) -> None:
 
 
 def listed(home: Pm2Home) -> List[Tuple[Any, ...]]:
-    """What of its processes has to survive a resurrect."""
+    """The properties of its processes that have to survive a resurrect."""
     found = [Process(item) for item in home.jlist()]
     return sorted((p.namespace, p.name, p.instance, p.status, p.running, str(p.marker)) for p in found)
 
 
 def test_resurrect_and_the_end_by_sigterm(own: World) -> None:
-    """Our dump as the backup of a broken one; then what PM2 itself writes when its daemon is told to end."""
+    """Our dump is the backup of a broken one. Then PM2 writes its own dump when its daemon gets SIGTERM."""
     home = own.home
     cluster = own.app("left", "api", exec_mode="cluster")
     payloads = [
@@ -729,11 +729,11 @@ def test_resurrect_and_the_end_by_sigterm(own: World) -> None:
     assert _dump.canonical(saved) == _dump.canonical(_dump.entry_of(item["pm2_env"]) for item in live), (
         "pm2/_dump.py, pm2/_daemon.py: on SIGTERM the daemon writes its processes to dump.pm2, in the form of a save"
     )
-    assert _daemon.find(home.home) is None, "pm2/_daemon.py (find): nothing listens where no daemon is"
+    assert _daemon.find(home.home) is None, "pm2/_daemon.py (find): nothing listens without a daemon"
 
 
 def test_a_daemon_from_its_start_to_its_death(own: World) -> None:
-    """Started as the modules start it, and killed: what outlives it has to be found."""
+    """It is started as the modules start it, and killed. The processes that outlive it have to be found."""
     home = own.home
     daemon, is_started = _daemon.ensure(home.home, home.executable)
     daemon.client.close()
@@ -754,7 +754,7 @@ def test_a_daemon_from_its_start_to_its_death(own: World) -> None:
     os.kill(daemon.pid, signal.SIGKILL)
     until(lambda: not home.daemon_pids(), "the daemon has ended")
     assert os.path.exists(home.rpc_socket), "pm2/_daemon.py (find): a socket file may be left of a killed daemon"
-    assert _daemon.find(home.home) is None, "pm2/_daemon.py (find): a dead socket is no daemon"
+    assert _daemon.find(home.home) is None, "pm2/_daemon.py (find): a dead socket is not a daemon"
     orphans = _orphans.find(home.home, "left", set(apps), [], 0)
     assert {orphan.name: orphan.pid for orphan in orphans} == pids, (
         "pm2/_orphans.py (find): processes that outlive their daemon are known by environment, pid file and title"

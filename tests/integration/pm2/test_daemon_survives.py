@@ -1,4 +1,4 @@
-"""Whatever passes our checks does not hurt the daemon: generated definitions, really given to `prepare`."""
+"""The daemon survives every definition that passes our checks: generated ones are really given to `prepare`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from model.generated import generated
 from support.pm2 import Pm2Home
 
 LISTED = 1500
-"""Definitions to try; about a third passes, and is listed by the daemon without being started."""
+"""Definitions to try. About a third pass, and the daemon lists them without starting them."""
 STARTED = 15
-"""Of those that pass, how many are started too."""
+"""How many of those that pass are also started."""
 
 
 def accepted(pm2: Pm2Home, base: Path) -> List[App]:
@@ -34,7 +34,7 @@ def accepted(pm2: Pm2Home, base: Path) -> List[App]:
     return apps
 
 
-def test_the_daemon_survives_what_is_accepted(pm2: Pm2Home, tmp_path: Path) -> None:
+def test_the_daemon_survives_accepted_definitions(pm2: Pm2Home, tmp_path: Path) -> None:
     base = tmp_path / "apps"
     write_programs(base)
     start_daemon(pm2)
@@ -55,7 +55,7 @@ def test_the_daemon_survives_what_is_accepted(pm2: Pm2Home, tmp_path: Path) -> N
     assert len(items) == sum(app.instances for app in apps)
     found = [(item["name"], differences(by_name[item["name"]], Process(item))) for item in items]
     assert [(name, different) for name, different in found if different] == []
-    # Long enough for what a bad watcher, cron job or log file would do afterwards.
+    # Long enough for a bad watcher, cron job or log file to show its effect.
     time.sleep(1.5)
     assert pm2.daemon_pids() == [daemon]
     assert len(pm2.jlist()) == len(items)

@@ -1,7 +1,7 @@
-"""Idempotence and drift of the model on real processes.
+"""Idempotence and drift of our model, on real processes.
 
-What was started from a definition is as defined, whatever PM2 has done to it since; and a definition in which one key
-is another differs in that key, and in what it brings along, only.
+A process is as defined, whatever PM2 has done to it since its start. A definition in which one key is changed differs
+only in that key and in the keys that depend on it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ RESTARTED_BY_HAND: Dict[str, Set[str]] = {
     "instance-var": {"instance_var", "instance", "env.WORKER_NUMBER"},
     "timeouts": {"kill_retry_time"},
 }
-"""What `pm2 restart <app>` changes: it sends the defaults of the schema along (API.js:1590 _handleAttributeUpdate)."""
+"""The keys that `pm2 restart <app>` changes: it sends defaults too (API.js:1590 _handleAttributeUpdate)."""
 
 
 def settle(home: Pm2Home, timeout: float = 30.0) -> None:
-    """Until no process is on its way up or down."""
+    """Wait until no process is starting or stopping."""
     deadline = time.monotonic() + timeout
     while any(item["pm2_env"]["status"] in ("launching", "stopping", "waiting restart") for item in home.jlist()):
         assert time.monotonic() < deadline
@@ -37,7 +37,7 @@ def settle(home: Pm2Home, timeout: float = 30.0) -> None:
 
 
 def found(home: Pm2Home, apps: List[App]) -> Dict[str, Set[str]]:
-    """By app the keys in which its live processes differ; {} when everything is as defined."""
+    """The keys in which the live processes of each app differ; {} if all is as defined."""
     by_name = {(app.namespace, app.name): app for app in apps}
     items = home.jlist()
     assert len(items) == sum(app.instances for app in apps)
@@ -49,12 +49,12 @@ def found(home: Pm2Home, apps: List[App]) -> Dict[str, Set[str]]:
 
 
 def some_of(given: List[Json], version: str) -> List[Json]:
-    """All for the newest PM2, every third and what is special for an older one."""
+    """All values for the newest PM2; every third and the special ones for an older PM2."""
     step = 1 if version == VERSIONS[-1] else 3
     return [app for number, app in enumerate(given) if number % step == 0 or app.get("name") in RESTARTED_BY_HAND]
 
 
-def test_nothing_differs_after_whatever_pm2_does(pm2: Pm2Home, tmp_path: Path) -> None:
+def test_nothing_differs_after_any_operation_of_pm2(pm2: Pm2Home, tmp_path: Path) -> None:
     base = tmp_path / "apps"
     definitions.write_programs(base)
     env = context_of(pm2).base_env
@@ -95,7 +95,7 @@ def test_nothing_differs_after_whatever_pm2_does(pm2: Pm2Home, tmp_path: Path) -
 
 BASE: Json = {"name": "app", "script": "idle.sh", "env": {"KEPT": "1"}}
 
-# The value of a key that BASE does not have, and what differs when it comes or goes, if not just that key.
+# A value for each key that BASE does not have, and the keys that differ if it is added or removed, if more than one.
 CHANGES: Dict[str, Tuple[Json, List[str]]] = {
     "script": ({"script": "command.sh"}, ["script"]),
     "cwd": ({"cwd": "sub", "script": "{base}/idle.sh"}, ["cwd"]),
@@ -153,7 +153,7 @@ AS_ROOT: Dict[str, Tuple[Json, List[str]]] = {
     "gid": ({"uid": "root", "gid": "nogroup"}, ["env.HOME", "gid"]),
 }
 APART = frozenset(("name", "namespace", "instances", "autostart", "watch", "execute_command"))
-"""Tested elsewhere: the identity, the count, and what needs another state than the table's."""
+"""Keys that other tests have: the identity, the count, and keys that need another state than the table's."""
 NO_EFFECT = frozenset(
     (
         "name_prefix",
@@ -178,12 +178,12 @@ def test_every_key_of_the_schema_is_in_a_table() -> None:
 
 
 def defined(home: Pm2Home, base: Path, change: Json, name: str) -> App:
-    """BASE with a change, not started: a process that is only listed has its whole configuration."""
+    """BASE with a change, not started: a process that is only listed has its complete configuration."""
     absolute = {"script": change["script"].format(base=base)} if "script" in change else {}
     return build_one(home, {**BASE, **change, **absolute, "name": name, "autostart": False}, base)
 
 
-def test_each_key_is_told_when_it_comes_and_when_it_goes(pm2: Pm2Home, tmp_path: Path) -> None:
+def test_each_key_differs_if_it_is_added_or_removed(pm2: Pm2Home, tmp_path: Path) -> None:
     base = tmp_path / "apps"
     definitions.write_programs(base)
     start_daemon(pm2)
@@ -207,7 +207,7 @@ def test_each_key_is_told_when_it_comes_and_when_it_goes(pm2: Pm2Home, tmp_path:
 
 
 def test_watch_and_autostart(pm2: Pm2Home, tmp_path: Path) -> None:
-    """These two change with the state of a process, so they are looked at in each."""
+    """These two change with the state of a process, so each state is checked."""
     base = tmp_path / "apps"
     definitions.write_programs(base)
     start_daemon(pm2)
@@ -223,5 +223,5 @@ def test_watch_and_autostart(pm2: Pm2Home, tmp_path: Path) -> None:
     pm2.rpc("stopWatch", "stopProcessId", 0)
     assert keys(watching) == ["watch"], "it runs and is not watched any more"
     pm2.rpc("stopProcessId", 0)
-    assert keys(watching) == [], "a stopped process never is"
+    assert keys(watching) == [], "a stopped process is never watched"
     assert keys(build_one(pm2, {**BASE, "autostart": False}, base)) == ["autostart"]

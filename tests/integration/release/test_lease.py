@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The lock of a deploy, between real processes: it is kept over tasks, names its owner, and ends with its run."""
+"""The lock of a deploy, between real processes: it outlives tasks, names its owner, and ends with its run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support import places
 
 PATIENCE = 60.0
 
-# One task of a run, as a child of the process that drives it: takes the lock, then works for some seconds.
+# One task of a run, a child of the process that drives the run. It takes the lock, then works for some seconds.
 TASK = """
 import sys, time
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
@@ -41,7 +41,7 @@ with _signals.raised():
     except _signals.Interrupted:
         print("put back", flush=True)
 """
-# What drives a run: starts a task, waits for it, and lives on.
+# The driver of a run: it starts a task, waits for it, and goes on.
 DRIVER = """
 import os, subprocess, sys, time
 subprocess.run([*sys.argv[1:6], str(os.getpid()), *sys.argv[6:]])
@@ -56,7 +56,7 @@ def owner(run: str, pid: int = 0) -> Owner:
 
 
 def lease(directory: Path, run: str) -> Lease:
-    """That of a run driven by this process's parent, which outlives the test."""
+    """The lease of a run whose driver is this process's parent, which outlives the test."""
     return Lease(str(directory), owner(run, os.getppid()))
 
 
@@ -73,7 +73,7 @@ def _drivers(tmp_path: Path) -> Iterator[List[subprocess.Popen[str]]]:
 def drive(
     drivers: List[subprocess.Popen[str]], directory: Path, run: str, seconds: float = 0, may_be_ended: bool = True
 ) -> subprocess.Popen[str]:
-    """Start a driver with a task, and wait until that has the lock."""
+    """Start a driver with a task, and wait until the task has the lock."""
     task = [sys.executable, "-c", TASK, str(directory), run]
     end = [str(seconds), "yes" if may_be_ended else "no"]
     process = subprocess.Popen(
@@ -102,7 +102,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def is_free(directory: Path) -> bool:
-    other = lease(directory, "somebody-else")
+    other = lease(directory, "another-run")
     try:
         other.acquire(0)
     except NodeopsError:
@@ -111,7 +111,7 @@ def is_free(directory: Path) -> bool:
     return True
 
 
-def test_it_is_kept_when_the_task_has_ended_and_names_its_owner(
+def test_it_is_kept_after_the_task_has_ended_and_names_its_owner(
     tmp_path: Path, drivers: List[subprocess.Popen[str]]
 ) -> None:
     driver = drive(drivers, tmp_path, "first")
@@ -143,24 +143,24 @@ def test_it_is_kept_when_the_task_has_ended_and_names_its_owner(
         ({"action": "rollback", "version": "", "goal": "to the release before"}, "a rollback to the release before by"),
     ],
 )
-def test_it_says_what_is_known_of_the_version(fields: Dict[str, Any], text: str) -> None:
+def test_it_names_the_version_as_far_as_it_is_known(fields: Dict[str, Any], text: str) -> None:
     assert owner("first")._replace(**fields).text().startswith(text)
 
 
-def test_the_same_run_goes_on_with_it(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
+def test_the_same_run_takes_it_again(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
     drive(drivers, tmp_path, "first")
     lease(tmp_path, "first").ensure()
-    lease(tmp_path, "first").note_version("9" * 20_000)  # of a package.json: the lock has room for it
+    lease(tmp_path, "first").note_version("9" * 20_000)  # from a package.json: the lock has room for it
     with pytest.raises(NodeopsError, match=r"deploy of 9{200} by"):
         lease(tmp_path, "second").ensure()
-    lease(tmp_path, "second").release()  # not its own: nothing happens
+    lease(tmp_path, "second").release()  # of another run: nothing happens
     assert not is_free(tmp_path)
     lease(tmp_path, "first").release()
     assert is_free(tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_it_ends_with_who_drives_the_run(
+def test_it_ends_with_the_driver_of_the_run(
     tmp_path: Path, drivers: List[subprocess.Popen[str]], number: signal.Signals
 ) -> None:
     driver = drive(drivers, tmp_path, "first")
@@ -170,7 +170,7 @@ def test_it_ends_with_who_drives_the_run(
     eventually(lambda: is_free(tmp_path))
 
 
-def test_a_task_whose_driver_is_gone_puts_everything_back_before_the_lock_is_free(
+def test_a_task_whose_driver_is_gone_undoes_its_change_before_the_lock_is_free(
     tmp_path: Path, drivers: List[subprocess.Popen[str]]
 ) -> None:
     driver = drive(drivers, tmp_path, "first", seconds=60)
@@ -194,7 +194,7 @@ def test_a_task_that_must_not_be_ended_keeps_the_lock_until_it_is_done(
     eventually(lambda: is_free(tmp_path))
 
 
-def test_a_run_takes_it_again_when_its_holder_is_gone_unless_another_had_it(tmp_path: Path) -> None:
+def test_a_run_takes_it_again_if_its_holder_is_gone_unless_another_run_had_it(tmp_path: Path) -> None:
     mine = lease(tmp_path, "first")
     mine.acquire(0)
     holder = _process_id.ProcessId(*said(tmp_path)["holder"])
@@ -224,7 +224,7 @@ def test_waiting_for_it(tmp_path: Path, drivers: List[subprocess.Popen[str]]) ->
     waiting.release()
 
 
-def test_its_holder_keeps_nothing_of_the_task_open(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
+def test_its_holder_keeps_no_file_of_the_task_open(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
     drive(drivers, tmp_path, "first")
     pid = said(tmp_path)["holder"][0]
     opened = {os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")}
@@ -233,10 +233,10 @@ def test_its_holder_keeps_nothing_of_the_task_open(tmp_path: Path, drivers: List
     assert os.getsid(pid) == pid
 
 
-def test_a_run_that_is_known_to_have_ended_is_ended_here_too(
+def test_the_lock_of_a_run_that_the_controller_knows_to_have_ended_is_released(
     tmp_path: Path, drivers: List[subprocess.Popen[str]]
 ) -> None:
-    """Over SSH its session may be kept open, so that the host cannot tell."""
+    """Over SSH its session may stay open, and then the host cannot know."""
     driver = drive(drivers, tmp_path, "first", seconds=60)
     eventually(lambda: bool(said(tmp_path).get("operation")))
     with pytest.raises(NodeopsError):
@@ -249,11 +249,11 @@ def test_a_run_that_is_known_to_have_ended_is_ended_here_too(
     second.release()
 
 
-def test_a_holder_whose_number_was_not_noted_is_released(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
-    """Its task was killed between starting it and writing that down."""
+def test_a_holder_whose_pid_was_not_written_is_released(tmp_path: Path, drivers: List[subprocess.Popen[str]]) -> None:
+    """Its task was killed after it started the holder, before it wrote the pid."""
     driver = drive(drivers, tmp_path, "first")
     assert driver.stdout
-    assert driver.stdout.readline() == "done\n"  # else it writes too
+    assert driver.stdout.readline() == "done\n"  # without this it writes the pid too
     content = said(tmp_path)
     del content["holder"]
     (tmp_path / "deploy.lock").write_text(json.dumps(content).ljust(16384))
@@ -261,7 +261,7 @@ def test_a_holder_whose_number_was_not_noted_is_released(tmp_path: Path, drivers
     assert is_free(tmp_path)
 
 
-def test_a_refusal_tells_the_controller_what_it_needs_to_see_whether_that_run_has_ended(
+def test_a_refusal_tells_the_controller_how_to_check_whether_that_run_has_ended(
     tmp_path: Path, drivers: List[subprocess.Popen[str]]
 ) -> None:
     drive(drivers, tmp_path, "first")

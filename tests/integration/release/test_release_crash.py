@@ -1,4 +1,5 @@
-"""pm2_release killed (SIGKILL) at named points and at random: the old or the new serves, and the next run goes on.
+"""pm2_release is killed (SIGKILL) at named points and at random. The old or the new release serves, and the next run
+goes on.
 
 Core: some points of each stage, 40 s. Full: all points, and thirty random moments.
 """
@@ -67,7 +68,7 @@ def _app(pm2_7: Pm2Home, tmp_path: Path, runner: Runner) -> Application:
 
 
 def kill(app: Application, runner: Runner, options: Dict[str, Any], **when: Any) -> Outcome:
-    """A call that is killed; then what the play does where it still can: abandon the run. That leaves all in order."""
+    """A call that is killed. Then the run is abandoned, as the play does if it still can, which leaves all in order."""
     outcome = runner.run("pm2_release", options, **when)
     more = {"release": options["release"]} if options["state"] == "published" else {}
     told = app.call("pm2_release", app.options("abandoned", options["run"], **more))
@@ -79,7 +80,7 @@ def kill(app: Application, runner: Runner, options: Dict[str, Any], **when: Any)
 
 
 def abandoned(app: Application, runner: Runner, options: Dict[str, Any], **when: Any) -> Outcome:
-    """As `kill`, of an application with processes: they are of one release, and the dump and the link too."""
+    """As `kill`, for an application with processes: they, the dump and the link are of one release."""
     outcome = kill(app, runner, options, **when)
     live = app.current()
     assert live
@@ -92,7 +93,7 @@ def abandoned(app: Application, runner: Runner, options: Dict[str, Any], **when:
 
 
 def lost(app: Application, runner: Runner, options: Dict[str, Any], **when: Any) -> Outcome:
-    """A call that is killed, and its play with it: the lock frees itself, and the next run does the rest."""
+    """A call that is killed together with its play. The lock is freed by itself, and the next run does the rest."""
     outcome = runner.run("pm2_release", options, **when)
     lock = app.root / ".nodeops" / "deploy.lock"
     if lock.exists():
@@ -112,7 +113,7 @@ def next_deploy_works(app: Application, version: str) -> None:
 
 @pytest.mark.parametrize("points", tiers.sample(["beside_up", "committed", "after rename current"], PUBLISH))
 def test_killed_while_it_publishes(app: Application, runner: Runner, points: List[str]) -> None:
-    """At each point a deploy of a new version, then the next deploy."""
+    """At each point, a deploy of a new version is killed, then the next deploy runs."""
     version = 1
     with Load(app.port, clients=2, pause=0.05, limit=600) as load:
         for point in points:
@@ -123,7 +124,7 @@ def test_killed_while_it_publishes(app: Application, runner: Runner, points: Lis
             release = app.call("pm2_release", app.prepared_options(run))["release"]
             at = point.replace("<definition>", f"{release}.json")
             options = app.published_options(run, release)
-            abandons = version % 4 == 0  # else the next run does it
+            abandons = version % 4 == 0  # otherwise the next run does it
             outcome = abandoned(app, runner, options, at=at) if abandons else lost(app, runner, options, at=at)
             assert outcome.killed, (point, outcome.points, outcome.result)
             assert app.served() <= {old_version, str(version)}
@@ -134,7 +135,7 @@ def test_killed_while_it_publishes(app: Application, runner: Runner, points: Lis
 
 
 def test_killed_while_it_prepares(app: Application, runner: Runner) -> None:
-    """Nothing is live of it, and nothing half made is left after the next deploy."""
+    """The release is not live, and no incomplete release is left after the next deploy."""
     live = app.current()
     for point in ["before rename .nodeops-release.json", "after rename .nodeops-release.json", "<release>"]:
         app.release(f"killed at {point}")
@@ -152,7 +153,7 @@ def test_killed_while_it_prepares(app: Application, runner: Runner) -> None:
 
 @pytest.mark.parametrize("points", tiers.sample(["gate_passed", "committed"], ROLL_BACK))
 def test_killed_while_it_rolls_back(app: Application, runner: Runner, points: List[str]) -> None:
-    """Then the same rollback is asked for again."""
+    """Then the same rollback runs again."""
     first = app.current()
     app.release("2")
     second = app.deployed()["release"]
@@ -172,7 +173,7 @@ def test_killed_while_it_rolls_back(app: Application, runner: Runner, points: Li
 
 
 def test_a_rollback_after_a_kill_goes_back_from_what_was_committed(app: Application, runner: Runner) -> None:
-    """It finishes the killed run first, and then asks what is live; check mode foresees that."""
+    """It first finishes the killed run, and then looks which release is live. Check mode predicts that."""
     first = app.current()
     app.release("2")
     second = app.deployed()["release"]
@@ -191,10 +192,10 @@ def test_a_rollback_after_a_kill_goes_back_from_what_was_committed(app: Applicat
 
 
 @pytest.mark.parametrize("point", tiers.full_but(FILES[2:4], FILES))
-def test_files_killed_before_they_have_proven_themselves_are_not_live(
+def test_files_are_not_live_if_killed_before_they_have_proven_themselves(
     pm2_7: Pm2Home, tmp_path: Path, runner: Runner, point: str
 ) -> None:
-    """The last point is the one after the gate: what is undone there is tried again."""
+    """The last point is after the gate: a release that is undone there is tried again."""
     app = Application(pm2_7, tmp_path, call=runner.call)
     first = app.deploy_files("1")["release"]
     app.source.joinpath("index.html").write_text("2")
@@ -211,7 +212,7 @@ def test_files_killed_before_they_have_proven_themselves_are_not_live(
     assert app.deploy_files("2")["former"] == first
 
 
-def test_files_killed_after_they_have_proven_themselves_are_live(
+def test_files_are_live_if_killed_after_they_have_proven_themselves(
     pm2_7: Pm2Home, tmp_path: Path, runner: Runner
 ) -> None:
     app = Application(pm2_7, tmp_path, call=runner.call)
@@ -229,7 +230,7 @@ def test_files_killed_after_they_have_proven_themselves_are_live(
 
 @pytest.mark.full
 def test_killed_at_random(app: Application, runner: Runner) -> None:
-    """Thirty times, at any moment of prepared or published."""
+    """Thirty kills, at any moment of `prepared` or `published`."""
     chance = random.Random(7)
     killed: List[str] = []
     for number in range(2, 32):
@@ -249,7 +250,7 @@ def test_killed_at_random(app: Application, runner: Runner) -> None:
 
 
 def test_a_full_disk_when_the_dump_is_written_puts_the_link_back(app: Application, runner: Runner) -> None:
-    """The journal (small) fits, the dump does not: after the switch."""
+    """The small journal fits on the disk. The dump, which is written after the switch, does not."""
     old = app.current()
     assert old
     app.release("2")

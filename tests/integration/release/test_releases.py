@@ -1,4 +1,4 @@
-"""pm2_release against a real PM2: deploy, the same again, bad ones, back, and what is refused."""
+"""pm2_release with a real PM2: deploys, repeated and bad deploys, rollbacks, and what is refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _app(pm2_7: Pm2Home, tmp_path: Path) -> Application:
 
 
 def test_the_life_of_an_application(pm2: Pm2Home, tmp_path: Path) -> None:
-    """On every PM2, with requests all the time."""
+    """On every PM2, under constant requests."""
     app = Application(pm2, tmp_path)
     first = app.deployed()["release"]
     app.check_agreement(first, "1")
@@ -53,7 +53,7 @@ def test_the_life_of_an_application(pm2: Pm2Home, tmp_path: Path) -> None:
         assert bad["stage"] == "publish"
         assert bad["rolled_back"] is True
         app.check_agreement(second, "2")
-        assert app.pids() == pids  # not even the worker had to make room
+        assert app.pids() == pids  # not even the worker was replaced
         assert app.manifest(bad["release"])["status"] == "bad"
         assert "answered 500" in app.manifest(bad["release"])["reason"]
 
@@ -86,8 +86,8 @@ def test_the_life_of_an_application(pm2: Pm2Home, tmp_path: Path) -> None:
     assert {line["by"] for line in app.history()} == {"mary@laptop"}
 
 
-def test_a_release_that_runs_and_answers_badly_is_renewed(app: Application) -> None:
-    """Its processes are as defined, yet that is not "runs healthily"."""
+def test_a_running_release_that_answers_badly_is_renewed(app: Application) -> None:
+    """Its processes are as defined, but they are not healthy."""
     app.release("1", health=200)
     release = app.deployed()["release"]
     script = app.root / "releases" / release / "app.js"
@@ -111,7 +111,7 @@ def _engine(app: Application) -> Dict[str, Any]:
     return {"namespace": app.namespace, "pm2_home": app.pm2.home, "ready": {"min_uptime": 0.1}}
 
 
-def test_check_mode_changes_nothing_and_says_what_would_be(app: Application, tmp_path: Path) -> None:
+def test_check_mode_changes_nothing_and_predicts_the_change(app: Application, tmp_path: Path) -> None:
     run = app.run()
     prepared = modules.call("pm2_release", app.prepared_options(run), check=True)
     assert (prepared["changed"], prepared["needed"], prepared["former"]) == (True, True, None)
@@ -139,7 +139,7 @@ def test_check_mode_changes_nothing_and_says_what_would_be(app: Application, tmp
     app.check_agreement(second, "2")
 
 
-def test_a_changed_environment_file_is_a_new_release_and_comes_back_with_the_old_one(app: Application) -> None:
+def test_a_changed_environment_file_is_a_new_release_and_a_rollback_restores_the_old_one(app: Application) -> None:
     def deploy(value: str) -> str:
         run = app.run()
         environment = {"FLAG": value, "SECRET": CANARY}
@@ -181,7 +181,7 @@ def test_two_runs_at_once(app: Application) -> None:
     assert app.roll_back()["failed"]
     published = app.call("pm2_release", app.published_options(first, app.releases()[0]))
     assert not published["failed"]
-    assert not app.call("pm2_release", app.prepared_options(second))["failed"]  # free again
+    assert not app.call("pm2_release", app.prepared_options(second))["failed"]  # the lock is free again
 
 
 def test_the_lock_says_which_version_as_soon_as_it_is_known(app: Application) -> None:
@@ -205,7 +205,7 @@ def test_the_lock_says_which_version_as_soon_as_it_is_known(app: Application) ->
     assert locked()["goal"] == "to the release before"
 
 
-def test_a_rollback_waits_for_a_deploy_that_runs(app: Application) -> None:
+def test_a_rollback_waits_for_a_running_deploy(app: Application) -> None:
     first = app.deployed()["release"]
     app.release("2")
     run = app.run()
@@ -219,7 +219,7 @@ def test_a_rollback_waits_for_a_deploy_that_runs(app: Application) -> None:
     app.check_agreement(first, "1")
 
 
-def test_what_a_run_left_unpublished_is_abandoned(app: Application) -> None:
+def test_an_unpublished_release_is_abandoned(app: Application) -> None:
     run = app.run()
     prepared = app.call("pm2_release", app.prepared_options(run))
     result = app.call(
@@ -233,7 +233,7 @@ def test_what_a_run_left_unpublished_is_abandoned(app: Application) -> None:
     app.deployed()
 
 
-def test_pruning_keeps_what_is_referred_to(app: Application) -> None:
+def test_pruning_keeps_releases_that_are_referred_to(app: Application) -> None:
     releases = []
     for version in "12345":
         app.release(version)
@@ -251,15 +251,15 @@ def test_pruning_keeps_what_is_referred_to(app: Application) -> None:
     assert sorted(removed) == releases[1:3]
     assert app.releases() == [releases[0], *releases[3:]]
     assert not modules.call("pm2_process", {**foreign, "state": "stopped"})["failed"]
-    assert app.call("pm2_release", app.options("pruned", app.run(), keep=1))["removed"] == []  # the dump still names it
+    assert app.call("pm2_release", app.options("pruned", app.run(), keep=1))["removed"] == []  # the dump names it
     assert not modules.call("pm2_process", {**foreign, "state": "absent"})["failed"]
     assert app.call("pm2_release", app.options("pruned", app.run(), keep=1))["removed"] == [releases[0]]
     app.check_agreement(releases[-1], "5")
     assert sorted(os.listdir(app.root / ".nodeops" / "definitions")) == sorted(f"{name}.json" for name in releases[3:])
 
 
-def test_pruning_keeps_what_a_link_leads_to_that_somebody_else_has_made(app: Application, tmp_path: Path) -> None:
-    """An absolute one, by the root's other name, or over another link."""
+def test_pruning_keeps_a_release_that_a_link_of_the_user_leads_to(app: Application, tmp_path: Path) -> None:
+    """The link is absolute, uses the root's other name, or leads over another link."""
     app.root = tmp_path / "other-name"
     (tmp_path / "disk").mkdir()
     app.root.symlink_to(tmp_path / "disk")
@@ -294,7 +294,7 @@ def test_a_release_that_was_removed_by_hand(app: Application) -> None:
 
 
 @pytest.mark.parametrize("kind", ["directory", "file"])
-def test_a_current_that_is_no_link(app: Application, kind: str) -> None:
+def test_a_current_that_is_not_a_link(app: Application, kind: str) -> None:
     release = app.deployed()["release"]
     current = app.root / "current"
     current.unlink()
@@ -313,20 +313,20 @@ def test_a_current_that_is_no_link(app: Application, kind: str) -> None:
 
 
 def other_version(app: Application, **more: Any) -> Dict[str, Any]:
-    """A deploy of version 2 with other options of published; its result."""
+    """The result of a deploy of version 2 with other options of `published`."""
     app.release("2")
     return published(app, **more)
 
 
 def published(app: Application, **more: Any) -> Dict[str, Any]:
-    """A deploy with other options of published; its result."""
+    """The result of a deploy with other options of `published`."""
     run = app.run()
     release = app.call("pm2_release", app.prepared_options(run))["release"]
     return app.call("pm2_release", app.published_options(run, release, **more))
 
 
-def test_an_app_that_runs_by_way_of_current_is_refused(app: Application) -> None:
-    """The old code would be tried in place of the new one."""
+def test_an_app_that_runs_through_current_is_refused(app: Application) -> None:
+    """The old code would be tried instead of the new one."""
     first = app.deployed()["release"]
     (app.root.parent / "alias").symlink_to(app.root)
     worker = {"name": "worker", "script": "worker.js"}
@@ -356,7 +356,7 @@ def test_an_app_that_runs_by_way_of_current_is_refused(app: Application) -> None
         assert "Leave cwd out" in refused["msg"]
 
 
-def test_processes_are_not_left_when_files_follow(app: Application) -> None:
+def test_processes_are_removed_by_a_release_of_files_alone(app: Application) -> None:
     app.deployed()
     ready = {"min_uptime": 0}
     refused = other_version(app, apps=[], ready=ready)
@@ -377,8 +377,8 @@ def test_processes_are_not_left_when_files_follow(app: Application) -> None:
     assert app.served() == {"1"}
 
 
-def test_the_way_back_to_files_takes_the_processes_of_the_release_away(app: Application) -> None:
-    """Without prune, which the files were published without; other processes of the namespace stay."""
+def test_a_rollback_to_files_removes_the_processes_of_the_release(app: Application) -> None:
+    """Even without `prune`, as the files were published. Other processes of the namespace stay."""
     files = app.deploy_files("0")["release"]
     app.release("1")
     app.deployed()
@@ -398,8 +398,8 @@ def test_the_way_back_to_files_takes_the_processes_of_the_release_away(app: Appl
     assert app.saved_directories() == {app.root.parent.name}
 
 
-def test_a_rollback_takes_away_what_only_the_later_release_had(app: Application) -> None:
-    """Of the application; what else runs in the namespace stays, and so does what a bad rollback would have removed."""
+def test_a_rollback_removes_apps_that_only_the_later_release_had(app: Application) -> None:
+    """Only apps of the application: others in the namespace stay. A bad rollback removes none."""
     first = app.deployed()["release"]
     script = app.root.parent / "other.js"
     script.write_text("setInterval(() => {}, 1000);")
@@ -427,7 +427,7 @@ def test_a_rollback_takes_away_what_only_the_later_release_had(app: Application)
 
 @pytest.mark.parametrize("mode", ["fork", "cluster"])
 def test_an_app_that_is_renamed_keeps_its_port(app: Application, mode: str) -> None:
-    """There and back: the one of the old name ends before the one of the new name listens."""
+    """Also in the rollback: the app of one name ends before the app of the other name listens."""
     api = {**app.apps()[0], "exec_mode": mode, "instances": 1}
     renamed = {**api, "name": "web"}
     assert not published(app, apps=[api])["failed"]
@@ -473,7 +473,7 @@ def test_a_static_site_needs_no_daemon(app: Application) -> None:
     assert app.pm2.daemon_pids() == []
 
 
-def test_a_static_site_has_no_log_to_wait_for(app: Application) -> None:
+def test_a_static_site_has_no_log_to_check(app: Application) -> None:
     refused = other_version(app, apps=[], ready={"log": ["listening"]})
     assert "a release without processes writes no log" in refused["msg"]
     assert app.current() is None
@@ -489,7 +489,7 @@ def test_a_static_site_does_not_need_a_daemon_that_answers(app: Application, mon
     assert not refused["failed"]
 
 
-def test_a_full_disk_when_the_key_is_written_is_said(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_when_the_key_is_written_is_reported(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: str, *_arguments: Any, **_more: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", path)
 
@@ -530,7 +530,7 @@ REFUSED: List[Tuple[Dict[str, Any], str]] = [
 ]
 
 
-def test_what_is_refused_before_anything_changes(app: Application) -> None:
+def test_invalid_options_are_refused_before_any_change(app: Application) -> None:
     release = app.deployed()["release"]
     pids = app.pids()
     app.release("2")
@@ -562,7 +562,7 @@ def test_what_is_refused_before_anything_changes(app: Application) -> None:
         {"build": [["git", "clone", f"https://u:p/{CANARY}@h/x.git"]], "keep": 0},
     ],
 )
-def test_a_password_in_what_is_no_url_is_shown_nowhere(app: Application, options: Dict[str, Any]) -> None:
+def test_a_password_in_an_invalid_url_is_shown_nowhere(app: Application, options: Dict[str, Any]) -> None:
     result = app.call("pm2_release", app.prepared_options(app.run(), **{"apps": app.apps(), **options}))
     assert result["failed"]
     assert "invocation" in result
@@ -570,7 +570,7 @@ def test_a_password_in_what_is_no_url_is_shown_nowhere(app: Application, options
 
 
 def test_a_forbidden_script_of_a_workspace_is_refused_before_anything_is_run(app: Application, tmp_path: Path) -> None:
-    """Wherever it is first seen: in the source, in what an install has written, and right before a migration."""
+    """It may first be seen in the source, in the files that an install has written, or just before a migration."""
     ran, packages = tmp_path / "ran", app.source / "packages"
     packages.joinpath("web").mkdir(parents=True)
     packages.joinpath("web", "package.json").write_text("{}")
@@ -623,7 +623,7 @@ def test_a_forbidden_script_of_a_workspace_is_refused_before_anything_is_run(app
     ],
     ids=str,
 )
-def test_what_cannot_be_prepared_is_said_before_the_root_is_made(
+def test_options_that_cannot_be_prepared_are_refused_before_the_root_is_made(
     app: Application, options: Dict[str, Any], message: str
 ) -> None:
     for check in (False, True):
@@ -633,8 +633,8 @@ def test_what_cannot_be_prepared_is_said_before_the_root_is_made(
     assert not app.root.exists()
 
 
-def test_going_back_from_a_release_that_is_not_live_any_more_changes_nothing(app: Application) -> None:
-    """As after a hook of a run, whose lock was free when it failed, while another one deployed."""
+def test_a_rollback_from_a_release_that_is_not_live_any_more_changes_nothing(app: Application) -> None:
+    """Such as a rollback after a failed hook, whose run had freed the lock, so that another run has deployed."""
     releases = [app.deploy_files(content)["release"] for content in "123"]
     refused = app.roll_back(release=releases[0], from_release=releases[1])
     assert refused["failed"]
@@ -658,7 +658,7 @@ def test_a_root_that_belongs_to_another_environment_is_refused(app: Application)
                 assert refused["failed"], options
                 assert f"{releases[1]} is a release of shop in namespace prod" in refused["msg"]
     assert app.current() == releases[1]
-    (app.root / "current").unlink()  # as the message says, for one that was renamed
+    (app.root / "current").unlink()  # for a renamed environment, as the message says
     app.namespace = "renamed"
     third = app.deploy_files("3")["release"]
     for options in (app.options("rolled_back", app.run()), app.options("rolled_back", app.run(), release=releases[0])):
@@ -668,7 +668,7 @@ def test_a_root_that_belongs_to_another_environment_is_refused(app: Application)
     assert app.current() == third
 
 
-def test_what_failed_after_the_commit_is_told_as_made(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_after_the_commit_is_reported_as_made(app: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     first = app.deployed()["release"]
     with monkeypatch.context() as context:
         context.setattr(_processes.Namespace, "unwatch", _fail)
@@ -678,7 +678,7 @@ def test_what_failed_after_the_commit_is_told_as_made(app: Application, monkeypa
     assert (failed["committed"], failed["current"], failed["former"]) == (True, second, first)
     assert "The change was made" in failed["msg"]
     assert app.manifest(second)["status"] == "good"
-    again = app.roll_back(release=second)  # removes the old ones, which were left
+    again = app.roll_back(release=second)  # removes the old ones that were left
     assert (again["recovered"], again["changed"]) == ("finished", True)
     app.check_agreement(second, "2")
     with monkeypatch.context() as context:
@@ -698,7 +698,7 @@ def test_check_mode_names_an_app_by_its_script(app: Application) -> None:
     assert [action["name"] for action in result["actions"]] == ["api"]
 
 
-def test_an_environment_file_is_written_through_no_link(app: Application, tmp_path: Path) -> None:
+def test_an_environment_file_is_not_written_through_a_link(app: Application, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     app.source.joinpath("conf").symlink_to(outside)
@@ -710,7 +710,7 @@ def test_an_environment_file_is_written_through_no_link(app: Application, tmp_pa
     assert app.releases() == []
 
 
-def test_a_variable_without_a_value_is_not_given(app: Application) -> None:
+def test_a_variable_without_a_value_is_left_out(app: Application) -> None:
     environment = {"NOTHING": None, "SOMETHING": True}
     more = {"environment": environment, "environment_file": ".env", "contract": {"optional": ["NOTHING"]}}
     run = app.run()
@@ -743,7 +743,7 @@ def test_a_strict_umask_does_not_hide_a_site_from_its_web_server(app: Applicatio
     assert stat.S_IMODE((app.root / ".nodeops").stat().st_mode) == 0o700
 
 
-def test_a_migration_gets_what_the_application_gets(app: Application) -> None:
+def test_a_migration_gets_the_environment_of_the_application(app: Application) -> None:
     run = app.run()
     release = app.call("pm2_release", app.prepared_options(run))["release"]
     more = {"environment": {"A": "app"}, "build_environment": {"A": "build", "B": "build"}}
@@ -754,7 +754,7 @@ def test_a_migration_gets_what_the_application_gets(app: Application) -> None:
 
 
 def test_a_variable_of_the_build_decides_whether_dependencies_are_copied(app: Application) -> None:
-    """But a secret does not: it may change with every run."""
+    """A secret does not, because it may change with every run."""
     item = {"path": "modules", "files": ["lock"], "commands": [["sh", "-c", "mkdir modules; echo $MODE > modules/is"]]}
 
     def taken_from(**environment: str) -> Any:
@@ -776,7 +776,7 @@ def test_a_variable_of_the_build_decides_whether_dependencies_are_copied(app: Ap
     assert taken_from(MODE="none", TOKEN="2") is None
 
 
-def test_one_call_goes_on_to_publish_where_nothing_lies_between(app: Application) -> None:
+def test_one_call_prepares_and_publishes_if_nothing_comes_between(app: Application) -> None:
     def deploy(check: bool = False, **more: Any) -> Dict[str, Any]:
         options = {"go_on": True, "apps": app.apps(), "ready": app.ready(), **more}
         return modules.call("pm2_release", app.prepared_options(app.run(), **options), check=check)
@@ -803,7 +803,7 @@ def test_one_call_goes_on_to_publish_where_nothing_lies_between(app: Application
     run = app.run()
     options = {"go_on": True, "apps": app.apps(), "ready": app.ready(), "build": [["true"]]}
     prepared = app.call("pm2_release", app.prepared_options(run, **options))
-    assert "went_on" not in prepared  # it has to be built first
+    assert "went_on" not in prepared  # the release has to be built first
     built = app.call("pm2_release", app.options("built", run, release=prepared["release"], build=[["true"]]))
     assert not built["failed"]
     assert not app.call("pm2_release", app.published_options(run, prepared["release"]))["failed"]
@@ -811,7 +811,7 @@ def test_one_call_goes_on_to_publish_where_nothing_lies_between(app: Application
     assert app.deploy()["failed"] is False  # the lock was freed every time
 
 
-def test_what_has_restarted_is_in_order_once_it_has_settled(app: Application) -> None:
+def test_a_restarted_process_is_healthy_once_it_is_stable(app: Application) -> None:
     def prepared(min_uptime: float) -> Dict[str, Any]:
         ready = {**app.ready(), "timeout": 900, "min_uptime": min_uptime}
         run = app.run()
@@ -821,7 +821,7 @@ def test_what_has_restarted_is_in_order_once_it_has_settled(app: Application) ->
 
     app.deployed()
     pids = app.pids()
-    os.kill(pids["worker-0"], signal.SIGKILL)  # PM2 starts it again
+    os.kill(pids["worker-0"], signal.SIGKILL)  # PM2 restarts it
     deadline = time.monotonic() + 60
     while app.pids()["worker-0"] in (pids["worker-0"], 0):
         assert time.monotonic() < deadline

@@ -1,4 +1,4 @@
-"""Shared paths: linked into each release, never lost, and nothing outside is touched."""
+"""Shared paths are linked into each release and never lost, and nothing outside is touched."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_missing_directory_is_made_and_linked(site: Site) -> None:
     assert (second / "uploads" / "a.txt").read_text() == "kept"
 
 
-def test_what_the_first_release_ships_is_the_beginning_and_later_ones_change_nothing(site: Site) -> None:
+def test_files_of_the_first_release_are_the_first_content_and_later_ones_change_nothing(site: Site) -> None:
     write(site.release / "uploads" / "deep" / "logo.txt", "first")
     write(site.release / "config" / "local.json", "{}")
     site.link("uploads", {"path": "config/local.json", "type": "file"})
@@ -103,7 +103,7 @@ def test_a_shared_directory_on_another_disk_may_be_a_link(site: Site, tmp_path: 
     assert (site.release / "uploads" / "a").read_text() == "big"
 
 
-def test_links_are_right_where_the_releases_are_reached_by_a_link(site: Site, tmp_path: Path) -> None:
+def test_links_are_right_if_the_releases_are_reached_through_a_link(site: Site, tmp_path: Path) -> None:
     elsewhere = tmp_path / "very" / "deep" / "disk"
     elsewhere.parent.mkdir(parents=True)
     shutil.move(str(site.root / "releases"), elsewhere)
@@ -113,7 +113,7 @@ def test_links_are_right_where_the_releases_are_reached_by_a_link(site: Site, tm
     assert (site.shared / "uploads" / "x").read_text() == "y"
 
 
-def test_what_is_shipped_is_taken_over_to_another_file_system(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_files_are_moved_to_another_file_system(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     real, refused = os.rename, []
 
     def rename(source: str, target: str) -> None:
@@ -135,7 +135,7 @@ def test_what_is_shipped_is_taken_over_to_another_file_system(site: Site, monkey
 
 @pytest.fixture
 def refused(site: Site) -> Any:
-    """Link items that are refused: with a message, and nothing changed."""
+    """The message of items that are refused. Nothing may change."""
 
     def refuse(*items: Any) -> str:
         before = site.everything()
@@ -171,15 +171,15 @@ def refused(site: Site) -> Any:
         [".nodeops-release.json"],
     ],
 )
-def test_an_item_that_is_none_is_refused(items: Sequence[Any], refused: Any) -> None:
+def test_an_invalid_item_is_refused(items: Sequence[Any], refused: Any) -> None:
     refused(*[item if isinstance(item, (str, dict)) else {"path": item} for item in items])
 
 
-def test_a_file_that_nobody_has_is_refused(refused: Any) -> None:
+def test_a_missing_file_is_refused(refused: Any) -> None:
     assert "Put it there once" in refused({"path": "config/secret.pem", "type": "file"})
 
 
-def test_what_is_of_another_type_is_refused(site: Site, refused: Any) -> None:
+def test_a_path_of_another_type_is_refused(site: Site, refused: Any) -> None:
     write(site.shared / "a")
     (site.shared / "b").mkdir()
     write(site.release / "b")
@@ -192,7 +192,7 @@ def test_what_is_of_another_type_is_refused(site: Site, refused: Any) -> None:
     assert "neither a file nor a directory" in refused("d")
 
 
-def test_a_link_on_the_way_that_leaves_is_refused(site: Site, refused: Any, tmp_path: Path) -> None:
+def test_a_link_in_the_path_that_leaves_the_release_is_refused(site: Site, refused: Any, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (site.release / "public").symlink_to(outside)
@@ -206,7 +206,7 @@ def test_a_link_on_the_way_that_leaves_is_refused(site: Site, refused: Any, tmp_
     assert list(outside.iterdir()) == []
 
 
-def test_a_link_on_the_way_that_stays_in_the_release_is_followed(site: Site) -> None:
+def test_a_link_in_the_path_that_stays_in_the_release_is_followed(site: Site) -> None:
     (site.release / "dist").mkdir()
     (site.release / "public").symlink_to("dist")
     site.link("public/uploads")
@@ -229,7 +229,7 @@ def test_a_run_that_was_killed_between_moving_and_linking_is_finished(site: Site
     assert (site.release / "uploads/a").read_text() == (site.shared / "uploads/a").read_text() == "1"
 
 
-def test_a_full_disk_is_said(site: Site, monkeypatch: Any) -> None:
+def test_a_full_disk_is_reported(site: Site, monkeypatch: Any) -> None:
     def full(*_arguments: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(site.shared))
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The controller's part of pm2_release, where the source cannot be read, packed or uploaded.
+"""The controller's part of pm2_release if the source cannot be read, packed or uploaded.
 
 Run by test_release_action.py in a process of its own.
 """
@@ -22,7 +22,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.source import _directo
 
 
 class Action(pm2_release.ActionModule):
-    """Without a host: each call of the module is noted, and answered that an upload is wanted."""
+    """The action without a host: it records each call of the module, and the answer is that an upload is wanted."""
 
     def __init__(self, source: Path) -> None:
         common = {"root": "/srv/shop", "app": "shop", "namespace": "prod", "run": "20261122T093000Z-1"}
@@ -35,7 +35,7 @@ class Action(pm2_release.ActionModule):
         return {"upload": module_args["state"] == "prepared"}
 
     def failure(self) -> str:
-        """What it says when it fails, as it has to."""
+        """The message of the action, which has to fail."""
         with mock.patch.object(ActionBase, "run"), pytest.raises(AnsibleActionFail) as raised:
             self.run(None, {})
         return str(raised.value)
@@ -45,7 +45,7 @@ def full(*_arguments: Any) -> None:
     raise OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
 
 
-def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_a_source_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     action = Action(tmp_path)
     with mock.patch.object(_directory, "read", full):
         assert f"The source {tmp_path} cannot be read or packed: No space left on device" in action.failure()
@@ -64,7 +64,7 @@ def test_a_failure_between_the_calls_is_told_to_the_host_and_frees_the_lock(tmp_
     assert "source" not in second
 
 
-def test_the_host_gets_every_package_to_look_for_forbidden_scripts(tmp_path: Path) -> None:
+def test_the_host_gets_every_package_for_the_check_of_scripts(tmp_path: Path) -> None:
     for name in ("", "packages/db", "packages/left-out", "node_modules/x", "packages/db/node_modules/y"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
         (tmp_path / name / "package.json").write_text(f'{{"name": "{name}"}}')

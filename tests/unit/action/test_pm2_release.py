@@ -11,7 +11,7 @@ from pathlib import Path
 from support import own_process
 
 
-def test_the_part_of_the_controller(tmp_path: Path) -> None:
-    """Where Ansible's controller has been imported, every module takes itself for a part of it."""
+def test_the_action_of_the_controller(tmp_path: Path) -> None:
+    """Runs in its own process: once Ansible's controller is imported, every module takes itself for a part of it."""
     printed = own_process.run_tests(Path(__file__).with_name("release_action.py"), tmp_path / "own")
     assert printed is None, printed

@@ -132,7 +132,7 @@ def test_the_patterns_of_the_role_know_both_orders(command: str) -> None:
         _forbidden.check([command], patterns, None, "migrate")
 
 
-def test_the_message_says_what_where_and_by_which_way() -> None:
+def test_the_message_names_the_command_its_place_and_the_chain_of_scripts() -> None:
     with pytest.raises(NodeopsError) as raised:
         _forbidden.check([["npm", "run", "migrate"]], FORBIDDEN, package_json(), "migrate")
     text = str(raised.value)
@@ -160,12 +160,12 @@ def test_a_package_json_of_any_kind(text: Any) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(", "[", 7, None])
-def test_a_pattern_that_is_none_is_named(pattern: Any) -> None:
+def test_an_invalid_pattern_is_named(pattern: Any) -> None:
     with pytest.raises(NodeopsError, match="is not a regular expression"):
         _forbidden.check([], [pattern], None, "build")
 
 
-def test_many_scripts_that_call_each_other_end() -> None:
+def test_a_cycle_of_many_scripts_ends() -> None:
     scripts: Dict[str, str] = {f"s{i}": " && ".join(f"npm run s{j} -- {i}" for j in range(20)) for i in range(20)}
     _forbidden.check(["npm run s0"], FORBIDDEN, json.dumps({"scripts": scripts}), "build")
 
@@ -342,7 +342,7 @@ def test_what_workspaces_may_do_passes(command: str) -> None:
     check_monorepo(command)
 
 
-def test_a_command_after_a_subshell_runs_where_it_would_without() -> None:
+def test_a_command_after_a_subshell_is_looked_up_in_the_first_directory() -> None:
     with pytest.raises(NodeopsError, match=r"\(by way of the script dev\)"):
         check_monorepo("sh -c '(cd packages/web && npm run build) && npm run dev'")
 
@@ -355,7 +355,7 @@ def test_an_install_leads_to_the_hooks_of_workspaces(command: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("command", ["pnpm -w dev", "pnpm -w run dev", "pnpm --workspace-root dev", "yarn run -T dev"])
-def test_the_scripts_of_the_top_are_followed_from_wherever(command: str) -> None:
+def test_the_scripts_of_the_root_are_followed_from_any_directory(command: str) -> None:
     with pytest.raises(NodeopsError, match=r"\(by way of the script dev\)"):
         check_monorepo(["sh", "-c", "cd packages/web && " + command])
 
@@ -369,7 +369,7 @@ def test_scripts_of_many_packages_end() -> None:
 
 
 @pytest.mark.parametrize("build", ["yarn workspace p{0} build", "cd dist && mv index.js p{0}.js && gzip p{0}.js"])
-def test_many_packages_whose_builds_differ_are_followed(build: str) -> None:
+def test_many_packages_with_different_builds_are_followed(build: str) -> None:
     scripts = {f"packages/{number}": {"build": build.format(number + 1)} for number in range(120)}
     scripts["packages/119"]["build"] += " && yarn more"
     texts = {path + "/package.json": json.dumps({"scripts": each}) for path, each in scripts.items()}
@@ -382,13 +382,13 @@ def test_many_packages_whose_builds_differ_are_followed(build: str) -> None:
         _forbidden.check(["yarn build"], FORBIDDEN, root, "build", texts.get, lambda: packages)
 
 
-def test_what_has_no_end_is_refused() -> None:
+def test_an_endless_chain_is_refused() -> None:
     chain = {f"s{number}": f"npm run s{number + 1}" for number in range(60)}
     with pytest.raises(NodeopsError, match="leads to too many others"):
         _forbidden.check(["npm run s0"], FORBIDDEN, json.dumps({"scripts": chain}), "build")
 
 
-def test_what_leads_to_too_many_commands_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_of_too_many_commands_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_forbidden, "_MAX_STEPS", 100)
     monkeypatch.setattr(_forbidden, "_MORE_STEPS", 1)
     package = json.dumps({"scripts": {"all": " && ".join(f"npm run all -w {number}" for number in range(9))}})
@@ -408,7 +408,7 @@ def test_the_packages_of_a_release_are_found(tmp_path: Path) -> None:
     assert sorted(_forbidden.packages_below(str(tmp_path / "release"))) == ["", ".hidden/c", "a", "a/b"]
 
 
-def test_more_packages_than_are_looked_at_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_packages_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_forbidden, "_MAX_PACKAGES", 2)
     for name in "abc":
         (tmp_path / name).mkdir()

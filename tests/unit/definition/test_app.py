@@ -1,6 +1,6 @@
 """From definitions to payloads, without PM2.
 
-Against PM2: test_parity*.py and test_bad_input.py of tests/integration.
+tests/integration compares with PM2: test_parity*.py and test_bad_input.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def problems(base: Path, *given: Any, **context: Any) -> List[str]:
 
 
 def test_the_payload_is_complete(base: Path) -> None:
-    """Without one of these the daemon dies, or takes what an app before has left (facts: prepare)."""
+    """Without one of these the daemon dies, or takes the value of an earlier app (facts: prepare)."""
     payload = build(base, {"args": "a b"}).payload(3, {"hash": "x"})
 
     assert payload["name"] == "app"
@@ -79,7 +79,7 @@ def test_payloads_share_nothing(base: Path) -> None:
     assert "A" not in app.payload(1, {})["env"]
 
 
-def test_env_of_others_stays_out(base: Path) -> None:
+def test_env_of_other_environments_is_left_out(base: Path) -> None:
     payload = build(base, {"env_production": {"SECRET": "x"}}).payload(0, {})
 
     assert not [key for key in payload if key.startswith("env_")]
@@ -94,7 +94,7 @@ def test_instances(base: Path, instances: object, cpus: int, expected: int) -> N
     assert build(base, {"instances": instances}, cpus=cpus).instances == expected
 
 
-def test_more_cpus_less_than_there_are(base: Path) -> None:
+def test_all_but_more_cpus_than_there_are(base: Path) -> None:
     assert problems(base, {"script": "report.js", "instances": -5}, cpus=4) == [
         "instances: is -5, but this host has 4 CPUs"
     ]
@@ -109,7 +109,7 @@ def test_increment_var_counts_from_its_value(base: Path) -> None:
 
 
 def test_a_namespace_has_logs_of_its_own(base: Path) -> None:
-    """The app b.c of namespace a and the app c of namespace a.b, and b@a anywhere: no two share a file."""
+    """No two of these share a file: app b.c of namespace a, app c of namespace a.b, and b@a in any namespace."""
     pairs = [("default", "c"), ("a", "c"), ("a.b", "c"), ("a", "b.c"), ("default", "c@a"), ("default", "a.c")]
 
     found = [build(base, {"name": name}, namespace).config["pm_out_log_path"] for namespace, name in pairs]
@@ -133,7 +133,7 @@ def test_long_names_do_not_fit_a_file(base: Path) -> None:
 
 
 def test_a_link_as_cwd_is_kept(base: Path) -> None:
-    """A `current` link that is moved later: PM2 follows it at each restart."""
+    """A `current` link may be moved later, and PM2 follows it at each restart."""
     app = build(base, {"cwd": "current"})
 
     assert app.config["pm_cwd"] == str(base / "current")
@@ -175,7 +175,7 @@ def test_interpreters_by_version(base: Path) -> None:
     ],
 )
 def test_typescript(base: Path, version: Any, output: str, expected: object) -> None:
-    """7.0 runs it on node, where that can; before it needs bun."""
+    """7.0 runs it on node if that node can; older versions need bun."""
     write_tool(base / "tools/node", "echo %s" % output)
     (base / "app.ts").write_text("")
     context: Json = {"pm2_version": version, "base_env": {**plain_context(base).base_env, "PATH": str(base / "tools")}}
@@ -192,7 +192,7 @@ def write_tool(path: Path, command: str) -> None:
     path.chmod(0o755)
 
 
-def test_python_without_a_python(base: Path) -> None:
+def test_a_python_script_without_a_python(base: Path) -> None:
     write_tool(base / "tools/python3", "true")
     path = {"PATH": str(base / "tools")}
 
@@ -202,14 +202,14 @@ def test_python_without_a_python(base: Path) -> None:
     assert app.env["PYTHONUNBUFFERED"] == "1"
 
 
-def test_node_that_is_not_in_path(base: Path) -> None:
+def test_a_node_that_is_not_in_path(base: Path) -> None:
     app = build(base, {"env": {"PATH": "/nowhere"}})
 
     assert app.config["exec_interpreter"] == plain_context(base).node
 
 
 def test_the_path_of_the_app_finds_its_interpreter(base: Path) -> None:
-    """That is where the daemon's spawn looks for it."""
+    """The daemon's spawn looks there for the interpreter."""
     write_tool(base / "tools/mine", "true")
 
     assert build(base, {"interpreter": "mine", "env": {"PATH": str(base / "tools")}})
@@ -244,14 +244,14 @@ def test_other_users_as_root(base: Path) -> None:
     assert problems(base, {"script": "report.js", "uid": 10**12}, uid=0) == ["uid: there is no user 1000000000000"]
 
 
-def test_a_pid_file_that_is_one(base: Path) -> None:
+def test_a_pid_file_of_pm2_is_accepted(base: Path) -> None:
     (base / "old.pid").write_text("123\n")
 
     assert build(base, {"pid_file": "old.pid"}).config["pm_pid_path"] == str(base / "old.pid")
 
 
 def test_what_env_name_gives_comes_last(base: Path) -> None:
-    """PM2 applies env_<name> over the PORT of port (API.js:1146), but port over the PORT of env."""
+    """env_<name> wins over the PORT of port (API.js:1146), and that wins over the PORT of env."""
     definition = {"name": "app", "script": "report.js", "port": 80, "env": {"PORT": 1}, "env_test": {"PORT": 2}}
 
     (plain,) = build_apps(_ecosystem.merge_env([definition], None), plain_context(base), "default", str(base))
@@ -308,7 +308,7 @@ def test_a_secret_is_never_in_a_message(base: Path) -> None:
 
 
 def test_it_is_quick(base: Path) -> None:
-    """Ten apps to build and 200 processes to compare in a few milliseconds; ten times that is allowed here."""
+    """Building ten apps and comparing 200 processes takes a few milliseconds; ten times that is allowed here."""
     given = [{"name": "a%d" % n, "script": "report.js", "env": {"V%d" % v: v for v in range(30)}} for n in range(10)]
     context = plain_context(base)
 

@@ -1,4 +1,4 @@
-"""The contract of an environment: what is missing, weak or odd is named, and no value is shown."""
+"""The contract of an environment: missing, weak and unknown variables are named, and no value is shown."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_null_is_not_defined() -> None:
     assert problem("PORT", None) == ["PORT is not defined"]
 
 
-def test_empty_only_where_the_example_is_empty() -> None:
+def test_a_variable_may_be_empty_only_if_the_example_is_empty() -> None:
     assert problem("PORT", "") == ["PORT is empty, but is required"]
     assert problem("ENCRYPTION_KEY", "") == []
     assert problem("ENCRYPTION_KEY", "", required=True) == ["ENCRYPTION_KEY is empty, but is required"]
@@ -157,7 +157,7 @@ def test_random_values_are_not_taken_for_weak() -> None:
 @pytest.mark.parametrize(
     "name", "JWT_EXPIRES_IN TOKEN_URL MAX_TOKENS SALT_ROUNDS API_KEY_HEADER KEYBOARD PASSENGER VAPID_PUBLIC_KEY".split()
 )
-def test_names_of_no_secrets(name: str) -> None:
+def test_names_that_are_not_secrets(name: str) -> None:
     assert not _weak_secrets.looks_secret(name)
 
 
@@ -239,7 +239,7 @@ def test_no_message_shows_a_value() -> None:
         ({"rules": {"A": {"required": "yes"}}}, "rules.A.required"),
     ],
 )
-def test_a_contract_that_is_wrong_is_an_error_that_names_it(contract: Dict[str, Any], names: str) -> None:
+def test_an_invalid_contract_is_an_error_that_names_the_key(contract: Dict[str, Any], names: str) -> None:
     with pytest.raises(NodeopsError, match="contract: ") as raised:
         _contract.check(contract, "", {})
     assert f"contract: {names}" in str(raised.value)

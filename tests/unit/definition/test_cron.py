@@ -1,4 +1,4 @@
-"""Which cron patterns are accepted. Against the real croner: tests/integration/definition/test_cron_croner.py."""
+"""Which cron patterns are accepted. tests/integration/definition/test_cron_croner.py compares with the real croner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environment files, compared with those who read them: npm's dotenv 16, python-dotenv, sh and bash."""
+"""Environment files, compared with the programs that read them: npm's dotenv 16, python-dotenv, sh and bash."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ for line in sys.stdin:
 
 
 class Reader:
-    """A program that is given one text after the other and answers what it reads in each."""
+    """A program that gets one text after the other, and answers with the variables that it reads in each."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -67,7 +67,7 @@ def python() -> Iterator[Reader]:
 
 
 def shell(name: str, text: str, directory: Path) -> Dict[str, str]:
-    """What `set -a; . file` gives, in an otherwise nearly empty environment."""
+    """The variables that `set -a; . file` sets, in a nearly empty environment."""
     file = directory / "file.env"
     file.write_bytes(text.encode())
     environment = {"PATH": os.environ["PATH"]}
@@ -100,7 +100,7 @@ EVERYDAY = {
 }
 
 
-def test_everyday_values_are_read_the_same_by_all(npm: Reader, python: Reader, tmp_path: Path) -> None:
+def test_all_readers_read_everyday_values_alike(npm: Reader, python: Reader, tmp_path: Path) -> None:
     text = _dotenv.render(EVERYDAY)
     assert _dotenv.disagreements(EVERYDAY) == {}
     assert _dotenv.parse(text) == npm(text) == python(text) == EVERYDAY
@@ -128,7 +128,7 @@ def test_values_are_text_as_pm2_makes_it() -> None:
         ("'\n`$x", ["sh"]),
     ],
 )
-def test_where_no_common_form_exists_dotenv_reads_it_and_the_others_are_named(
+def test_a_value_without_a_common_form_is_read_by_dotenv_and_the_others_are_named(
     value: str, misread_by: List[str], npm: Reader
 ) -> None:
     values = {"BEFORE": "a b", "IT": value, "AFTER": "'x"}
@@ -153,7 +153,7 @@ def test_generated_files_are_parsed_as_dotenv_parses_them(npm: Reader) -> None:
 
 
 def test_generated_values_are_read_back(npm: Reader, python: Reader, tmp_path: Path) -> None:
-    """By dotenv always; by the others unless `disagreements` says so."""
+    """By dotenv always, and by the others unless `disagreements` names them."""
     pieces = [*"ab1'\"`\\$ #\n\r\t={}(:[~!*&;|<>?é\u2028\x85nrt", "${A}", "\\n", "\\'", "$(", "\\\\", "' "]
     generator = random.Random(7)
     unwritten = read_by_all = 0
@@ -181,7 +181,7 @@ def test_generated_values_are_read_back(npm: Reader, python: Reader, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["", "1A", "A-B", "A.B", "A B", "A=B", "Ä", "A\n", 7])
-def test_a_name_that_is_none_is_refused(name: Any) -> None:
+def test_an_invalid_name_is_refused(name: Any) -> None:
     with pytest.raises(NodeopsError, match="cannot be a variable"):
         _dotenv.render({name: "x"})
 
@@ -193,6 +193,6 @@ def test_a_value_that_cannot_be_written_is_refused_and_not_shown(value: str) -> 
     assert "s3cret" not in str(raised.value)
 
 
-def test_the_order_is_kept_and_the_last_of_two_counts() -> None:
+def test_the_order_is_kept_and_of_two_the_last_counts() -> None:
     assert list(_dotenv.parse("B=1\nA=2\n")) == ["B", "A"]
     assert _dotenv.parse("A=1\nA=2\n") == {"A": "2"}

@@ -1,4 +1,4 @@
-"""Ecosystem files: what is read of them, and the merge of one environment. What is refused: test_bad_input.py."""
+"""Ecosystem files: how they are read, and the merge of one environment. test_bad_input.py has what is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load(directory: Path, name: str, text: str, env_name: Optional[str] = None) 
     "config", [{"apps": [APP]}, {"apps": APP}, {"pm2": [APP]}, {"pm2": APP}, [APP], APP, {"apps": 0, "pm2": APP}]
 )
 def test_the_forms_of_a_file(tmp_path: Path, config: object) -> None:
-    """API.js:943. Strict JSON is read here, anything else by node: both have to give the same."""
+    """Strict JSON is read here, other files by node, and both have to give the same (API.js:943)."""
     text = json.dumps(config)
 
     assert load(tmp_path, "a.json", text) == [APP]
@@ -45,11 +45,11 @@ def test_the_forms_of_a_file(tmp_path: Path, config: object) -> None:
     assert load(tmp_path, "e.yml", text) == [APP]
 
 
-def test_deploy_is_no_app(tmp_path: Path) -> None:
+def test_deploy_is_not_an_app(tmp_path: Path) -> None:
     assert load(tmp_path, "a.json", json.dumps({**APP, "deploy": {"x": {"env": {"A": 1}}}})) == [APP]
 
 
-def test_what_stands_beside_the_apps_is_told(tmp_path: Path) -> None:
+def test_keys_beside_the_apps_are_reported(tmp_path: Path) -> None:
     for name in ("a.json", "b.config.cjs"):
         prefix = "" if name.endswith("json") else "module.exports = "
         loaded = load(tmp_path, name, prefix + json.dumps({"apps": [APP], "namespace": "x"}))
@@ -91,7 +91,7 @@ def test_values_come_through_unchanged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_yaml_is_read_by_the_js_yaml_of_that_pm2(tmp_path: Path, version: str) -> None:
-    """4.1 and 4.3 differ (1_000 is a number only in 4.1): what counts is what that PM2 would start."""
+    """4.1 and 4.3 differ (1_000 is a number only in 4.1). The js-yaml of the PM2 that starts the apps counts."""
     text = "apps:\n- {script: a.js, env: {Y: yes, O: 0o17, H: 0x1f, N: ~, U: 1_000, T: 1:30, E: 1e3}}\n"
     (tmp_path / "a.yaml").write_text(text)
 
@@ -132,7 +132,7 @@ def test_a_clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "process.on('SIGTERM', () => {}); require('child_process').spawn('sleep', ['1000']); while (true) {}",
     ],
 )
-def test_a_file_that_takes_for_ever(tmp_path: Path, text: str) -> None:
+def test_a_file_that_never_ends(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.config.js"
     path.write_text(text)
 
@@ -151,7 +151,7 @@ def wait_for_nothing(directory: Path) -> None:
         time.sleep(0.02)
 
 
-def test_what_a_file_starts_ends_with_it(tmp_path: Path) -> None:
+def test_processes_that_a_file_starts_end_with_it(tmp_path: Path) -> None:
     text = """
     require('child_process').spawn('sleep', ['1000'], {stdio: ['ignore', 'inherit', 'inherit', 3, 4, 5, 6, 7, 8, 9]});
     setInterval(() => {}, 1000);
@@ -227,7 +227,7 @@ def test_the_name_of_the_environment_in_the_name() -> None:
     assert merged({**APP, "append_env_to_name": True}, None)["name"] == "app"
 
 
-def test_an_environment_some_have(tmp_path: Path) -> None:
+def test_an_environment_of_some_apps(tmp_path: Path) -> None:
     loaded = _ecosystem.merge_env([{**APP, "env_x": {"A": 1}}, {"script": "other.js", "env": {"A": 2}}], "x")
 
     assert [item["env"] for item in loaded] == [{"A": 1}, {"A": 2}]
@@ -235,15 +235,15 @@ def test_an_environment_some_have(tmp_path: Path) -> None:
     assert "other" in loaded.warnings[0]
 
 
-def test_an_environment_nobody_has() -> None:
+def test_an_environment_of_no_app() -> None:
     with pytest.raises(NodeopsError, match="env_x") as caught:
         _ecosystem.merge_env([APP], "x")
 
     assert caught.value.details["known"] == []
 
 
-def test_deploy_brings_variables(tmp_path: Path) -> None:
-    """Common.js:639: over env, under env_<name>; the comment there says otherwise, the two objects are one."""
+def test_deploy_adds_variables(tmp_path: Path) -> None:
+    """They win over env and lose to env_<name>. The comment in Common.js:639 is wrong: the two objects are one."""
     config = {
         "apps": [{**APP, "env": {"A": 1, "B": 1}, "env_x": {"B": 3}}],
         "deploy": {"x": {"env": {"A": 2, "B": 2, "D": 2}}},
@@ -255,7 +255,7 @@ def test_deploy_brings_variables(tmp_path: Path) -> None:
     assert load(tmp_path, "a.json", json.dumps(config))[0]["env"] == {"A": 1, "B": 1}
 
 
-def test_what_is_wrong_stays_to_be_refused_later() -> None:
+def test_invalid_values_are_kept_to_be_refused_later() -> None:
     for definition in ({**APP, "env_x": "A=1"}, {**APP, "env": "A=1", "env_x": {}}):
         assert {
             key: value for key, value in merged(definition, "x").items() if key.startswith("env") and value == "A=1"

@@ -1,4 +1,4 @@
-"""The table of keys: complete, and with PM2's aliases in PM2's order."""
+"""The table of keys is complete, and has PM2's aliases in PM2's order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_every_key_of_pm2_in_its_order(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_aliases_in_the_order_pm2_tries_them(version: str) -> None:
-    """tools/Config.js:34: each alias of the schema is put before the others, the name in camelCase comes last."""
+    """Each alias of the schema is put before the others, and the camelCase name comes last (tools/Config.js:34)."""
 
     def tried(name: str, entry: Dict[str, Any]) -> List[str]:
         given = entry.get("alias", [])
@@ -76,7 +76,7 @@ def test_names_of_variables(name: str) -> None:
         ),
     ],
 )
-def test_names_that_are_none(name: object) -> None:
+def test_invalid_names(name: object) -> None:
     assert _schema.variable_problem(name)
 
 
@@ -121,8 +121,8 @@ def test_values_as_pm2_takes_them(key: str, value: object, expected: object) -> 
 
 
 @pytest.mark.parametrize("key", sorted(_schema.BY_NAME))
-def test_no_key_takes_just_anything(key: str) -> None:
-    """No kind of value comes through every check, and what is refused is refused by BadValue, never by an accident."""
+def test_no_key_accepts_every_value(key: str) -> None:
+    """Each key refuses some kind of value, and refuses it with BadValue, never with another exception."""
     candidates: List[object] = [
         float("nan"),
         float("inf"),
@@ -143,5 +143,5 @@ def test_no_key_takes_just_anything(key: str) -> None:
         except values.BadValue:
             refused += 1
 
-    # env is looked at variable by variable, later.
+    # env is checked later, variable by variable
     assert refused >= (len(candidates) - 4 if key == "env" else len(candidates))

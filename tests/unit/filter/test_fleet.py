@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Fleets, their batches, why they stop, and who migrates."""
+"""Fleets: their batches, why a fleet stops, and which host migrates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible_collections.nodeops.pm2.plugins.filter import fleet
 
 
 def host(name: str, **different: Any) -> Dict[str, Any]:
-    """An entry of fleet_hosts: one that is well, in the fleet `shop`."""
+    """An entry of fleet_hosts: a healthy host in the fleet `shop`."""
     return {
         "host": name,
         "known": True,
@@ -47,7 +47,7 @@ ME = {
 
 
 class Undefined(Dict[str, Any]):
-    """The variables of a host of which one refers to a variable that is not defined."""
+    """The variables of a host, one of which refers to an undefined variable."""
 
     def get(self, key: str, default: Any = None) -> Any:
         if key == "deploy_fleet":
@@ -123,7 +123,7 @@ def test_what_is_known_of_a_host(variables: Dict[str, Any], in_play: bool, expec
     assert fleet.fleet_hosts(["web1"], {"web1": variables}, ["web1"] if in_play else []) == [expected]
 
 
-def test_no_secret_of_a_host_is_among_it() -> None:
+def test_no_secret_of_a_host_is_in_its_entry() -> None:
     prepared = {"invocation": {"module_args": {"environment": {"KEY": "s3cret"}}}}
     variables = {"__deploy_me": ME, "pg_login_password": "s3cret", "deploy_prepared": prepared}
     assert "s3cret" not in str(fleet.fleet_hosts(["web1"], {"web1": variables}, ["web1"]))
@@ -180,7 +180,7 @@ def test_each_fleet_has_batches_of_its_own() -> None:
     assert fleet.fleet_batches(hosts) == {"a1": 0, "a2": 1, "b1": 0, "b3": 0, "B1": 0}
 
 
-def test_the_first_host_that_is_there_says_how_many_at_a_time() -> None:
+def test_the_first_reachable_host_sets_the_size_of_a_batch() -> None:
     hosts = [gone("web1", serial=[3]), host("web2", serial=[1]), host("web3", serial=[3])]
     assert fleet.fleet_batches(hosts) == {"web2": 0, "web3": 1}
 
@@ -216,7 +216,7 @@ NEW, OLD = "0123456789abcdef", "fedcba9876543210"
         ),
     ],
 )
-def test_why_a_fleet_goes_no_further(hosts: List[Dict[str, Any]], expected: Dict[str, str]) -> None:
+def test_why_a_fleet_stops(hosts: List[Dict[str, Any]], expected: Dict[str, str]) -> None:
     assert fleet.stopped_fleets(hosts) == expected
 
 

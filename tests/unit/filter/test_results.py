@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The results of a play, and what is said of them."""
+"""The results of a play, and their summary."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_each_host_has_its_own_result_or_is_lost() -> None:
         ([{"failed": True, "msg": "refused"}, {"failed": True, "module_stderr": ""}], True),
     ],
 )
-def test_a_module_that_died_is_told_from_one_that_failed(answers: List[Dict[str, Any]], died: bool) -> None:
+def test_a_module_that_died_differs_from_one_that_failed(answers: List[Dict[str, Any]], died: bool) -> None:
     assert results.module_died(answers) is died
 
 
@@ -58,7 +58,7 @@ STEP = {"module": "pg_backup", "changed": True, "failed": False, "message": "", 
         ({}, {"backup": None, "removed": []}),
     ],
 )
-def test_a_step_in_short(result: Dict[str, Any], expected: Dict[str, Any]) -> None:
+def test_the_summary_of_a_step(result: Dict[str, Any], expected: Dict[str, Any]) -> None:
     assert results.job_steps([{**STEP, "result": result}, {"skipped": True}]) == [{**STEP, **expected}]
 
 
@@ -118,7 +118,7 @@ def test_a_line_about_a_backup(result: Dict[str, Any], line: str) -> None:
 
 
 @pytest.mark.parametrize(("summary", "result"), [("deploy_summary", deployed()), ("backup_summary", LOST)])
-def test_the_lines_stand_in_columns(summary: str, result: Dict[str, Any]) -> None:
+def test_the_lines_are_in_columns(summary: str, result: Dict[str, Any]) -> None:
     lines = getattr(results, summary)({"web1": result, "long-name": result})
     assert [line.split(" ")[0] for line in lines] == ["web1", "long-name"]
     assert {line.index(result["result"]) for line in lines} == {len("long-name") + 2}

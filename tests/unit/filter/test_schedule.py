@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Times that cron reads, and the units of an environment's jobs."""
+"""Times in cron's form, and the systemd units of an environment's jobs."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize("time", GOOD)
-def test_what_cron_reads(time: str) -> None:
+def test_times_that_cron_accepts(time: str) -> None:
     assert schedule.cron_mistakes([time]) == []
 
 
 @pytest.mark.parametrize("time", WRONG)
-def test_what_cron_does_not_read(time: str) -> None:
+def test_times_that_cron_does_not_accept(time: str) -> None:
     assert schedule.cron_mistakes(["@daily", time]) == [time]
 
 

@@ -1,4 +1,4 @@
-"""What a failed change has left is one value; the keys of a module's result are made of it."""
+"""The outcome of a failed change is one value, and a module's result gets its keys from it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
         (_errors.COMMITTED, "", {"committed": True}),
     ],
 )
-def test_the_details_tell_the_outcome(kind: str, reason: str, details: Dict[str, Any]) -> None:
+def test_the_details_have_the_outcome(kind: str, reason: str, details: Dict[str, Any]) -> None:
     error = NodeopsError("It failed.", {"name": "web"})
     error.settle(kind, reason)
     assert error.outcome == Outcome(kind, reason)
     assert error.details == {"name": "web", **details}
 
 
-def test_an_error_has_changed_nothing_until_it_is_settled() -> None:
+def test_an_error_means_unchanged_until_it_is_settled() -> None:
     assert NodeopsError("It failed.").outcome == Outcome(_errors.UNCHANGED)
 
 
-def test_only_the_last_outcome_is_told() -> None:
+def test_only_the_last_outcome_counts() -> None:
     error = NodeopsError("It failed.")
     error.settle(_errors.UNDO_FAILED, "no room")
     error.settle(_errors.COMMITTED)

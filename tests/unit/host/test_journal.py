@@ -1,4 +1,4 @@
-"""A journal is written durably, read back or refused, and removed, the same way in every room."""
+"""A journal is written durably, read back or refused, and removed. It is the same in every room."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parse(document: Any) -> Dict[str, Any]:
     return {"a": document["a"].upper()}
 
 
-def test_it_is_read_as_it_was_written_and_closed_to_others(tmp_path: Path) -> None:
+def test_it_is_read_as_written_and_other_users_cannot_read_it(tmp_path: Path) -> None:
     file = journal(tmp_path)
     assert file.read(parse) is None
     file.write({"a": "x"})
@@ -34,7 +34,7 @@ def test_it_is_read_as_it_was_written_and_closed_to_others(tmp_path: Path) -> No
     assert file.read(parse) == {"a": "X"}
 
 
-def test_one_without_a_number_is_of_the_first_format(tmp_path: Path) -> None:
+def test_a_journal_without_a_number_has_the_first_format(tmp_path: Path) -> None:
     file = journal(tmp_path)
     file.write({})
     Path(file.path).write_text('{"a": "x"}')
@@ -55,7 +55,7 @@ def test_one_without_a_number_is_of_the_first_format(tmp_path: Path) -> None:
         ("5", "it is not what this version"),
     ],
 )
-def test_one_that_cannot_be_used_is_never_ignored_nor_shown(tmp_path: Path, text: str, reason: str) -> None:
+def test_an_unusable_journal_is_neither_ignored_nor_shown(tmp_path: Path, text: str, reason: str) -> None:
     file = journal(tmp_path)
     file.write({})
     Path(file.path).write_text(text)
@@ -66,14 +66,14 @@ def test_one_that_cannot_be_used_is_never_ignored_nor_shown(tmp_path: Path, text
     assert "canary" not in str(caught.value)
 
 
-def test_one_that_cannot_be_opened_is_never_ignored(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_opened_is_not_ignored(tmp_path: Path) -> None:
     file = journal(tmp_path)
     os.makedirs(file.path)
     with pytest.raises(NodeopsError, match="cannot be read: Is a directory"):
         file.read(parse)
 
 
-def test_it_is_gone_with_what_a_killed_write_left(tmp_path: Path) -> None:
+def test_it_is_removed_with_the_rest_of_a_killed_write(tmp_path: Path) -> None:
     file = journal(tmp_path)
     file.write({"a": "x"})
     Path(tmp_path, "state", ".x.journal.new").write_text("half")
@@ -82,7 +82,7 @@ def test_it_is_gone_with_what_a_killed_write_left(tmp_path: Path) -> None:
     file.remove()
 
 
-def test_what_cannot_be_written_or_removed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_to_write_or_remove_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

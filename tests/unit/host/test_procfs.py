@@ -1,4 +1,4 @@
-"""What is read of processes in /proc, and that no other file reads it."""
+"""What is read of processes in /proc, and the check that no other file reads it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ WORDS = {
     "_process_id.py": {"/proc/sys/kernel/random/boot_id"},
     "_sockets.py": {"/proc/net/tcp", "/proc/net/tcp6"},
 }
-"""What other files of `host` read: tables that are not of a process, and only theirs."""
+"""What other files of `host` may read: tables of the system, each in one file."""
 
 
 @contextlib.contextmanager
 def child(**environment: str) -> Iterator["subprocess.Popen[str]"]:
-    """A process that says it runs, and waits."""
+    """A process that reports its start, then waits."""
     program = "import sys; print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", program, "one", "two"],
@@ -47,7 +47,7 @@ def child(**environment: str) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
-def test_what_is_read_of_a_process() -> None:
+def test_the_properties_of_a_process() -> None:
     with child(NAME="a=b", EMPTY="") as process:
         pid = process.pid
         stat = _procfs.stat(pid)
@@ -64,7 +64,7 @@ def test_what_is_read_of_a_process() -> None:
         assert _procfs.working_directory(pid) == "/"
 
 
-def test_of_a_variable_that_is_there_twice_the_first_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_of_two_variables_of_one_name_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_procfs, "environment_block", lambda _pid: b"A=1\0B=\0A=2\0\0")
     assert _procfs.environment(1) == {"A": "1", "B": ""}
 
@@ -97,7 +97,7 @@ def test_a_zombie_does_not_run() -> None:
         os.waitpid(pid, 0)
 
 
-def test_one_that_is_gone_is_absent_and_no_error() -> None:
+def test_a_process_that_is_gone_is_absent_and_not_an_error() -> None:
     assert _procfs.stat(GONE) is None
     assert _procfs.owner(GONE) is None
     assert _procfs.command_line(GONE) == b""
@@ -109,7 +109,7 @@ def test_one_that_is_gone_is_absent_and_no_error() -> None:
     assert not _procfs.has_open(GONE, os.stat("/"))
 
 
-def test_what_a_process_has_open() -> None:
+def test_the_open_files_of_a_process() -> None:
     with socket.socket() as mine, tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as other:
         assert os.fstat(mine.fileno()).st_ino in _procfs.sockets(os.getpid())
         assert os.fstat(file.fileno()).st_ino not in _procfs.sockets(os.getpid())

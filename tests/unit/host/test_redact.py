@@ -1,4 +1,4 @@
-"""What is hidden in text that is shown, and what is left readable."""
+"""Which parts of a text are hidden before it is shown, and which stay readable."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_longer_secret_is_hidden_before_one_that_is_part_of_it() -> None:
     assert shown == f"it is {MASK}"
 
 
-def test_values_inside_of_objects_lists_and_json() -> None:
+def test_values_inside_objects_lists_and_json() -> None:
     found = redactor(A={"inner": ["deep-secret-1"]}, B='{"key": "deep-secret-2"}', C=["deep-secret-3"], D=123456789)
     shown = found.text("deep-secret-1 deep-secret-2 deep-secret-3 123456789")
     assert shown == " ".join([MASK] * 4)
@@ -66,7 +66,7 @@ def test_each_line_of_a_key_is_hidden() -> None:
         ("SWITCH", True),
     ],
 )
-def test_what_is_no_secret_stays_readable(name: str, value: object) -> None:
+def test_text_that_is_not_secret_stays_readable(name: str, value: object) -> None:
     text = f"started on 3000 as my-production, true, production, 12, ab, /tmp: {value}"
     assert redactor(**{name: value}).text(text) == text
 
@@ -109,7 +109,7 @@ def test_other_arguments_stay_readable() -> None:
         "client_secret: 'unknown-1'",
     ],
 )
-def test_what_looks_like_a_secret_is_hidden_though_nobody_has_named_it(text: str) -> None:
+def test_text_that_looks_like_a_secret_is_hidden_though_it_was_not_named(text: str) -> None:
     shown = Redactor().text(text)
     assert "unknown-1" not in shown
     assert MASK in shown
@@ -120,12 +120,12 @@ def test_a_port_is_not_taken_for_a_password() -> None:
     assert Redactor().text(text) == text
 
 
-def test_a_text_of_many_urls_does_not_take_long() -> None:
+def test_a_text_of_many_urls_is_quick() -> None:
     start = time.process_time()
     Redactor().text("http://h:80;" * 9000)
     assert time.process_time() - start < 4
 
 
-def test_text_without_secrets_is_not_touched() -> None:
+def test_text_without_secrets_is_unchanged() -> None:
     text = "Error: listen EADDRINUSE 127.0.0.1:3000\n    at Server.setupListenHandle (node:net:1463:16)"
     assert redactor(TOKEN=SECRET).text(text) == text

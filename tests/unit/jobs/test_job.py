@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a job on the host says of itself: configuration, log, metrics, ping."""
+"""A job on the host: its configuration, log, metrics and ping."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from support.monitor import Monitor
 
 
 def document(**changes: Any) -> Dict[str, Any]:
-    """A configuration, with changes."""
+    """A configuration with `changes`."""
     job = {"name": "backup", "ping_url": None, "steps": [{"module": "pg_backup", "params": {"dest": "/srv/b"}}]}
     return {"format": 1, "path": "/srv/b.job", "name": "shop", "jobs": [job], **changes}
 
 
 def job(**changes: Any) -> List[Dict[str, Any]]:
-    """`jobs` with one that has changes."""
+    """`jobs` with one job that has `changes`."""
     return [{**document()["jobs"][0], **changes}]
 
 
@@ -70,14 +70,14 @@ def test_a_bad_configuration_is_refused(changes: Dict[str, Any], says: str) -> N
     assert "Nothing was changed." in str(refused.value)
 
 
-def test_the_url_of_a_ping_is_never_shown() -> None:
+def test_the_ping_url_is_never_shown() -> None:
     with pytest.raises(NodeopsError) as refused:
         _config.parse(document(jobs=job(ping_url="ftp://example.org/canary-1234")))
     assert "canary" not in str(refused.value)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 2}', "\x00"])
-def test_a_configuration_that_cannot_be_read_says_what_to_do(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_configuration_is_an_error_that_says_what_to_do(tmp_path: Path, content: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(content)
     with pytest.raises(NodeopsError, match=r"nodeops\.pm2\.backup"):
@@ -106,7 +106,7 @@ def test_the_log_has_one_line_for_each_text(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_log_that_is_large_is_put_aside(tmp_path: Path) -> None:
+def test_a_large_log_is_moved_aside(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("x" * (_log.LARGEST + 1))
     _log.write(str(path), "new")
@@ -116,7 +116,7 @@ def test_a_log_that_is_large_is_put_aside(tmp_path: Path) -> None:
 
 
 def test_no_line_is_lost_when_several_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_log, "LARGEST", 6000)  # put aside once, in the middle
+    monkeypatch.setattr(_log, "LARGEST", 6000)  # moved aside once, in the middle
     path = tmp_path / "log"
 
     def write(me: str) -> None:
@@ -132,7 +132,7 @@ def test_no_line_is_lost_when_several_write(tmp_path: Path, monkeypatch: pytest.
     assert sorted(line.split(" ", 1)[1] for line in lines) == sorted(f"{me} {n}" for me in "abcd" for n in range(100))
 
 
-def test_a_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_log_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "target"
     (tmp_path / "log").symlink_to(target)
     with pytest.raises(OSError, match="symbolic links"):
@@ -163,14 +163,14 @@ def test_the_metrics_are_what_prometheus_reads() -> None:
     )
 
 
-def test_what_is_not_known_has_no_metric() -> None:
+def test_an_unknown_value_has_no_metric() -> None:
     text = _metrics.render("shop", "shop", "drill", Numbers(1.0, None, 1, 0.5, {}))
     assert "last_success" not in text
     assert "backup_size" not in text
     assert 'nodeops_pm2_job_last_exit_code{name="shop",environment="shop",action="drill"} 1\n' in text
 
 
-def test_the_metrics_can_be_read_by_all_and_are_replaced_whole(tmp_path: Path) -> None:
+def test_every_user_can_read_the_metrics_and_the_file_is_replaced_whole(tmp_path: Path) -> None:
     _metrics.write(str(tmp_path), "shop", "shop", "backup", NUMBERS)
     path = tmp_path / "nodeops_pm2_shop_backup.prom"
     first = path.stat()
@@ -187,7 +187,7 @@ def test_the_metrics_can_be_read_by_all_and_are_replaced_whole(tmp_path: Path) -
 
 
 def record(directory: Path, code: int, warnings: List[str], **changes: Any) -> Dict[str, Any]:
-    """The state after a run that ended with `code`."""
+    """The state after a run with this exit code."""
     values: Dict[str, Any] = {"log": str(directory / "log"), "metrics_dir": str(directory), "ping_url": None, **changes}
     this = Job("backup", [], values["ping_url"], 0.0)
     config = Config("shop", "shop", str(directory), values["log"], values["metrics_dir"], "/bin", {"backup": this})
@@ -198,7 +198,7 @@ def record(directory: Path, code: int, warnings: List[str], **changes: Any) -> D
     return dict(json.loads((directory / "last-backup.json").read_text()))
 
 
-def test_a_failed_run_keeps_when_the_last_good_one_was(tmp_path: Path) -> None:
+def test_a_failed_run_keeps_the_time_of_the_last_success(tmp_path: Path) -> None:
     warnings: List[str] = []
     first = record(tmp_path, 1, warnings)
     assert (first["success"], first["backups"]) == (None, {})
@@ -216,7 +216,7 @@ def test_a_failed_run_keeps_when_the_last_good_one_was(tmp_path: Path) -> None:
 
 
 def test_only_the_job_that_makes_backups_has_their_numbers(tmp_path: Path) -> None:
-    """A series that stands in two files is an error for the collector, and what a drill looks at may be an old one."""
+    """A series in two files is an error for the collector, and a drill may look at an old backup."""
     for name in _config.JOBS:
         this = Job(name, [], None, 0.0)
         config = Config("shop", "shop", str(tmp_path), str(tmp_path / "log"), str(tmp_path), "/bin", {})
@@ -228,7 +228,7 @@ def test_only_the_job_that_makes_backups_has_their_numbers(tmp_path: Path) -> No
     assert len(series) == len(set(series)) == 3 * 4 + 2
 
 
-def test_trouble_with_what_is_told_ends_no_job(tmp_path: Path) -> None:
+def test_a_failure_of_log_metrics_or_ping_does_not_end_a_job(tmp_path: Path) -> None:
     warnings: List[str] = []
     record(
         tmp_path,
@@ -245,7 +245,7 @@ def test_trouble_with_what_is_told_ends_no_job(tmp_path: Path) -> None:
 # --- ping -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_ping_tells_start_and_exit_code(tmp_path: Path) -> None:
+def test_a_ping_reports_start_and_exit_code(tmp_path: Path) -> None:
     with Monitor() as monitor:
         record(tmp_path, 0, [], ping_url=monitor.url("/ping/uuid/"))
         record(tmp_path, 1, [], ping_url=monitor.url("/ping/uuid?x=1"))

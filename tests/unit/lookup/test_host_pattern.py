@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The hosts of a playbook."""
+"""The host pattern of a playbook."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def look_up(pattern: Any, left: List[str], sources: List[str]) -> Any:
     return plugin.run([pattern], variables)
 
 
-@pytest.mark.parametrize("pattern", ["all", "web", "web:!web1", "web*", "~(web|db)1", ["web1", "nobody"]])
+@pytest.mark.parametrize("pattern", ["all", "web", "web:!web1", "web*", "~(web|db)1", ["web1", "no_such_host"]])
 def test_a_pattern_that_hosts_match(pattern: Any) -> None:
     patterns = pattern if isinstance(pattern, list) else [pattern]
     assert look_up(pattern, GROUPS["all"], ["hosts.yml"]) == patterns
@@ -35,7 +35,7 @@ def test_a_pattern_that_hosts_match(pattern: Any) -> None:
 
 @pytest.mark.parametrize(
     ("pattern", "left"),
-    [("nobody", ["web1", "web2", "db1"]), ("web2", ["web1"]), ("all", []), ("localhost", ["web1"])],
+    [("no_such_host", ["web1", "web2", "db1"]), ("web2", ["web1"]), ("all", []), ("localhost", ["web1"])],
 )
 def test_a_pattern_that_no_host_matches(pattern: str, left: List[str]) -> None:
     message = f"No host matches {pattern}. Is the path of the inventory right\\? Nothing was changed."

@@ -1,4 +1,4 @@
-"""The checks of `ready`: what is taken for one, what an attempt says, and when enough have answered."""
+"""The checks of `ready`: which are valid, what an attempt reports, and when enough processes have answered."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _chec
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._check_types import HttpCheck, Ready, TcpCheck
 
 READY: Dict[str, Any] = {"timeout": 30.0, "min_uptime": 2.0}
-NOBODY = _checks.Pids(set(), set(), set())
+NO_PIDS = _checks.Pids(set(), set(), set())
 
 
 def parse(**ready: Any) -> Ready:
     return _checks.parse({**READY, **ready})
 
 
-def test_what_is_not_given_has_its_default() -> None:
+def test_defaults() -> None:
     assert parse(http=None, tcp=None, log=None) == Ready(30.0, 2.0, [], [])
     (check,) = parse(http=[{"url": "http://h/", "headers": None, "status": None, "expect": None}]).connections
     assert check == HttpCheck("http://h/", (200,), None, {}, 5.0, True)
@@ -47,7 +47,7 @@ def test_ports(text: object, host: str, port: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "65536", "-1", "http", "db:", "db:http", "80.5", None])
-def test_what_is_no_port(text: object) -> None:
+def test_invalid_ports(text: object) -> None:
     with pytest.raises(NodeopsError, match=r"ready\.tcp .* Nothing was changed"):
         parse(tcp=[text])
 
@@ -81,7 +81,7 @@ CANARY = "canary-5d1c77"
         f" http://u:{CANARY}@h/",
     ],
 )
-def test_a_url_that_is_refused_shows_no_password(url: str) -> None:
+def test_a_refused_url_shows_no_password(url: str) -> None:
     with pytest.raises(NodeopsError, match=r"ready\.http url .* Nothing was changed") as raised:
         parse(http=[{"url": url}])
     assert CANARY not in str(raised.value)
@@ -91,13 +91,13 @@ def test_a_url_that_is_refused_shows_no_password(url: str) -> None:
 
 
 @pytest.mark.parametrize("place", [f"u:{CANARY}@h:5432", f"postgres://u:{CANARY}/x@h:5432", f"redis://:{CANARY}@h/0"])
-def test_a_place_that_is_refused_shows_no_password(place: str) -> None:
+def test_a_refused_host_shows_no_password(place: str) -> None:
     with pytest.raises(NodeopsError, match=r"ready\.tcp .* Nothing was changed") as raised:
         parse(tcp=[place])
     assert CANARY not in str(raised.value)
 
 
-def test_a_check_whose_url_may_hold_a_password_in_its_path_shows_neither() -> None:
+def test_a_url_that_may_have_a_password_in_its_path_is_not_shown() -> None:
     (check,) = parse(http=[{"url": f"http://u:12/{CANARY}@h/"}]).connections
     assert check.label() == "http check http://..."
 
@@ -131,7 +131,7 @@ class _Server(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A server in this process."""
+    """The port of a server in this process."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server.server_port
@@ -148,29 +148,29 @@ def port() -> Iterator[int]:
     ],
 )
 def test_an_attempt(port: int, path: str, problem: Optional[str]) -> None:
-    """Also what it is asked of: this process holds the connection."""
+    """Also which process answers: this one holds the connection."""
     (check,) = parse(http=[{"url": f"http://127.0.0.1:{port}{path}"}]).connections
     answer = _checks.attempt(check, _checks.Pids({os.getpid()}, set(), set()))
     assert answer.owner == os.getpid()
     assert answer.problem == problem or (problem and str(answer.problem).startswith(problem))
 
 
-def test_one_that_is_to_go_is_not_asked(port: int) -> None:
+def test_a_process_that_is_to_be_replaced_is_not_asked(port: int) -> None:
     (check,) = parse(http=[{"url": f"http://127.0.0.1:{port}/500"}]).connections
     answer = _checks.attempt(check, _checks.Pids(set(), {os.getpid()}, set()))
     assert answer == ("is answered only by processes that were there before", os.getpid())
 
 
-def test_nobody_there() -> None:
+def test_no_process_listens() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         check = TcpCheck("127.0.0.1", unused.getsockname()[1])
-        assert _checks.attempt(check, NOBODY) == ("cannot be reached (Connection refused)", None)
+        assert _checks.attempt(check, NO_PIDS) == ("cannot be reached (Connection refused)", None)
 
 
 @pytest.fixture(params=["asked by netlink", "read from /proc"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to know of sockets. One of them must not hide that the other fails."""
+    """Both ways to look up sockets. If one fails, the other must not hide that."""
 
     def refused(*_args: object) -> NoReturn:
         raise PermissionError("not here")
@@ -194,7 +194,7 @@ def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     ],
 )
 def test_the_other_end_of_a_connection(kernel: str, family: socket.AddressFamily, at: str, to: str) -> None:
-    """Nobody's until it is accepted, then the one that was accepted; also IPv4 on a socket for both."""
+    """No process has it before it is accepted. Also for IPv4 on a socket for both versions."""
     with socket.create_server((at, 0), family=family, dualstack_ipv6=at == "::") as server:
         port = server.getsockname()[1]
         assert (_sockets._ANY.get(at or "0.0.0.0", at), port) in _sockets.listening(os.getpid())
@@ -210,7 +210,7 @@ def test_the_other_end_of_a_connection(kernel: str, family: socket.AddressFamily
 def test_a_connection_that_is_reset_before_it_is_taken_is_a_failed_check(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of a process, or of the daemon that listens for its workers, that dies just then."""
+    """As if the process, or the daemon that listens for its workers, died at that moment."""
     really, servers = _sockets.accepted_inode, [socket.create_server(("127.0.0.1", 0)) for _number in range(2)]
 
     def reset(connection: socket.socket) -> Optional[int]:
@@ -220,24 +220,24 @@ def test_a_connection_that_is_reset_before_it_is_taken_is_a_failed_check(
     monkeypatch.setattr(_sockets, "accepted_inode", reset)
     port = servers[-1].getsockname()[1]
     (check,) = parse(**{kind: [{"url": f"http://127.0.0.1:{port}/"} if kind == "http" else port]}).connections
-    assert str(_checks.attempt(check, NOBODY).problem).startswith("broke off (")
+    assert str(_checks.attempt(check, NO_PIDS).problem).startswith("broke off (")
     assert _handover.takers(servers[-1].getsockname(), {1}) == {None}
 
 
 def test_the_other_end_is_on_another_host() -> None:
-    """Seen by a socket that says so: no other host answers here."""
+    """A socket that claims another address stands in for it: no other host answers here."""
     far = mock.Mock(family=socket.AF_INET)
     far.getsockname.return_value, far.getpeername.return_value = ("192.0.2.1", 40000), ("198.51.100.1", 80)
     assert _sockets.accepted_inode(far) is None
 
 
 def test_the_listener_is_not_taken_for_a_connection_that_is_not_there(port: int) -> None:
-    """It is what the kernel finds first for the address."""
+    """The listener is the first socket that the kernel finds for the address."""
     with pytest.raises(FileNotFoundError, match=f"no connection from 127.0.0.1:{port} to 127.0.0.1:1"):
         _sock_diag.connection(socket.AF_INET, ("127.0.0.1", port), ("127.0.0.1", 1))
 
 
-def test_who_listens_and_who_takes_a_connection(port: int) -> None:
+def test_the_processes_that_listen_and_that_take_a_connection(port: int) -> None:
     assert ("127.0.0.1", port) in _sockets.listening(os.getpid())
     endpoint = _handover.Endpoint("127.0.0.1", port)
     assert _handover.takers(endpoint, {os.getpid()}) == {os.getpid()}
@@ -254,7 +254,7 @@ GOOD = None
 def run(
     monkeypatch: pytest.MonkeyPatch, answers: Sequence[Tuple[Optional[str], Optional[int]]], pids: Any = PIDS
 ) -> Any:
-    """One round in which the attempts end like this, the last for ever; the progress and whether it was enough."""
+    """One round with these answers, of which the last repeats. Returns the progress, and whether that was enough."""
     left = list(answers)
 
     def attempt(_check: object, _pids: object) -> _checks.Answer:
@@ -265,33 +265,33 @@ def run(
     return progress, progress.round(pids, lambda _pid: set(pids.candidates), time.monotonic() + 5)
 
 
-def test_every_new_one_has_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_new_process_has_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, [(GOOD, 1), (GOOD, 2), ("old", 11), (GOOD, 3)])[1] is True
     progress, done = run(monkeypatch, [(GOOD, 1), (GOOD, 2), (GOOD, 1)])
     assert done is False
     assert progress.problem == "was answered by 2 of 3 new processes"
 
 
-def test_answers_of_old_ones_count_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_of_old_processes_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     progress, done = run(monkeypatch, [("only old ones", 11)])
     assert (done, progress.problem) == (False, "only old ones")
 
 
-def test_a_bad_answer_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_answer_starts_the_count_again(monkeypatch: pytest.MonkeyPatch) -> None:
     progress, done = run(monkeypatch, [(GOOD, 1), (GOOD, 2), ("answered 500", 3)])
     assert (done, progress.problem) == (False, "answered 500")
     monkeypatch.setattr(_checks, "attempt", lambda _check, _pids: _checks.Answer(GOOD, 3))
     assert progress.round(PIDS, lambda _pid: set(NEW), time.monotonic() + 5) is False, "1 and 2 have to answer again"
 
 
-def test_one_that_was_started_again_has_to_answer_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restarted_process_has_to_answer_again(monkeypatch: pytest.MonkeyPatch) -> None:
     progress, _done = run(monkeypatch, [(GOOD, 1), (GOOD, 2), (GOOD, 2)])
     later = _checks.Pids({1, 2, 4}, OLD, OTHER)
     monkeypatch.setattr(_checks, "attempt", lambda _check, _pids: _checks.Answer(GOOD, 4))
     assert progress.round(later, lambda _pid: {1, 2, 4}, time.monotonic() + 5) is True
 
 
-def test_a_stranger_has_to_answer_often_enough_to_have_met_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_answerer_needs_enough_answers_to_have_met_every_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, [(GOOD, None)])[1] is True
     bad_in_between = [*[(GOOD, None)] * 10, ("answered 500", None)]
     assert run(monkeypatch, bad_in_between)[1] is False

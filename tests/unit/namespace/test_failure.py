@@ -1,4 +1,4 @@
-"""The message of a failed change: the reason, then what became of the change."""
+"""The message of a failed change: the reason, then the outcome of the change."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def test_the_message_points_to_an_error_log() -> None:
 
 
 @pytest.mark.parametrize(("cause", "is_unproven"), [(GateFailure("late"), True), (NodeopsError("no disk"), False)])
-def test_a_refusal_of_the_gate_is_known_as_such(cause: NodeopsError, is_unproven: bool) -> None:
+def test_a_refusal_of_the_gate_is_recognised(cause: NodeopsError, is_unproven: bool) -> None:
     assert ChangeFailed(cause, "web failed.", {}).is_unproven is is_unproven

@@ -1,4 +1,4 @@
-"""What is to be done: which stay, which start, which go, in what order and why."""
+"""The plan: which processes stay, start or go, in what order and why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.definitions import write_programs
 Json = Dict[str, Any]
 CLUSTER: Json = {"exec_mode": "cluster", "instances": 2}
 NO_PROCESS = 2**22 + 1
-"""More than pid_max can be."""
+"""Above the highest possible pid_max."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def app_of(base: Path, **definition: Any) -> App:
 
 
 def live(app: App, slot: int, pm_id: int | None = None, pid: int | None = None, **changes: Any) -> Process:
-    """What runs of an app, as the daemon lists it."""
+    """The processes of an app, as the daemon lists them."""
     number = slot if pm_id is None else pm_id
     payload = app.payload(slot, {})
     env: Json = {**payload, **payload["env"], "pm_id": number, "status": "online", "unique_id": f"u{number}"}
@@ -54,14 +54,14 @@ def actions(plan: _plan.AppPlan) -> List[Tuple[str, Any, Any]]:
     return [(action["action"], action["pm_id"], action["instance"]) for action in plan.actions]
 
 
-def test_nothing_runs_all_is_started(base: Path) -> None:
+def test_all_is_started_if_nothing_runs(base: Path) -> None:
     plan = plan_of(app_of(base, **CLUSTER), [])
     assert actions(plan) == [("start", None, 0), ("start", None, 1)]
     assert {reason for action in plan.actions for reason in action["reasons"]} == {"not running"}
     assert plan.affected() == 2
 
 
-def test_as_defined_nothing_is_done(base: Path) -> None:
+def test_nothing_is_done_if_all_is_as_defined(base: Path) -> None:
     app = app_of(base, **CLUSTER)
     plan = plan_of(app, [live(app, 0), live(app, 1)])
     assert (plan.actions, plan.start, plan.retire, plan.affected()) == ([], [], [], 0)
@@ -95,7 +95,7 @@ def test_a_change_of_mode_cannot_share_the_port(base: Path, before: str, after: 
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_scaling_touches_only_what_is_too_many_or_missing(base: Path, count: int) -> None:
+def test_scaling_touches_only_surplus_and_missing_instances(base: Path, count: int) -> None:
     old = app_of(base, exec_mode="cluster", instances=2)
     new = app_of(base, exec_mode="cluster", instances=count)
     plan = plan_of(new, [live(old, 0), live(old, 1)])
@@ -104,14 +104,14 @@ def test_scaling_touches_only_what_is_too_many_or_missing(base: Path, count: int
     assert plan.affected() == 1
 
 
-def test_a_number_that_is_there_twice_stays_once(base: Path) -> None:
+def test_of_two_processes_with_one_number_one_stays(base: Path) -> None:
     app = app_of(base, **CLUSTER)
     plan = plan_of(app, [live(app, 0), live(app, 0, pm_id=5), live(app, 1)])
     assert [process.pm_id for process in plan.keep] == [0, 1]
     assert actions(plan) == [("delete", 5, 0)]
 
 
-def test_only_the_one_that_differs_is_replaced(base: Path) -> None:
+def test_only_the_process_that_differs_is_replaced(base: Path) -> None:
     app = app_of(base, **CLUSTER, env={"A": "1"})
     plan = plan_of(app, [live(app, 0), live(app, 1, A="9")])
     assert actions(plan) == [("replace", 1, 1)]
@@ -127,7 +127,7 @@ def test_only_the_one_that_differs_is_replaced(base: Path) -> None:
         ("online", NO_PROCESS, "status: online without a live process"),
     ],
 )
-def test_one_that_does_not_run_is_started_anew(base: Path, status: str, pid: int, reason: str) -> None:
+def test_a_process_that_does_not_run_is_started_anew(base: Path, status: str, pid: int, reason: str) -> None:
     app = app_of(base)
     plan = plan_of(app, [live(app, 0, pm_id=4, pid=pid, status=status)])
     assert [process.pm_id for process in plan.retire] == [4]
@@ -135,7 +135,7 @@ def test_one_that_does_not_run_is_started_anew(base: Path, status: str, pid: int
     assert plan.actions[0]["reasons"] == [reason]
     resting = status in ("stopped", "errored")
     assert plan.actions[0]["action"] == ("start" if resting else "restart")
-    assert plan.order == (_plan.BESIDE if resting else _plan.STOP_FIRST), "one that may come back holds its port"
+    assert plan.order == (_plan.BESIDE if resting else _plan.STOP_FIRST), "a process that may come back holds its port"
 
 
 @pytest.mark.parametrize(
@@ -147,20 +147,20 @@ def test_one_that_does_not_run_is_started_anew(base: Path, status: str, pid: int
         ({"autorestart": False}, False),
     ],
 )
-def test_one_that_rests_as_its_definition_wants_is_left(base: Path, definition: Json, kept: bool) -> None:
+def test_a_process_that_is_stopped_as_defined_is_left(base: Path, definition: Json, kept: bool) -> None:
     app = app_of(base, **definition)
     plan = plan_of(app, [live(app, 0, pid=0, status="stopped")])
     assert (plan.actions == []) is kept
 
 
-def test_reloaded_renews_what_is_as_defined(base: Path) -> None:
+def test_reloaded_renews_processes_that_are_as_defined(base: Path) -> None:
     app = app_of(base, **CLUSTER)
     plan = plan_of(app, [live(app, 0), live(app, 1)], again=True)
     assert actions(plan) == [("replace", 0, 0), ("replace", 1, 1)]
     assert all(action["reasons"] == ["asked for"] for action in plan.actions)
 
 
-def test_what_nobody_defines_is_renewed_as_it_is(base: Path) -> None:
+def test_an_app_that_is_not_defined_is_renewed_as_it_is(base: Path) -> None:
     app = app_of(base, **CLUSTER)
     processes = [live(app, 0), live(app, 1)]
     plan = plan_of(LiveApp("app", processes), processes, again=True)
@@ -168,7 +168,7 @@ def test_what_nobody_defines_is_renewed_as_it_is(base: Path) -> None:
     assert plan_of(LiveApp("app", processes), processes).actions == []
 
 
-def test_stopping_leaves_what_is_stopped(base: Path) -> None:
+def test_stopping_leaves_stopped_processes(base: Path) -> None:
     app = app_of(base, **CLUSTER)
     plan = _plan.stop([live(app, 0), live(app, 1, pid=0, status="stopped")])
     assert [action["pm_id"] for action in plan.actions] == [0]
@@ -177,7 +177,7 @@ def test_stopping_leaves_what_is_stopped(base: Path) -> None:
 
 @pytest.mark.parametrize(("status", "pid"), [("waiting restart", 0), ("errored", 0), ("stopped", NO_PROCESS)])
 def test_stopping_stops_a_crash_loop(base: Path, status: str, pid: int) -> None:
-    """Only "stopped" without a pid is at rest; between two lives a process is "stopped" with its former pid."""
+    """Only "stopped" without a pid is final. Between two starts a process is "stopped" with its former pid."""
     app = app_of(base)
     assert len(_plan.stop([live(app, 0, pid=pid, status=status)]).actions) == 1
 
@@ -202,7 +202,7 @@ def test_affected_counts_over_all_apps(base: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "strategy", "ending"),
     [
-        ({}, {}, "auto", ["old"]),  # it may be the same with another name, on the same port
+        ({}, {}, "auto", ["old"]),  # it may be the same app under another name, on the same port
         ({}, {}, "replace", []),
         ({}, {}, "restart", ["old"]),
         (CLUSTER, CLUSTER, "auto", []),
@@ -228,7 +228,7 @@ def test_a_renamed_cluster_app_is_not_stopped_for_a_new_worker(base: Path) -> No
     assert [process.name for process in step.stop] == ["job"]
 
 
-def test_nobody_waits_for_what_does_not_run(base: Path) -> None:
+def test_no_app_waits_for_one_that_does_not_run(base: Path) -> None:
     old = live(app_of(base, name="old"), 0, pid=0, status="stopped")
     up = _plan.bring_up([app_of(base, name="new")], [], "auto", False)
     assert _plan.remove_undefined(up, [old], "auto").stop_then_start == []

@@ -1,4 +1,4 @@
-"""Frames of PM2's RPC, and a client that meets every kind of peer."""
+"""Frames of PM2's RPC, and the client with every kind of peer."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ ARGUMENTS = st.lists(st.binary(max_size=300), max_size=15)
 
 
 @given(ARGUMENTS, st.binary(max_size=20))
-def test_a_frame_comes_back_as_it_was_and_takes_no_byte_of_the_next(arguments: List[bytes], rest: bytes) -> None:
+def test_a_frame_is_read_as_written_and_takes_no_byte_of_the_next(arguments: List[bytes], rest: bytes) -> None:
     frame = _axon.encode(arguments)
     assert _axon.decode(frame + rest) == (arguments, len(frame))
 
 
 @given(ARGUMENTS, st.data())
-def test_a_part_of_a_frame_is_no_frame(arguments: List[bytes], data: st.DataObject) -> None:
+def test_a_part_of_a_frame_is_not_a_frame(arguments: List[bytes], data: st.DataObject) -> None:
     frame = _axon.encode(arguments)
     cut = data.draw(st.integers(0, len(frame) - 1))
     assert _axon.decode(frame[:cut]) is None
 
 
 def test_a_frame_as_pm2_writes_it() -> None:
-    """Version 1 and two arguments in the first byte, then each with its length in four bytes, big end first."""
+    """The first byte has version 1 and two arguments. Each argument follows its length in four bytes, big-endian."""
     assert _axon.encode([b"j:{}", b"s:1"]) == b"\x12\x00\x00\x00\x04j:{}\x00\x00\x00\x03s:1"
 
 
 @pytest.mark.parametrize("first", [b"\x00", b"\x22", b"H", b"\xff"])
-def test_another_protocol_is_told_at_its_first_byte(first: bytes) -> None:
+def test_another_protocol_is_detected_at_its_first_byte(first: bytes) -> None:
     with pytest.raises(_axon.AxonError, match=f"0x{first.hex()}"):
         _axon.decode(first + b"TTP/1.1 200 OK")
 
@@ -48,7 +48,7 @@ Answer = Callable[[socket.socket], None]
 
 @contextlib.contextmanager
 def peer(path: Path, answer: Answer) -> Iterator[_axon.Client]:
-    """A client connected to a listener that does `answer` with its first connection."""
+    """A client of a listener that runs `answer` on its first connection."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen(1)
@@ -69,7 +69,7 @@ def reply(identifier: str, body: object) -> bytes:
 
 
 def say(data: bytes) -> Answer:
-    """Take a request, and answer with these bytes."""
+    """Make an `answer` that takes a request and sends these bytes."""
 
     def answer(connection: socket.socket) -> None:
         connection.recv(65536)
@@ -93,7 +93,7 @@ def test_a_call_and_its_answer(tmp_path: Path) -> None:
     assert arguments[1] == b"s:1"
 
 
-def test_answers_in_another_order_and_in_pieces(tmp_path: Path) -> None:
+def test_answers_may_come_in_another_order_and_in_pieces(tmp_path: Path) -> None:
     def answer(connection: socket.socket) -> None:
         asked = b""
         while b"s:2" not in asked:
@@ -134,8 +134,8 @@ def test_a_daemon_that_does_not_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(60)
-def test_patience_may_have_begun_before(tmp_path: Path) -> None:
-    """An hour that began an hour ago: what has arrived is still taken, for the rest nobody waits."""
+def test_the_timeout_may_have_started_before(tmp_path: Path) -> None:
+    """With a timeout that is over, answers that have arrived are still taken, and the client waits for no other."""
 
     def answer_the_first(connection: socket.socket) -> None:
         connection.sendall(reply("1", {"args": ["first"]}))
@@ -160,7 +160,7 @@ def test_a_daemon_that_goes_away_in_the_middle(tmp_path: Path) -> None:
         client.call("ping")
 
 
-def test_collecting_does_not_wait(tmp_path: Path) -> None:
+def test_collecting_answers_does_not_wait(tmp_path: Path) -> None:
     release = threading.Event()
 
     def answer(connection: socket.socket) -> None:
@@ -176,7 +176,7 @@ def test_collecting_does_not_wait(tmp_path: Path) -> None:
         assert client.receive(request, "prepare") == 1
 
 
-def test_what_is_no_json_is_never_sent(tmp_path: Path) -> None:
-    """NaN would be written as a word that no JSON parser of the daemon takes."""
+def test_a_value_without_json_is_never_sent(tmp_path: Path) -> None:
+    """NaN would be written as a word that the daemon's JSON parser refuses."""
     with peer(tmp_path / "s", lambda connection: None) as client, pytest.raises(ValueError, match="JSON"):
         client.send("prepare", {"instances": float("nan")})

@@ -1,4 +1,4 @@
-"""The dump: what of it means something, how one namespace is put into it, and what is never lost."""
+"""The dump: which of its keys count, how a namespace is saved in it, and what is never lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def names(home: Path) -> List[str]:
         {"nodeops": {"transaction": "x"}},
     ],
 )
-def test_what_changes_by_itself_means_nothing(changes: Json) -> None:
+def test_keys_that_pm2_changes_by_itself_do_not_count(changes: Json) -> None:
     assert _dump.same([entry("a")], [entry("a", **changes)])
 
 
@@ -60,16 +60,16 @@ def test_what_changes_by_itself_means_nothing(changes: Json) -> None:
         {"namespace": "other"},
     ],
 )
-def test_what_a_resurrect_would_bring_differently_means_something(changes: Json) -> None:
+def test_keys_that_change_a_resurrect_count(changes: Json) -> None:
     assert not _dump.same([entry("a")], [{**entry("a"), **changes}])
 
 
-def test_the_order_means_nothing_and_the_number_does() -> None:
+def test_the_order_does_not_count_and_the_number_does() -> None:
     assert _dump.same([entry("a"), entry("b")], [entry("b"), entry("a")])
     assert not _dump.same([entry("a"), entry("a")], [entry("a")])
 
 
-def test_the_id_in_a_log_path_means_nothing_unless_the_path_is_shared() -> None:
+def test_the_id_in_a_log_path_does_not_count_unless_the_path_is_shared() -> None:
     before, after = {"pm_out_log_path": "/l/a-out-0.log"}, {"pm_out_log_path": "/l/a-out-7.log"}
     assert _dump.same([entry("a", **before)], [entry("a", **after)])
     assert not _dump.same([entry("a", merge_logs=True, **before)], [entry("a", merge_logs=True, **after)])
@@ -98,7 +98,7 @@ def test_a_save_keeps_every_other_namespace_and_the_order_of_the_boot(tmp_path: 
     ]
 
 
-def test_an_entry_without_a_namespace_is_of_the_default_one(tmp_path: Path) -> None:
+def test_an_entry_without_a_namespace_belongs_to_the_default_one(tmp_path: Path) -> None:
     write(tmp_path, [entry("plain", None), entry("ours")])
     assert _dump.save(str(tmp_path), "default", []) is True
     assert names(tmp_path) == ["ours"]
@@ -118,12 +118,12 @@ def test_nothing_to_save_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "dump.pm2.bak").exists()
 
 
-def test_a_first_save_of_nothing_makes_no_file(tmp_path: Path) -> None:
+def test_saving_nothing_makes_no_file(tmp_path: Path) -> None:
     assert _dump.save(str(tmp_path), "ours", []) is False
     assert not (tmp_path / "dump.pm2").exists()
 
 
-def test_a_dump_that_others_can_read_is_written_again(tmp_path: Path) -> None:
+def test_a_dump_that_other_users_can_read_is_written_again(tmp_path: Path) -> None:
     path = write(tmp_path, [entry("a")])
     path.chmod(0o644)
     assert _dump.save(str(tmp_path), "ours", [entry("a")]) is True
@@ -131,8 +131,8 @@ def test_a_dump_that_others_can_read_is_written_again(tmp_path: Path) -> None:
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
 
 
-def test_a_broken_dump_is_put_aside_and_its_backup_taken(tmp_path: Path) -> None:
-    """As a resurrect would do, which deletes the broken one."""
+def test_a_broken_dump_is_moved_aside_and_its_backup_is_used(tmp_path: Path) -> None:
+    """A resurrect uses the backup too, but deletes the broken dump."""
     (tmp_path / "dump.pm2").write_text('[{"name": ', encoding="utf-8")
     (tmp_path / "dump.pm2.bak").write_text(json.dumps([entry("x", "other")]), encoding="utf-8")
     found = _dump.read(str(tmp_path))
@@ -144,7 +144,7 @@ def test_a_broken_dump_is_put_aside_and_its_backup_taken(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"a": 1}', "[" * 100000, "null"])
-def test_when_neither_can_be_read_nothing_is_written(tmp_path: Path, text: str) -> None:
+def test_nothing_is_written_if_neither_can_be_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "dump.pm2").write_text(text, encoding="utf-8")
     (tmp_path / "dump.pm2.bak").write_text(text, encoding="utf-8")
     with pytest.raises(NodeopsError, match="was not saved, because the entries of the other namespaces would be lost"):
@@ -153,7 +153,7 @@ def test_when_neither_can_be_read_nothing_is_written(tmp_path: Path, text: str) 
     assert sorted(os.listdir(tmp_path)) == ["dump.pm2", "dump.pm2.bak", "nodeops"]
 
 
-def test_a_missing_dump_is_taken_from_its_backup(tmp_path: Path) -> None:
+def test_a_missing_dump_is_replaced_by_its_backup(tmp_path: Path) -> None:
     (tmp_path / "dump.pm2.bak").write_text(json.dumps([entry("x", "other")]), encoding="utf-8")
     assert _dump.save(str(tmp_path), "ours", [entry("a")]) is True
     assert names(tmp_path) == ["x", "a"]

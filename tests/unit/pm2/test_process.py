@@ -1,6 +1,6 @@
-"""A live process as the daemon lists it, and the comparison.
+"""A live process as the daemon lists it, and its comparison with a definition.
 
-On real ones: tests/integration/pm2/test_differences.py.
+tests/integration/pm2/test_differences.py does this with real processes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def app_of(base: Path, namespace: str = "default", **definition: Any) -> App:
 
 
 def item_of(app: App, /, pm_id: int = 3, slot: int = 0, **changes: Any) -> Json:
-    """What the daemon makes of a payload (God.js:175 executeApp), with changes of pm2_env; None removes a key."""
+    """What the daemon makes of a payload (God.js:175 executeApp), with changes in pm2_env; None removes a key."""
     payload = app.payload(slot, {"hash": "x"})
     env: Json = {**payload, **payload["env"], "pm_id": pm_id, "status": "online", "unique_id": "u"}
     env["pm_pid_path"] = env["pm_pid_path"].replace(".pid", "-%d.pid" % pm_id)
@@ -48,7 +48,7 @@ def keys(defined: App, **changes: Any) -> List[str]:
     return [difference.key for difference in differences(defined, Process(item_of(defined, **changes)))]
 
 
-def test_what_is_read_of_an_item(base: Path) -> None:
+def test_the_properties_of_an_item(base: Path) -> None:
     app = app_of(base, "prod", instances=2, env={"A": 1})
 
     process = Process(item_of(app, slot=1, restart_time=4, pm_uptime=1700000000000, exit_code=1))
@@ -68,8 +68,8 @@ def test_what_is_read_of_an_item(base: Path) -> None:
     assert process.running
 
 
-def test_an_item_with_next_to_nothing() -> None:
-    """A module, or what is left of a process: no key may be missed."""
+def test_an_item_with_almost_no_keys() -> None:
+    """Such as a module of PM2, or the rest of a process. No missing key may be an error."""
     process = Process({"pm_id": 0, "name": "x", "pm2_env": {"pmx_module": True, "pm_id": 0}})
 
     assert (process.namespace, process.pid, process.instance, process.marker) == ("default", 0, None, None)
@@ -88,8 +88,8 @@ def test_running_needs_a_live_process(base: Path) -> None:
     assert not Process(item_of(app, status="stopped")).running
 
 
-def test_env_is_what_the_process_has_not_what_came_last(base: Path) -> None:
-    """After a restart from a file `env` is replaced and the old top level stays: that is what the process gets."""
+def test_env_is_that_of_the_process_not_the_latest_given(base: Path) -> None:
+    """A restart from a file replaces `env` and keeps the old top level, which is what the process gets."""
     app = app_of(base, env={"A": "1", "B": "2"})
 
     assert Process(item_of(app, env={})).env == app.env
@@ -131,8 +131,8 @@ def test_increment_var_belongs_to_the_instance(base: Path) -> None:
     assert keys(app, slot=2, COUNT=10) == ["env.COUNT"]
 
 
-def test_names_of_one_interpreter(base: Path) -> None:
-    """PM2 5 says "node" where 6 and 7 give its path: a daemon that was updated has not changed its apps."""
+def test_an_interpreter_may_have_two_names(base: Path) -> None:
+    """PM2 5 says "node", 6 and 7 give its path. An update of the daemon does not change its apps."""
     app = app_of(base, script="extensionless")
     (base / "other").write_text("#!/bin/sh\n")
     (base / "other").chmod(0o755)
@@ -143,8 +143,8 @@ def test_names_of_one_interpreter(base: Path) -> None:
     assert keys(app, exec_interpreter="gone") == ["exec_interpreter"]
 
 
-def test_what_the_daemon_leaves_out(base: Path) -> None:
-    """After resurrect, and from older versions: keys that are missing mean the default."""
+def test_missing_keys_mean_the_default(base: Path) -> None:
+    """Keys are missing after a resurrect, and in the lists of older versions."""
     gone = [
         "vizion",
         "autorestart",
@@ -175,11 +175,11 @@ def test_log_files(base: Path) -> None:
     assert keys(named, pm_out_log_path=str(base / "a-77.log")) == []
     assert keys(separate, pm_log_path="/x.log") == ["log_file"]
     assert keys(separate, pm_pid_path="/x-3.pid") == ["pid_file"]
-    assert keys(separate, merge_logs=True) == [], "pm2 restart <app> sets it, the files stay"
+    assert keys(separate, merge_logs=True) == [], "pm2 restart <app> sets it, and the files stay"
     assert keys(nowhere, merge_logs=True) == []
 
 
-def test_arguments_and_variables_are_told_without_values(base: Path) -> None:
+def test_arguments_and_variables_are_named_without_values(base: Path) -> None:
     app = app_of(base, args=["--token=secret-1"], env={"A": "secret-2", "B": "secret-3"}, io={"key": "secret-4"})
     live = Process(item_of(app, args=["--token=secret-5"], A="secret-6", B=None, C="secret-7", io={"key": "secret-8"}))
 

@@ -1,4 +1,4 @@
-"""The note of a restore is read as it was written, also one of an earlier version of the collection."""
+"""The note of a restore is read as it was written, also if an earlier version of the collection wrote it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOP = Former([{"name": "web"}], [], True, ["mark"])
 NOTE = Unfinished("20260101T000000Z", FILES, {"shop": SHOP})
 
 
-def test_one_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_note_is_read_as_it_was_written(tmp_path: Path) -> None:
     home = str(tmp_path)
     assert _restore_note.find(home, ["shop"]) == {}
     _restore_note.write(home, "shop", NOTE)
@@ -31,7 +31,7 @@ def test_one_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert _restore_note.find(home, ["other"]) == {}
 
 
-def test_one_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+def test_a_note_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     home = str(tmp_path)
     _restore_note.write(home, "shop", NOTE)
     path = Path(_restore_note.path_of(home, "shop"))
@@ -41,7 +41,7 @@ def test_one_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     assert _restore_note.find(home, ["shop"]) == {str(path): NOTE}
 
 
-def test_what_is_settled_is_noted_no_longer_and_others_stay(tmp_path: Path) -> None:
+def test_a_finished_namespace_is_removed_from_the_note_and_others_stay(tmp_path: Path) -> None:
     home = str(tmp_path)
     _restore_note.write(home, None, NOTE._replace(namespaces={"shop": SHOP, "other": SHOP}))
     _restore_note.settle(home, ["shop"], ["/srv/shop/.env"])
@@ -51,7 +51,7 @@ def test_what_is_settled_is_noted_no_longer_and_others_stay(tmp_path: Path) -> N
     assert list(Path(home, "nodeops").iterdir()) == []
 
 
-def test_one_that_cannot_be_read_is_refused_and_not_shown(tmp_path: Path) -> None:
+def test_an_unreadable_note_is_refused_and_not_shown(tmp_path: Path) -> None:
     path = Path(_restore_note.path_of(str(tmp_path), "shop"))
     path.parent.mkdir()
     path.write_text('{"backup": "x", "namespaces": {}, "files": {"canary": {"canary": 1}}}')

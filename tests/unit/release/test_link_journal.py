@@ -1,4 +1,4 @@
-"""A switch on trial is put back by the next run, also one that an earlier version of the collection has noted."""
+"""The next run switches a link on trial back, also if an earlier version of the collection noted it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def begin(layout: Layout, is_of_an_earlier_version: bool) -> None:
 
 
 @pytest.mark.parametrize("is_of_an_earlier_version", [False, True])
-def test_it_is_put_back(layout: Layout, is_of_an_earlier_version: bool) -> None:
+def test_the_link_is_switched_back(layout: Layout, is_of_an_earlier_version: bool) -> None:
     begin(layout, is_of_an_earlier_version)
     assert _link_journal.pending(layout) == Switch(layout.current, OLD, NEW)
     assert _link_journal.undo(layout)
@@ -38,7 +38,7 @@ def test_it_is_put_back(layout: Layout, is_of_an_earlier_version: bool) -> None:
     assert not _link_journal.undo(layout)
 
 
-def test_a_link_that_leads_elsewhere_meanwhile_stays(layout: Layout) -> None:
+def test_a_link_that_was_changed_meanwhile_stays(layout: Layout) -> None:
     begin(layout, False)
     Path(layout.current).unlink()
     Path(layout.current).symlink_to("releases/3")
@@ -49,7 +49,7 @@ def test_a_link_that_leads_elsewhere_meanwhile_stays(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '["one"]', "{}", '{"before": null}', '{"path": "/x"}'])
-def test_one_that_cannot_be_read_is_refused(layout: Layout, text: str) -> None:
+def test_an_unreadable_note_is_refused(layout: Layout, text: str) -> None:
     Path(layout.private, "trial.json").write_text(text)
     with pytest.raises(
         NodeopsError, match=r"trial\.json of an interrupted deploy cannot be read.*Make sure .*/current"

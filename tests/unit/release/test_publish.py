@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What becomes of a release, by the outcome of the change that was to make it live."""
+"""The status of a release after each outcome of the change that was to make it live."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GIVEN = {
 
 @pytest.fixture
 def call(tmp_path: Path) -> Iterator[ModuleCall]:
-    """Publishing r1, which is prepared; nothing is live. No process holds the lock."""
+    """A call that publishes r1, which is prepared. Nothing is live, and no process holds the lock."""
     options: Any = {**NONE, **GIVEN, "root": str(tmp_path / "shop"), "pm2_home": str(tmp_path / "pm2")}
     found = ModuleCall(ReleaseOptions(**options), check_mode=False)
     found.layout.make()
@@ -51,7 +51,7 @@ def call(tmp_path: Path) -> Iterator[ModuleCall]:
 
 
 def failure(cause: NodeopsError, kind: str) -> ChangeFailed:
-    """As a change of a namespace fails."""
+    """The error of a failed change of a namespace."""
     cause.settle(kind)
     return ChangeFailed(cause, f"{cause}.", cause.details)
 
@@ -70,7 +70,7 @@ def failure(cause: NodeopsError, kind: str) -> ChangeFailed:
     ids=str,
 )
 def test_a_release_is_bad_good_or_gone(call: ModuleCall, error: NodeopsError, status: Optional[str]) -> None:
-    """None: it was not tried, so it is removed, and the next run makes it anew."""
+    """None: it was not tried. So it is removed, and the next run makes it anew."""
     with mock.patch.object(_activation, "activate", side_effect=error):
         with pytest.raises(NodeopsError) as raised:
             _dispatch.run(call)

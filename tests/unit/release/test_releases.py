@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which release is gone back to, which may go, and the link that names the live one."""
+"""Which release a rollback goes to, which releases may be removed, and the link to the live one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def manifest(
     version: str = "",
     former: Optional[str] = None,
 ) -> Manifest:
-    """One whose times go with its id."""
+    """A manifest with times that follow from its id."""
     return Manifest(
         release=release,
         app="shop",
@@ -50,7 +50,7 @@ def manifest(
 
 
 def one_after_the_other(statuses: dict[str, str]) -> List[Manifest]:
-    """Each was deployed over the one before; those that failed never were live."""
+    """Manifests of releases deployed one after the other. Failed ones were never live."""
     made, live = [], None
     for release, status in statuses.items():
         made.append(manifest(release, status, published=status != BAD, former=live))
@@ -66,13 +66,13 @@ def newest_first(*manifests: Manifest) -> List[Manifest]:
     ("statuses", "live", "chosen"),
     [
         ({"r1": GOOD, "r2": GOOD, "r3": GOOD}, "r3", "r2"),
-        ({"r1": GOOD, "r2": GOOD, "r3": BACK}, "r2", "r1"),  # the second time: further back
+        ({"r1": GOOD, "r2": GOOD, "r3": BACK}, "r2", "r1"),  # the second rollback goes further back
         ({"r1": GOOD, "r2": BAD, "r3": GOOD}, "r3", "r1"),
         ({"r1": BACK, "r2": GOOD, "r3": GOOD}, "r3", "r2"),
-        ({"r1": GOOD, "r2": GOOD}, "gone", "r2"),  # current names what is not there any more
+        ({"r1": GOOD, "r2": GOOD}, "gone", "r2"),  # current names a release that is gone
     ],
 )
-def test_without_a_wish_it_is_the_last_good_one_before_the_live_one(
+def test_the_default_is_the_last_good_release_before_the_live_one(
     statuses: dict[str, str], live: str, chosen: str
 ) -> None:
     manifests = one_after_the_other(statuses)
@@ -80,8 +80,8 @@ def test_without_a_wish_it_is_the_last_good_one_before_the_live_one(
     assert choose(manifests, alive, live, None).release == chosen
 
 
-def test_a_release_that_was_skipped_by_a_rollback_is_not_gone_back_to() -> None:
-    """From r3 to r1, which was asked for, and on to r4."""
+def test_a_release_that_a_rollback_skipped_is_not_chosen() -> None:
+    """A requested rollback went from r3 to r1, then r4 was deployed."""
     skipped = [manifest("r1"), manifest("r2", former="r1"), manifest("r3", BACK, former="r2")]
     manifests = newest_first(*skipped, manifest("r4", former="r1"))
     assert choose(manifests, manifests[0], "r4", None).release == "r1"
@@ -98,7 +98,7 @@ def test_a_clock_that_was_set_back_does_not_matter() -> None:
         choose(manifests, manifests[0], "r9", None)
 
 
-def test_behind_a_release_that_was_removed_it_is_the_last_published_before() -> None:
+def test_before_a_removed_release_it_is_the_last_one_published_earlier() -> None:
     manifests = newest_first(manifest("r1"), manifest("r2", former="r1"), manifest("r4", former="r3"))
     assert [item.release for item in _manifest.predecessors(manifests, "r4")] == ["r2", "r1"]
     circle = newest_first(manifest("r1", former="r2"), manifest("r2", former="r1"))
@@ -114,7 +114,7 @@ def test_behind_a_release_that_was_removed_it_is_the_last_published_before() -> 
         ({}, ""),
     ],
 )
-def test_where_there_is_none_it_says_what_there_is(statuses: dict[str, str], live: str) -> None:
+def test_if_there_is_none_the_error_lists_the_releases(statuses: dict[str, str], live: str) -> None:
     manifests = one_after_the_other(statuses)
     alive = next((item for item in manifests if item.release == live), None)
     with pytest.raises(NodeopsError, match="no earlier good release") as refusal:
@@ -123,14 +123,14 @@ def test_where_there_is_none_it_says_what_there_is(statuses: dict[str, str], liv
         assert release in str(refusal.value)
 
 
-def test_a_wish_is_an_id_of_whatever_status_or_the_version_of_a_good_one() -> None:
+def test_a_request_is_an_id_of_any_status_or_the_version_of_a_good_release() -> None:
     manifests = newest_first(
         manifest("r1", version="1.0"), manifest("r2", BAD, version="1.1"), manifest("r3", BACK, version="1.0")
     )
     assert choose(manifests, None, "", "r2").release == "r2"
-    assert choose(manifests, None, "", "1.0").release == "r1"  # the good one of two
+    assert choose(manifests, None, "", "1.0").release == "r1"  # the good release of two
     same = newest_first(manifest("r1", version="1.0"), manifest("r2", version="1.0"))
-    assert choose(same, same[0], "r2", "1.0").release == "r1"  # not the one that is live
+    assert choose(same, same[0], "r2", "1.0").release == "r1"  # not the live release
     assert choose(same[:1], same[0], "r2", "1.0").release == "r2"
     for wanted in ("1.1", "r9"):
         with pytest.raises(NodeopsError, match=f"no release '{wanted}' to go back to"):
@@ -141,16 +141,16 @@ def removable(manifests: List[Manifest], live: str, keep: int, *referenced: str)
     return sorted(_retention.removable(manifests, live, set(referenced), keep, "mine"))
 
 
-def test_what_may_go() -> None:
+def test_releases_that_may_be_removed() -> None:
     good = one_after_the_other({f"r{number}": GOOD for number in range(1, 7)})
     assert removable(good, "r6", 3) == ["r1", "r2", "r3"]
     assert removable(good, "r6", 3, "r1", "r2") == ["r3"]
-    assert removable(good, "r6", 1) == ["r1", "r2", "r3", "r4"]  # the last good one before the live one stays
+    assert removable(good, "r6", 1) == ["r1", "r2", "r3", "r4"]  # the last good release before the live one stays
     assert removable(good, "r2", 2) == ["r3", "r4", "r5", "r6"]
     assert removable(good, "r6", 100) == []
 
 
-def test_what_failed_and_what_was_never_finished_may_go() -> None:
+def test_failed_and_unfinished_releases_may_be_removed() -> None:
     manifests = newest_first(
         manifest("r1"),
         manifest("r2", BAD, published=False),
@@ -159,10 +159,10 @@ def test_what_failed_and_what_was_never_finished_may_go() -> None:
         manifest("r5", BUILT, published=False, run="mine"),
         manifest("r6"),
     )
-    assert removable(manifests, "r6", 5) == ["r2", "r4"]  # the last that failed is kept to be looked at
+    assert removable(manifests, "r6", 5) == ["r2", "r4"]  # the last failed release is kept for inspection
 
 
-def test_those_that_were_live_before_are_kept_before_others_and_the_last_that_failed_by_its_making() -> None:
+def test_formerly_live_releases_are_kept_first_and_the_last_failed_by_its_creation() -> None:
     manifests = newest_first(
         manifest("r1"),
         manifest("r2", former="r1"),
@@ -175,12 +175,12 @@ def test_those_that_were_live_before_are_kept_before_others_and_the_last_that_fa
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x", ".hidden", "-x", "a b", "x" * 121, "ä", "a\n"])
-def test_what_is_no_id(name: str) -> None:
+def test_invalid_ids(name: str) -> None:
     with pytest.raises(NodeopsError):
         check_id(name)
 
 
-def test_the_link_is_switched_and_put_back(tmp_path: Path) -> None:
+def test_the_link_is_switched_and_switched_back(tmp_path: Path) -> None:
     path = str(tmp_path / "current")
     for before in (None, "releases/r1"):
         switch = _symlink.Switch(path, before, "releases/r2")
@@ -194,7 +194,7 @@ def test_the_link_is_switched_and_put_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["directory", "file"])
-def test_a_current_that_is_no_link_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_current_that_is_not_a_link_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "current"
     path.mkdir() if kind == "directory" else path.write_text("")
     for touch in (
@@ -210,17 +210,17 @@ def test_a_current_that_is_no_link_is_refused(tmp_path: Path, kind: str) -> None
     ("text", "release"),
     [("releases/r1", "r1"), ("./releases/r1/", "r1"), ("releases", ""), ("../other/releases/r1", ""), ("/etc", "")],
 )
-def test_which_release_a_link_names(text: str, release: str) -> None:
+def test_the_release_that_a_link_names(text: str, release: str) -> None:
     assert Layout("/srv/shop").release_named_by(text) == release
     assert Layout("/srv/shop").release_named_by("/srv/shop/releases/r7") == "r7"
 
 
-def test_a_release_is_referred_to_whatever_follows_its_name() -> None:
+def test_a_path_refers_to_its_release_whatever_follows_the_name() -> None:
     texts = ["cd '/srv/a/releases/r1' && x", "--root=/srv/releases/r2)", "/srv/releases/r3?x", "see /srv/releases/r4."]
     assert _retention._mentioned(texts) >= {"r1", "r2", "r3", "r4"}
 
 
-def test_manifests_are_read_by_when_they_were_published(tmp_path: Path) -> None:
+def test_manifests_are_in_the_order_of_publication(tmp_path: Path) -> None:
     layout = Layout(str(tmp_path))
     for release, published in (("r1", True), ("r3", True), ("r2", False)):
         os.makedirs(layout.release(release))
@@ -232,7 +232,7 @@ def test_manifests_are_read_by_when_they_were_published(tmp_path: Path) -> None:
     assert oct(os.stat(os.path.join(layout.release("r1"), ".nodeops-release.json")).st_mode & 0o777) == "0o644"
 
 
-def test_a_line_of_history_follows_one_that_was_cut(tmp_path: Path) -> None:
+def test_a_line_of_history_is_written_after_a_cut_one(tmp_path: Path) -> None:
     layout = Layout(str(tmp_path))
     _history.append(layout, {"result": "deployed", "text": "ä\nb"})
     with open(layout.history, "a", encoding="utf-8") as stream:

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Archives: what is unpacked, and what is refused without a trace outside the directory meant for it."""
+"""Archives: what is unpacked, and what is refused. No file is written outside the target directory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TAR_MODES = ["w", "w:gz", "w:bz2", "w:xz"]
 
 
 class World:
-    """A directory to unpack into, in a directory where nothing else may appear."""
+    """A directory to unpack into, in a directory in which nothing else may appear."""
 
     def __init__(self, directory: Path) -> None:
         self.outer = directory / "outer"
@@ -34,7 +34,7 @@ class World:
         self.archive = directory / "archive"
 
     def unpack(self, strip: int = 0, own: bool = False) -> Dict[str, str]:
-        """What is there afterwards, and certainly nothing beside it."""
+        """What is in the directory afterwards. Fails if there is anything beside it."""
         try:
             with _archive.opened(str(self.archive), None, "the.archive") as stream:
                 _archive.unpack(stream, str(self.dest), "the.archive", strip, own)
@@ -43,7 +43,7 @@ class World:
         return self.found()
 
     def found(self) -> Dict[str, str]:
-        """Paths and what they are: content, -> target, or /."""
+        """The paths, each with its content, `-> target`, or `/`."""
         found = {}
         for path in sorted(self.dest.rglob("*")):
             name = str(path.relative_to(self.dest))
@@ -54,7 +54,7 @@ class World:
         return found
 
     def tar(self, *entries: Info, mode: str = "w", cut: int = 0) -> World:
-        """Write a tar file; a regular file's content is its comment."""
+        """Write a tar file. A regular file's content is its comment."""
         with tarfile.open(self.archive, mode) as archive:  # type: ignore[call-overload]
             for entry in entries:
                 archive.addfile(entry, io.BytesIO(entry.content))
@@ -117,7 +117,7 @@ UNPACKED = {"lib": "/", "lib/a.js": "a", "lib/run": "-> ../run", "me": "-> .", "
 
 
 @pytest.mark.parametrize("mode", TAR_MODES)
-def test_tar_of_every_compression_is_told_by_its_content(world: World, mode: str) -> None:
+def test_every_compression_of_tar_is_detected_by_its_content(world: World, mode: str) -> None:
     assert world.tar(*GOOD, mode=mode).unpack() == UNPACKED
     assert stat.S_IMODE((world.dest / "run").stat().st_mode) == 0o755  # no setuid
     assert stat.S_IMODE((world.dest / "lib/a.js").stat().st_mode) == 0o644
@@ -139,8 +139,8 @@ def test_zip(world: World) -> None:
     assert stat.S_IMODE((world.dest / "lib/a.js").stat().st_mode) == 0o644
 
 
-def test_what_tar_and_zip_make_is_unpacked_as_they_do_it(world: World, tmp_path: Path) -> None:
-    """The real programs, with hard links, sparse files, long and unusual names."""
+def test_archives_of_tar_and_zip_are_unpacked_as_these_do(world: World, tmp_path: Path) -> None:
+    """Made by the real programs, with hard links, sparse files, long and unusual names."""
     root = tmp_path / "root"
     deep = root / ("d" * 90) / ("e" * 90)
     deep.mkdir(parents=True)
@@ -176,7 +176,7 @@ def test_strip(world: World) -> None:
     assert world.unpack(strip=1) == {"a": "a", "b": "a"}
 
 
-def test_a_link_that_strip_lets_lead_outside_is_refused(world: World) -> None:
+def test_a_link_that_leads_outside_after_strip_is_refused(world: World) -> None:
     world.tar(file("other/x"), link("app/x", "../other/x"), file("app/y"))
     assert world.unpack()["app/x"] == "-> ../other/x"
     with pytest.raises(NodeopsError, match="lies outside the archive"):
@@ -274,14 +274,14 @@ def test_an_encrypted_zip_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("mode", TAR_MODES)
-def test_wherever_an_archive_is_cut_it_is_refused(world: World, mode: str) -> None:
-    """Also exactly between two entries, which Python's tarfile takes for the end."""
+def test_an_archive_cut_at_any_place_is_refused(world: World, mode: str) -> None:
+    """Also if it is cut exactly between two entries, which Python's tarfile takes for the end."""
     world.tar(*(file("f%d" % n, os.urandom(300).hex()) for n in range(4)), mode=mode)
     whole = world.archive.read_bytes()
     ends = sorted(
         {0, 1, 5, 511, 512, 1024, 1536, 2048, len(whole) // 2, len(whole) - 1} | set(range(0, len(whole), 1024))
     )
-    if mode == "w":  # the rest is padding: tar needs only one block of zeros to be sure
+    if mode == "w":  # the rest is padding: one block of zeros is the end for tar
         ends = [end for end in ends if end < 4 * (512 + 1024) + 512]
     for number, end in enumerate(end for end in ends if end < len(whole)):
         part = World(world.outer.parent / str(number))
@@ -317,7 +317,7 @@ def test_a_cut_zip_is_refused(world: World) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"hello\n", b"\0" * 10240, b"\x28\xb5\x2f\xfd1234", b"<html>404</html>" * 100]
 )
-def test_what_is_no_archive_is_refused(world: World, content: bytes) -> None:
+def test_a_file_that_is_not_an_archive_is_refused(world: World, content: bytes) -> None:
     world.archive.write_bytes(content)
     with pytest.raises(NodeopsError, match="cannot be unpacked: it is neither"):
         world.unpack()
@@ -345,10 +345,10 @@ def test_an_archive_that_changes_while_it_is_read_is_refused(world: World) -> No
     ("make", "code"),
     [("tar", errno.ENOSPC), ("zip", errno.ENOSPC), ("tar", errno.EDQUOT)],
 )
-def test_a_full_disk_is_an_error_of_the_system_not_of_the_archive(
+def test_a_full_disk_is_an_error_of_the_system_and_not_of_the_archive(
     world: World, monkeypatch: pytest.MonkeyPatch, make: str, code: int
 ) -> None:
-    """It is put in words by _fetch."""
+    """_fetch words the message."""
     world.tar(file("a")) if make == "tar" else world.zip(("a", "x"))
 
     def full(_descriptor: int, _mode: int) -> None:
@@ -361,7 +361,7 @@ def test_a_full_disk_is_an_error_of_the_system_not_of_the_archive(
 
 
 @pytest.mark.parametrize("make", ["tar", "sparse", "zip"])
-def test_what_cannot_fit_is_not_begun(world: World, monkeypatch: pytest.MonkeyPatch, make: str) -> None:
+def test_an_archive_that_cannot_fit_is_not_unpacked(world: World, monkeypatch: pytest.MonkeyPatch, make: str) -> None:
     large = "x" * (3 << 20)
     if make == "zip":
         world.zip(("a", large))
@@ -379,8 +379,8 @@ def test_what_cannot_fit_is_not_begun(world: World, monkeypatch: pytest.MonkeyPa
     assert world.found() == {}
 
 
-def test_a_header_that_leads_in_a_circle_ends(world: World) -> None:
-    """A negative size makes Python's tarfile read the same header again and again (CVE-2025-8194)."""
+def test_a_header_that_points_to_itself_ends(world: World) -> None:
+    """A negative size makes Python's tarfile read the same header for ever (CVE-2025-8194)."""
     world.tar(file("a", "x" * 512), file("b"))
     content = bytearray(world.archive.read_bytes())
     content[124:136] = b"\xff" * 11 + b"\x00"  # base 256, negative
@@ -430,7 +430,7 @@ def test_text_of_a_file_in_a_zip(world: World) -> None:
 
 
 def test_a_directory_packed_by_the_collection_comes_out_as_it_was(world: World, tmp_path: Path) -> None:
-    """Its links are the user's own: they stay, wherever they lead."""
+    """Its links are the user's own, so they stay, wherever they lead."""
     root = tmp_path / "root"
     (root / "d" / "e").mkdir(parents=True)
     (root / "d.txt").write_text("sorted between d and d/e by character, not by path")
@@ -459,7 +459,7 @@ CHANGES: Dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_the_revision_of_what_was_unpacked_tells_a_difference(
+def test_the_revision_of_unpacked_files_shows_a_difference(
     world: World, tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
     root = tmp_path / "root"

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An archive at a URL, from a real server that behaves well and badly."""
+"""An archive at a URL, from a real server with good and bad answers."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if path == "/private" and self.headers.get("Authorization") != BASIC:
             self.answer(401, b"no")
         elif path.startswith("/to/"):
-            code, _slash, where = path[4:].partition("/")
+            code, _slash, target = path[4:].partition("/")
             self.send_response(int(code))
-            self.send_header("Location", self.server.targets[where])
+            self.send_header("Location", self.server.targets[target])
             self.end_headers()
         elif path == "/cut":
             self.answer(200, CONTENT[:1000], len(CONTENT))
@@ -121,10 +121,10 @@ def private(tmp_path: Path) -> Path:
 
 
 def fetch(private: Path, url: str, sha256: str = SHA, timeout: float = 5) -> List[str]:
-    """What is in the release; nothing may be left in the private directory."""
+    """The content of the release. Nothing may be left in the private directory."""
     source = _fetch.source_of({"type": "archive", "address": url, "sha256": sha256, "timeout": timeout})
     look = _fetch.inspect(source, str(private), False, Redactor())
-    assert look == _fetch.Inspection(sha256, False)  # it is not asked for what is known
+    assert look == _fetch.Inspection(sha256, False)  # the server is not asked for a known SHA-256
     assert _fetch.read_file(source, look, str(private), "a") is None
     dest = private.parent / "release"
     dest.mkdir()
@@ -165,7 +165,7 @@ def test_redirects_are_followed_and_credentials_stay_with_their_origin(
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/x", f"data:text/plain,{CANARY}"])
-def test_redirects_lead_to_http_and_https_only(server: Server, private: Path, target: str) -> None:
+def test_only_redirects_to_http_and_https_are_followed(server: Server, private: Path, target: str) -> None:
     server.targets = {"x": target}
     with pytest.raises(NodeopsError, match="which is not followed"):
         fetch(private, server.url("/to/302/x"))
@@ -196,20 +196,20 @@ def test_bad_answers(server: Server, private: Path, path: str, message: str) -> 
     assert os.listdir(private.parent / "release") == []
 
 
-def test_a_server_that_says_no_more_is_given_up(server: Server, private: Path) -> None:
+def test_a_server_that_stops_sending_is_given_up(server: Server, private: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(NodeopsError, match=r"sent nothing for 0\.3 s"):
         fetch(private, server.url("/stall"), timeout=0.3)
     assert time.monotonic() - begun < 60
 
 
-def test_another_content_than_named_is_refused(server: Server, private: Path) -> None:
+def test_content_with_another_sha256_is_refused(server: Server, private: Path) -> None:
     with pytest.raises(NodeopsError, match=f"has the SHA-256 {SHA}, not 0000"):
         fetch(private, server.url("/a.tgz"), "0" * 64)
     assert os.listdir(private.parent / "release") == []
 
 
-def test_nobody_answers(private: Path) -> None:
+def test_a_server_that_is_down(private: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = "http://u:%s@127.0.0.1:%d/x?%s" % (CANARY, unused.getsockname()[1], QUERY)
@@ -239,7 +239,7 @@ def test_a_certificate_that_is_not_trusted_is_refused(private: Path, tmp_path: P
 
 
 def test_a_full_disk_while_it_is_written(server: Server, private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The device that is always full, in the place of the file."""
+    """A device that is always full takes the place of the file."""
     real = os.open
 
     def full(path: Any, flags: int, *mode: int, **more: Any) -> int:
@@ -251,7 +251,7 @@ def test_a_full_disk_while_it_is_written(server: Server, private: Path, monkeypa
         fetch(private, server.url("/a.tgz"))
 
 
-def test_no_credentials_in_a_stalled_download_are_left_behind(server: Server, private: Path) -> None:
+def test_a_stalled_download_leaves_no_credentials_behind(server: Server, private: Path) -> None:
     with _workspace.workspace(str(private), False) as place:
         with pytest.raises(NodeopsError):
             _download.download(server.url("/cut", f"u:{CANARY}@"), os.path.join(place.directory, "x"), 5)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Sources without a network: their options and addresses, directories and files, what a version means."""
+"""Sources without a network: options, addresses, directories, archives, and the meaning of a version."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ GOOD: Dict[str, Dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("given", GOOD.values(), ids=GOOD)
-def test_options_that_are_good(given: Dict[str, Any]) -> None:
+def test_valid_options(given: Dict[str, Any]) -> None:
     names = set(Source._fields)
-    source = _fetch.source_of({**dict.fromkeys(names), **given})  # what Ansible gives: None for what is not set
+    source = _fetch.source_of({**dict.fromkeys(names), **given})  # Ansible gives None for an option that is not set
     assert source.address == given["address"]
     for name in set(given) - {"exclude", "location"}:
         assert getattr(source, name) == given[name]
@@ -59,7 +59,7 @@ def test_options_that_are_good(given: Dict[str, Any]) -> None:
     assert source == _fetch.source_of(given)
 
 
-def test_defaults_and_what_the_host_asks_itself() -> None:
+def test_defaults_and_the_part_that_the_host_decides() -> None:
     git = _fetch.source_of(options(type="git", location="controller", address="https://e.org/x", version=""))
     assert (git.version, git.location, git.submodules, git.timeout) == ("HEAD", "host", True, 300)
     url = _fetch.source_of(options(type="archive", location="controller", address="http://e.org/x", sha256=SHA.upper()))
@@ -118,7 +118,7 @@ def test_options_that_are_refused(given: Dict[str, Any], message: str) -> None:
 
 
 UNREADABLE = [f"12/{CANARY}", f"p/{CANARY}", f"p#{CANARY}", f"p?{CANARY}", f"p@/{CANARY}", f"[{CANARY}"]
-"""Passwords that make what is no URL of one."""
+"""Passwords with characters that break the URL they stand in."""
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ UNREADABLE = [f"12/{CANARY}", f"p/{CANARY}", f"p#{CANARY}", f"p?{CANARY}", f"p@/
         ("/srv/a b", "/srv/a b"),
     ],
 )
-def test_what_is_shown_of_an_address(address: str, shown: str) -> None:
+def test_the_address_that_is_shown(address: str, shown: str) -> None:
     assert _address.shown(address) == shown
 
 
 @pytest.mark.parametrize("password", UNREADABLE)
-def test_what_git_or_a_build_says_of_an_unreadable_url_is_hidden(password: str) -> None:
+def test_an_unreadable_url_is_hidden_in_the_output_of_git_or_a_build(password: str) -> None:
     address = f"https://u:{password}@h/a"
     redactor = Redactor()
     redactor.add_arguments([address])
@@ -173,7 +173,7 @@ def test_credentials_are_decoded_and_belong_to_one_origin() -> None:
     assert credentials == _address.Credentials("https://h:1", "a@b", "p:q/")
 
 
-def test_the_redactor_learns_what_is_secret_and_no_plain_word() -> None:
+def test_the_redactor_learns_secrets_and_no_plain_word() -> None:
     redactor = Redactor()
     _address.hide("https://deploy:pa%2Fss-word@h/x?sig=0123456789abcdef&v=1", redactor)
     _address.hide("https://ghp_tokentoken@h/x", redactor)
@@ -233,7 +233,7 @@ def resolved(version: str) -> Optional[str]:
         ("refs/heads/both", ONE),
         ("refs/tags/both", TWO),
         ("agreed", TWO),
-        ("3111", TWO),  # a name wins over an abbreviation, as it does for git
+        ("3111", TWO),  # a name wins over an abbreviated commit, as in git
         ("31111", THREE),
         ("1111", ONE),
         ("111", None),
@@ -241,11 +241,11 @@ def resolved(version: str) -> Optional[str]:
         ("Main", None),
     ],
 )
-def test_what_a_version_means(version: str, expected: Optional[str]) -> None:
+def test_the_commit_that_a_version_means(version: str, expected: Optional[str]) -> None:
     assert resolved(version) == expected
 
 
-def test_a_version_that_means_two_things_is_refused() -> None:
+def test_an_ambiguous_version_is_refused() -> None:
     with pytest.raises(
         NodeopsError, match=r"'both' is a branch \(1{12}\) and a tag \(2{12}\).*Give refs/heads/both or"
     ):
@@ -332,7 +332,7 @@ def test_a_directory_that_holds_the_releases_is_refused(tmp_path: Path, root: Pa
     assert _fetch.inspect(on_host(root, exclude=["/deploy"]), str(private), False, Redactor()).known
 
 
-def test_a_directory_that_is_not_empty_is_not_filled(root: Path, private: Path, dest: Path) -> None:
+def test_a_target_that_is_not_empty_is_refused(root: Path, private: Path, dest: Path) -> None:
     (dest / "x").touch()
     with pytest.raises(NodeopsError, match="is not empty"):
         _fetch.fetch(on_host(root), _fetch.Inspection(SHA, True), str(private), str(dest), Redactor())
@@ -359,7 +359,7 @@ def test_a_directory_of_the_controller(tmp_path: Path, root: Path, private: Path
     assert os.readlink(dest / "out") == "/etc/hostname"
 
 
-def test_another_upload_than_was_named_is_refused(tmp_path: Path, root: Path, private: Path, dest: Path) -> None:
+def test_an_upload_with_another_sha256_is_refused(tmp_path: Path, root: Path, private: Path, dest: Path) -> None:
     upload = tmp_path / "upload"
     revision = _directory.read(str(root), []).revision
     (root / "run").write_text("other")
@@ -415,7 +415,7 @@ def test_no_file_outside_the_source_is_read(root: Path, private: Path, path: str
         _fetch.read_file(on_host(root), _fetch.Inspection(SHA, True), str(private), path)
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next_look_and_by_no_check(root: Path, private: Path) -> None:
+def test_the_rest_of_a_killed_run_is_removed_by_the_next_run_and_not_in_check_mode(root: Path, private: Path) -> None:
     left = private / (_workspace.PREFIX + "killed")
     left.mkdir(mode=0o700)
     (left / "key").write_text(KEY)
@@ -428,12 +428,12 @@ def test_what_a_killed_run_left_is_removed_by_the_next_look_and_by_no_check(root
     assert sorted(os.listdir(private)) == ["mirror.git", "source.lock"]
 
 
-def test_a_survivor_of_a_killed_run_is_waited_for(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_survived_a_killed_run_is_waited_for(private: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_workspace, "_SURVIVOR_WAIT", 0.2)
     with _workspace.workspace(str(private), False):
         with pytest.raises(NodeopsError, match="still works in"):
             with _workspace.workspace(str(private), False):
-                pytest.fail("two at once")
+                pytest.fail("two work at the same time")
     with _workspace.workspace(str(private), False) as place:
         assert stat.S_IMODE(os.stat(place.directory).st_mode) == 0o700
     assert not os.path.exists(place.directory)

@@ -1,6 +1,6 @@
 'use strict';
 
-// What the three processes have in common: the database, the flyers, and a good end.
+// Shared by the three processes: the database, the flyers, and a clean end.
 
 const fs = require('node:fs');
 const path = require('node:path');

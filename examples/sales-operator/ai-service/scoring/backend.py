@@ -1,4 +1,4 @@
-"""Builds the wheel of one package that is pure Python (PEP 517), with the standard library only."""
+"""Builds the wheel of one pure Python package (PEP 517) with the standard library."""
 
 from __future__ import annotations
 

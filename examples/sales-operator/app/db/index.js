@@ -11,7 +11,7 @@ function file(address = process.env.DATABASE_URL) {
   return fileURLToPath(address);
 }
 
-/** {migrations: [...]}; an empty one where there is none yet. */
+/** {migrations: [...]}; empty if there is no database yet. */
 function read() {
   try {
     return JSON.parse(fs.readFileSync(file(), 'utf8'));
@@ -27,7 +27,7 @@ function write(content) {
   fs.renameSync(`${file()}.new`, file());
 }
 
-/** The migrations that this version of the code brings and the database has not seen. */
+/** The migrations of this version that the database has not had. */
 function missing() {
   const names = fs.readdirSync(path.join(__dirname, 'migrations')).map((name) => path.basename(name, '.js'));
   const applied = new Set(read().migrations);

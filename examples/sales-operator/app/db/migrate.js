@@ -1,6 +1,6 @@
 'use strict';
 
-// Runs what the database has not seen, each once. One that fails leaves the database as it was.
+// Runs each migration that the database has not had. If one fails, the database stays as it was.
 
 const { missing, read, write } = require('sales-operator-db');
 

@@ -1,6 +1,6 @@
 'use strict';
 
-// The main app. /health: it lives; /ready: all that it needs is there; /metrics: for Prometheus.
+// The main app. /health: it runs; /ready: all that it depends on answers; /metrics: for Prometheus.
 
 const http = require('node:http');
 const { missing } = require('sales-operator-db');

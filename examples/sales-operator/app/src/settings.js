@@ -1,6 +1,6 @@
 'use strict';
 
-// The same rules as in the deploy's contract, for everybody who starts the app by hand.
+// The same rules as in the deploy's contract, for a start by hand.
 
 const required = ['DATABASE_URL', 'SESSION_SECRET', 'ENCRYPTION_KEY', 'AI_SERVICE_URL', 'AI_SERVICE_TOKEN'];
 const missing = required.filter((name) => !process.env[name]);

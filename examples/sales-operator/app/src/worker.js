@@ -1,6 +1,6 @@
 'use strict';
 
-// The queue worker: scores the leads that wait. Started with `npm run worker`.
+// The queue worker: scores waiting leads. Started with `npm run worker`.
 
 const { setTimeout: sleep } = require('node:timers/promises');
 const { read, write } = require('sales-operator-db');

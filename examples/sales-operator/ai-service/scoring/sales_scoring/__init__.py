@@ -1,4 +1,4 @@
-"""How much a lead is worth."""
+"""The value of a lead."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from typing import Any, Mapping
 
 
 def score(lead: Mapping[str, Any]) -> float:
-    """From 0 to 1: the larger the company the better."""
+    """From 0 to 1. A larger company is better."""
     return min(1.0, float(lead.get("employees", 0)) / 1000)
