@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An environment is backed up, drilled, restored and undone by the playbooks, from one inventory."""
+"""An environment is backed up, drilled, restored and undone by the playbooks, from one inventory.
+
+Core: a backup, its drill, a restore and its undo (25 s: six runs of ansible-playbook), and lost processes that come
+back (15 s). Full: check mode, drills of encrypted backups, and what fails.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +50,6 @@ def steps(told: object) -> List[str]:
 def test_an_environment_and_its_databases_have_a_way_back(environment: Environment) -> None:
     world = environment.world
 
-    run = environment.succeeds("backup", "--check")
-    assert run.told["result"] == "done"
-    assert run.told["check_mode"] is True
-    assert not world.dest.exists()
-    assert not environment.job.exists()
-
     run = environment.succeeds("backup", "-vvv")
     assert steps(run.told) == ["pm2_dump_backup", "pg_backup"]
     (dump,), (databases,) = environment.backups("pm2"), environment.backups("postgresql")
@@ -61,14 +59,22 @@ def test_an_environment_and_its_databases_have_a_way_back(environment: Environme
     assert environment.metric("backup", "job_last_exit_code") == 0
     world.texts[databases["id"]] = {world.shop: world.state(world.shop).text}
 
+    before = world.look()
+    assert steps(environment.succeeds("restore_drill").told) == ["pm2_dump_backup", "pg_restore"]
+    world.check(before)
+    assert environment.metric("drill", "job_last_exit_code") == 0
+
     world.write("after the backup")
     before = world.look()
     right = f"{world.shop}@{ENVIRONMENT}"
-    assert f'db_restore_confirm="{right}"' in environment.fails("db_restore").message
-    for wrong in (f"{world.shop}@test", f"{world.stock}@{ENVIRONMENT}"):
-        run = environment.fails("db_restore", "-e", json.dumps({"db_restore_confirm": wrong}))
-        assert f'db_restore_confirm="{right}"' in run.message
-        assert "Nothing was changed" in run.message
+    for number, wrong in enumerate((f"{world.shop}@test", f"{world.stock}@{ENVIRONMENT}")):  # hosts of the same run
+        environment.others[f"wrong{number}"] = {**environment.describe(), "db_restore_confirm": wrong}
+    results = environment.fails("db_restore").told_of_all
+    assert len(results) == 3
+    for result in results.values():
+        assert f'db_restore_confirm="{right}"' in result["reason"]
+        assert "Nothing was changed" in result["reason"]
+    environment.others.clear()
     world.check(before)
 
     run = environment.succeeds("db_restore", "-e", f"db_restore_confirm={right}", "--check")
@@ -81,17 +87,33 @@ def test_an_environment_and_its_databases_have_a_way_back(environment: Environme
     assert 0 < run.told["downtime"] < 30
 
     before = world.look()
-    run = environment.fails("db_undo", "-e", f"db_restore_confirm={world.shop}@test")
-    world.check(before)
     run = environment.succeeds("db_undo", "-e", f"db_restore_confirm={right}")
     world.check_undone(before)
     assert world.ask()[0] == "after the backup"
     assert run.told["downtime"] > 0
 
-    run = environment.succeeds("recover")
-    assert run.told["result"] == "unchanged"
+
+@pytest.mark.full
+def test_what_is_only_tried_changes_nothing(environment: Environment) -> None:
+    world = environment.world
+    run = environment.succeeds("backup", "--check")
+    assert run.told["result"] == "done"
+    assert run.told["check_mode"] is True
+    assert not world.dest.exists()
+    assert not environment.job.exists()
+
+    environment.succeeds("backup")
+    right = ("-e", f"db_restore_confirm={world.shop}@{ENVIRONMENT}")
+    environment.succeeds("db_restore", *right)
+    before = world.look()
+    environment.fails("db_undo", "-e", f"db_restore_confirm={world.shop}@test")
+    world.check(before)
+    environment.succeeds("db_undo", "--check", *right)
+    world.check(before)
+    assert environment.succeeds("recover").told["result"] == "unchanged"
 
 
+@pytest.mark.full
 def test_a_drill_restores_beside_what_is_live(environment: Environment) -> None:
     world = environment.world
     run = environment.fails("restore_drill")
@@ -117,6 +139,7 @@ def test_a_drill_restores_beside_what_is_live(environment: Environment) -> None:
     assert environment.metric("drill", "job_last_exit_code") == 1
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not KEYGEN, reason=debian.why_not("age", "age"))
 def test_a_drill_of_encrypted_backups_goes_as_far_as_the_keys_of_the_host(
     environment: Environment, tmp_path: Path
@@ -146,6 +169,7 @@ def test_a_playbook_looks_at_its_variables_first(environment: Environment) -> No
     assert "backup_databases has to be a list" in run.message
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not RSYNC, reason=debian.why_not("rsync", "rsync"))
 def test_what_fails_is_told_and_the_rest_is_done(environment: Environment, tmp_path: Path) -> None:
     world = environment.world
@@ -177,29 +201,52 @@ def test_what_fails_is_told_and_the_rest_is_done(environment: Environment, tmp_p
     assert "cannot be reached" in results["lost"]["reason"]
 
 
-def test_lost_processes_come_back(environment: Environment) -> None:
+@pytest.fixture(name="losing")
+def _losing(environment: Environment) -> Iterator[Environment]:
+    """To lose its processes; afterwards all of them are there again, the neighbour's too."""
+    yield environment
     world = environment.world
+    world.pm2.kill()
+    shutil.rmtree(world.pm2.home)
+    Path(world.pm2.home).mkdir()
+    world.start_processes()
+
+
+def lose_dump(world: World) -> None:
+    """Neither the daemon nor a dump that can be read."""
+    world.pm2.kill()
+    for path in world.pm2.dump.parent.glob("dump.pm2*"):
+        path.write_text("[{")
+
+
+def test_lost_processes_come_back(losing: Environment) -> None:
+    environment, world = losing, losing.world
     environment.variables["backup_databases"] = []
     environment.succeeds("backup")
     saved = world.pm2.dump.read_text()
+    lose_dump(world)
+    environment.file.write_text("FLAG=two\n")
+    assert environment.succeeds("recover").told["result"] == "done"
+    assert world.ask()
+    assert {item["pm2_env"]["namespace"] for item in world.pm2.jlist()} == {NAMESPACE}
+    assert environment.file.read_text() == "FLAG=two\n"  # only what was lost
+    entries = [entry["name"] for entry in json.loads(world.pm2.dump.read_text())]
+    assert entries == [entry["name"] for entry in json.loads(saved) if entry["namespace"] == NAMESPACE]
+    assert environment.succeeds("recover").told["result"] == "unchanged"
 
+
+@pytest.mark.full
+def test_what_was_lost_comes_from_the_dump_or_from_the_backup_that_is_named(losing: Environment) -> None:
+    environment, world = losing, losing.world
+    environment.variables["backup_databases"] = []
+    environment.succeeds("backup")
     world.pm2.kill()
     run = environment.succeeds("recover")
     assert run.told["result"] == "done"
     assert world.ask()
     assert {item["pm2_env"]["namespace"] for item in world.pm2.jlist()} == {NAMESPACE}
 
-    world.pm2.kill()
-    for path in world.pm2.dump.parent.glob("dump.pm2*"):
-        path.write_text("[{")
     environment.file.write_text("FLAG=two\n")
-    environment.succeeds("recover")
-    assert world.ask()
-    assert environment.file.read_text() == "FLAG=two\n"  # only what was lost
-    entries = [entry["name"] for entry in json.loads(world.pm2.dump.read_text())]
-    assert entries == [entry["name"] for entry in json.loads(saved) if entry["namespace"] == NAMESPACE]
-    assert environment.succeeds("recover").told["result"] == "unchanged"
-
     environment.succeeds("recover", "-e", "recover_backup=latest")
     assert environment.file.read_text() == "FLAG=one\n"
 

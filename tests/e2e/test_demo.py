@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""`make demo` and `make demo-stop`, as somebody runs them who has just cloned the project."""
+"""`make demo` and `make demo-stop`, as they are run in a fresh clone.
+
+The demo is in full: two minutes, of which each step is in core in test_deploy.py or test_backup_role.py.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +51,7 @@ def home(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.full
 def test_the_demo_proves_what_it_says_and_stops_cleanly(home: Path, tmp_path: Path) -> None:
     directory = tmp_path / "demo"
     place = directory / "postgres"

@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The deploy playbook, run by ansible-playbook as a user runs it, on a real PM2."""
+"""The deploy playbook, run by ansible-playbook as a user runs it, on a real PM2.
+
+Core: the life of an application (30 s: six runs of ansible-playbook), and the shorter ones. Full: a git repository,
+which is in core in test_canary.py, and what is forced.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Tuple
 
 import pytest
 from support import places
@@ -29,7 +33,10 @@ def site(pm2_7: Pm2Home, tmp_path: Path) -> Site:
 
 
 def test_the_life_of_an_application(site: Site) -> None:
-    """First deploy, the same again, a new version, broken ones. (On every PM2: test_systems.py, test_releases.py.)"""
+    """First deploy, the same again, a new version, a broken one, back. (On every PM2: test_systems.py.)
+
+    A release that answers 500 is in test_faults.py.
+    """
     site.deployed()
     first = site.root() / site.current()
     assert first.parent == site.root() / "releases"
@@ -47,11 +54,7 @@ def test_the_life_of_an_application(site: Site) -> None:
     assert site.releases() == [first.name]
 
     site.release("2")
-    before, saved = set(site.root().rglob("*")), site.saved()
-    assert "Fetch a new release, unless its version is live" in site.deployed("--check", "--diff").changed
-    assert set(site.root().rglob("*")) == before
-    assert (site.live(), site.saved()) == (live, saved)
-    with Load(site.ports["production"]) as load:
+    with Load(site.ports["production"], clients=2, pause=0.04) as load:
         site.deployed()
     assert load.failed == 0, load.errors
     assert load.ok > 50
@@ -63,7 +66,7 @@ def test_the_life_of_an_application(site: Site) -> None:
 
     live, saved = site.live(), site.saved()
     site.release("3", crash="boot")
-    with Load(site.ports["production"]) as load:
+    with Load(site.ports["production"], clients=2, pause=0.04) as load:
         run = site.refused()
     assert load.failed == 0, load.errors
     assert "crash at boot of version 3" in run.output
@@ -78,13 +81,7 @@ def test_the_life_of_an_application(site: Site) -> None:
     manifest = json.loads((first.parent / bad / MANIFEST).read_text())
     assert manifest["status"] == "bad"
 
-    site.release("4", health=500)
-    run = site.refused()
-    assert "answered 500" in run.message
-    assert_serves_as_before(site, live)
-    assert site.root() / site.current() == second
-
-    with Load(site.ports["production"]) as load:
+    with Load(site.ports["production"], clients=2, pause=0.04) as load:
         back = site.play("rollback")
     assert back.code == 0, back.output
     assert load.failed == 0, load.errors
@@ -116,16 +113,30 @@ def test_check_mode_on_an_empty_host_changes_nothing(site: Site) -> None:
     assert site.pm2.daemon_pids() == []
 
 
-def test_a_changed_variable_needs_no_new_release(site: Site) -> None:
+@pytest.mark.full
+def test_check_mode_of_a_new_version_changes_nothing(site: Site) -> None:
     site.deployed()
-    live = site.live()
+    site.release("2")
+    before, live, saved = set(site.root().rglob("*")), site.live(), site.saved()
+    assert "Fetch a new release, unless its version is live" in site.deployed("--check", "--diff").changed
+    assert set(site.root().rglob("*")) == before
+    assert (site.live(), site.saved()) == (live, saved)
+
+
+def test_a_changed_variable_needs_no_new_release(site: Site) -> None:
+    """With nothing to build the module prepares and publishes in one call."""
+    site.write_inventory(deploy_build=[])
+    site.deployed()
+    live, saved = site.live(), site.saved()
     processes = site.describe("production")["deploy_processes"]
     processes[0]["env"]["COLOUR"] = "blue"
-    site.write_inventory(deploy_processes=processes)
+    site.write_inventory(deploy_build=[], deploy_processes=processes)
+    before = set(site.root().rglob("*"))
     run = site.deployed("--check", "--diff")
     assert run.changed == {"Fetch a new release, unless its version is live"}
     assert "env.COLOUR" in run.output
-    assert site.live() == live
+    assert set(site.root().rglob("*")) == before
+    assert (site.live(), site.saved()) == (live, saved)
 
     releases = site.releases()
     assert site.deployed().changed == {"Fetch a new release, unless its version is live"}
@@ -134,13 +145,18 @@ def test_a_changed_variable_needs_no_new_release(site: Site) -> None:
     worker = {key: value for key, value in live.items() if key[0] == "worker"}
     assert worker.items() <= site.live().items()
 
-    # With force the same content is a new release. One is named by the second; the runs above took longer.
+
+@pytest.mark.full
+def test_what_is_forced_is_a_new_release(site: Site) -> None:
+    """Of the same content. A release is named by the second; the first run takes longer."""
+    site.deployed()
     live, first = site.live(), site.current()
     site.deployed("-e", "deploy_force=true")
     assert site.current() != first
     assert not {value[0] for value in live.values()} & {value[0] for value in site.live().values()}
 
 
+@pytest.mark.full
 def test_git(site: Site) -> None:
     def git(*arguments: str) -> str:
         identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
@@ -200,7 +216,7 @@ def test_a_directory_on_the_host_with_an_ecosystem_file(site: Site) -> None:
 
 def test_two_environments_at_once(site: Site) -> None:
     """The same app names, in one run, at the same time, on a host without a daemon."""
-    site.write_inventory(["production", "test"])
+    site.write_inventory(["production", "test"], deploy_build=[])
     site.deployed()
     assert len(site.pm2.daemon_pids()) == 1
     for name in ("production", "test"):
@@ -209,19 +225,30 @@ def test_two_environments_at_once(site: Site) -> None:
         assert len(site.live(name)) == len(site.saved(name)) == 3
 
 
-def test_what_is_refused_changes_nothing(site: Site) -> None:
-    """What the role itself looks at; what its modules refuse is in test_releases.py and the unit tests."""
+@pytest.mark.parametrize(
+    "arguments", [(), pytest.param(("--check",), marks=pytest.mark.full)], ids=["run", "check mode"]
+)
+def test_what_is_refused_changes_nothing(site: Site, arguments: Tuple[str, ...]) -> None:
+    """What the role itself looks at; what its modules refuse is in test_releases.py and the unit tests.
+
+    Each is tried on a host that is a fleet of its own.
+    """
     migration: Dict[str, Any] = {"deploy_migrate": ["true"], "deploy_backup_before_migrate": True}
-    refused: List[Tuple[str, Dict[str, Any], List[str]]] = [
-        ("either apps or ecosystem", {"deploy_ecosystem": "ecosystem.config.cjs"}, []),
-        ("needs backup_dest and backup_databases", migration, ["--check"]),
-        ("needs backup_databases, as", {**migration, "backup_dest": "/srv/backups/app"}, []),
-    ]
-    for message, variables, arguments in refused:
-        run = site.refused("-e", json.dumps(variables), *arguments)
-        assert message in run.output
-        assert run.results["production"]["stage"] == "prepare"
-    assert not site.root().exists()
+    refused: Dict[str, Tuple[Dict[str, Any], str]] = {
+        "twice": ({"deploy_ecosystem": "ecosystem.config.cjs"}, "either apps or ecosystem"),
+        "neither": (migration, "needs backup_dest and backup_databases"),
+        "nowhere": ({**migration, "backup_dest": "/srv/backups/app"}, "needs backup_databases, as"),
+    }
+    hosts = {}
+    for name, (variables, _message) in refused.items():
+        own = {"deploy_fleet": name, "pm2_namespace": name, "deploy_root": str(site.root(name))}
+        hosts[name] = {**site.describe("production"), **own, **variables}
+    site.inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    run = site.refused(*arguments)
+    for name, (_variables, message) in refused.items():
+        assert message in run.results[name]["reason"]
+        assert run.results[name]["stage"] == "prepare"
+        assert not site.root(name).exists()
     assert site.pm2.daemon_pids() == []
 
 

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Several hosts in one run: in turn, stopped at the first bad one, behind a real HAProxy with examples/haproxy."""
+"""Several hosts in one run: in turn, stopped at the first bad one, behind a real HAProxy with examples/haproxy.
+
+Core: a rolling deploy, a bad release, and hosts that would not run the same (40 s together). Full: the rest.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from support import haproxy, places
+from support import faults, haproxy, places
 from support.apps import http_app
 from support.fleet import Fleet
 from support.haproxy import HAProxy
@@ -88,9 +91,9 @@ def currents(fleet: Fleet) -> List[str]:
 
 
 def test_a_rolling_deploy_of_a_fork_app_loses_no_request(fleet: Fleet, balancer: HAProxy) -> None:
-    before, was = pids(fleet), fleet.versions
+    before = pids(fleet)
     version = fleet.release_next()
-    with Load(balancer.port) as load:
+    with Load(balancer.port, clients=2, pause=0.04) as load:
         run = fleet.deployed()
     assert load.failed == 0, load.errors
     assert load.ok > 100
@@ -107,7 +110,13 @@ def test_a_rolling_deploy_of_a_fork_app_loses_no_request(fleet: Fleet, balancer:
     assert "Take the host out of HAProxy" not in run.output
     assert pids(fleet) == now
 
-    with Load(balancer.port) as load:
+
+@pytest.mark.full
+def test_a_rolling_rollback_loses_no_request(fleet: Fleet, balancer: HAProxy) -> None:
+    was = fleet.versions
+    fleet.release_next()
+    fleet.deployed()
+    with Load(balancer.port, clients=2, pause=0.04) as load:
         run = fleet.run("rollback")
     assert run.code == 0, run.output
     assert load.failed == 0, load.errors
@@ -115,10 +124,12 @@ def test_a_rolling_deploy_of_a_fork_app_loses_no_request(fleet: Fleet, balancer:
     assert fleet.versions == was
     balancer.wait_for(*NAMES)
 
-    # HAProxy does not hide it: without the hooks requests are lost.
+
+@pytest.mark.full
+def test_haproxy_does_not_hide_that_requests_are_lost_without_the_hooks(fleet: Fleet, balancer: HAProxy) -> None:
     del fleet.variables["deploy_hooks"]
     fleet.release_next()
-    with Load(balancer.port) as load:
+    with Load(balancer.port, clients=2, pause=0.04) as load:
         fleet.deployed()
     assert load.failed > 0
 
@@ -126,32 +137,31 @@ def test_a_rolling_deploy_of_a_fork_app_loses_no_request(fleet: Fleet, balancer:
 def test_a_bad_release_stops_at_the_first_host(fleet: Fleet, balancer: HAProxy) -> None:
     before, live, was = pids(fleet), currents(fleet), fleet.versions
     releases = [host.releases for host in fleet.hosts.values()]
-    fleet.release_next(health=500)
-    with Load(balancer.port) as load:
+    fleet.release_next(crash="boot")
+    with Load(balancer.port, clients=2, pause=0.04) as load:
         run = fleet.failed()
     assert load.failed == 0, load.errors
     assert fleet.versions == was
     assert pids(fleet)[1:] == before[1:]  # they were not touched
     assert currents(fleet) == live
     assert run.outcome == {"web1": "failed", "web2": "untouched", "web3": "untouched"}
-    assert "answered 500" in run.messages["web1"]
+    assert "crash at boot of version" in run.messages["web1"]
     assert "web1 failed at" in run.messages["web2"]
     assert {result["current"] for result in run.results.values()} == set(live)
     assert [host.releases for host in fleet.hosts.values()][1:] == releases[1:]
     assert [host.history[-1]["result"] for host in fleet.hosts.values()] == ["failed"] * 3
     balancer.wait_for(*NAMES)
-
-    version = fleet.release_next()  # no lock is left
-    assert fleet.deployed().outcome == dict.fromkeys(NAMES, "deployed")
-    assert fleet.versions == [version] * 3
+    for host in fleet.hosts.values():
+        faults.check_left(host.root, host.pm2)
 
 
+@pytest.mark.full
 def test_the_fleet_goes_back_when_asked_to(fleet: Fleet, balancer: HAProxy) -> None:
     live, was = currents(fleet), fleet.versions
     fleet.own["web2"] = bad_for(fleet, "web2")
     fleet.variables["deploy_on_failure"] = "rollback"
     fleet.release_next()
-    with Load(balancer.port) as load:
+    with Load(balancer.port, clients=2, pause=0.04) as load:
         run = fleet.failed()
     assert load.failed == 0, load.errors
     assert run.outcome == {"web1": "rolled_back", "web2": "failed", "web3": "untouched"}
@@ -161,6 +171,7 @@ def test_the_fleet_goes_back_when_asked_to(fleet: Fleet, balancer: HAProxy) -> N
     balancer.wait_for(*NAMES)
 
 
+@pytest.mark.full
 def test_the_last_server_is_not_drained(fleet: Fleet, balancer: HAProxy) -> None:
     before, was = fleet["web1"].pids, fleet.versions
     for name in ("web2", "web3"):
@@ -179,6 +190,7 @@ def test_the_last_server_is_not_drained(fleet: Fleet, balancer: HAProxy) -> None
         balancer.wait_for(*NAMES)
 
 
+@pytest.mark.full
 def test_those_done_stay_on_the_new_release_otherwise(fleet: Fleet) -> None:
     was = fleet.versions
     fleet.own["web2"] = bad_for(fleet, "web2")
@@ -197,6 +209,7 @@ def test_those_done_stay_on_the_new_release_otherwise(fleet: Fleet) -> None:
     assert fleet.versions == was
 
 
+@pytest.mark.full
 def test_a_host_that_cannot_be_reached_stops_its_fleet_and_no_other(fleet: Fleet) -> None:
     was = fleet.versions
     fleet.own["web2"] = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9}
@@ -217,19 +230,18 @@ def test_a_host_that_cannot_be_reached_stops_its_fleet_and_no_other(fleet: Fleet
     assert fleet.versions == [version] * 3
 
 
-def test_hosts_that_would_not_run_the_same_are_refused(fleet: Fleet) -> None:
-    before, releases = pids(fleet), [host.releases for host in fleet.hosts.values()]
-    fleet.release_next()
-    other = fleet.directory / "other"
+def test_hosts_that_would_not_run_the_same_are_refused(empty: Fleet) -> None:
+    other = empty.directory / "other"
     http_app(other, "of another source")
-    fleet.own["web3"] = {"deploy_source": str(other)}
-    run = fleet.failed()
+    empty.own["web3"] = {"deploy_source": str(other)}
+    run = empty.failed()
     assert run.outcome == dict.fromkeys(NAMES, "untouched")
     assert "would not run the same" in run.messages["web1"]
-    assert pids(fleet) == before
-    assert [host.releases for host in fleet.hosts.values()] == releases
+    assert [host.releases for host in empty.hosts.values()] == [[]] * 3
+    assert [host.pm2.daemon_pids() for host in empty.hosts.values()] == [[]] * 3
 
 
+@pytest.mark.full
 def test_a_migration_runs_once_for_each_database(fleet: Fleet) -> None:
     log = fleet.directory / "migrations.log"
     command = ["node", "-e", f"require('fs').appendFileSync({json.dumps(str(log))}, process.cwd() + '\\n')"]
@@ -255,10 +267,11 @@ def test_a_migration_runs_once_for_each_database(fleet: Fleet) -> None:
     assert [host.releases for host in fleet.hosts.values()] == releases
 
 
+@pytest.mark.full
 def test_batches(empty: Fleet) -> None:
     """How many at a time: the processes of one batch start before those of the next."""
     empty.variables["deploy_serial"] = [1, "50%"]
-    empty.release_next(health=500)
+    empty.release_next(crash="boot")
     run = empty.failed()
     assert run.outcome == {"web1": "failed", "web2": "untouched", "web3": "untouched"}
     empty.variables["deploy_serial"] = "67%"
@@ -266,6 +279,7 @@ def test_batches(empty: Fleet) -> None:
     assert run.outcome == {"web1": "failed", "web2": "failed", "web3": "untouched"}
 
 
+@pytest.mark.full
 def test_nobody(empty: Fleet) -> None:
     for playbook in ("deploy", "rollback"):
         run = empty.run(playbook, "-e", "deploy_hosts=nobody")
@@ -276,6 +290,7 @@ def test_nobody(empty: Fleet) -> None:
         assert "No host matches web2" in run.output
 
 
+@pytest.mark.full
 def test_check_mode_on_empty_hosts(empty: Fleet) -> None:
     before = set(empty.directory.rglob("*"))
     run = empty.deployed("--check", "--diff")

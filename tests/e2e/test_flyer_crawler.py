@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""flyer-crawler: production and test on one daemon, another project beside them, and what its inventory promises."""
+"""flyer-crawler: production and test on one daemon, another project beside them, and what its inventory promises.
+
+Core: both are deployed at the same time (20 s). Full: twenty times, and the rest.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from support.load import get
 from support.playbooks import Run
 from support.pm2 import Pm2Home
 
-ROUNDS = int(os.environ.get("NODEOPS_FLYER_ROUNDS", "20"))
+SHORT, LONG = 1, int(os.environ.get("NODEOPS_FLYER_ROUNDS", "20"))
 
 pytestmark = pytest.mark.timeout(1800)  # seconds; two ansible-playbooks at once, 20 times, and other tests beside them
 
@@ -46,12 +49,13 @@ def at_once(*environments: FlyerCrawler, arguments: Sequence[str] = ()) -> List[
     return runs
 
 
+@pytest.mark.parametrize("rounds", [SHORT, pytest.param(LONG, marks=pytest.mark.full)])
 def test_production_and_test_are_deployed_at_the_same_time(
-    environments: Tuple[FlyerCrawler, FlyerCrawler], pm2_7: Pm2Home, tmp_path: Path
+    environments: Tuple[FlyerCrawler, FlyerCrawler], pm2_7: Pm2Home, tmp_path: Path, rounds: int
 ) -> None:
     stock_alert = StockAlert(pm2_7, tmp_path / "stock-alert")
     production, test = environments
-    for number in range(ROUNDS):
+    for number in range(rounds):
         production.release(f"1.0.{number}")
         test.release(f"1.1.{number}-rc")
         at_once(production, test, arguments=WITHOUT_LOGGING if number else ())
@@ -63,9 +67,10 @@ def test_production_and_test_are_deployed_at_the_same_time(
     assert len(pm2_7.daemon_pids()) == 1
     for environment in environments:
         assert {entry["result"] for entry in environment.history()} == {"deployed"}
-        assert len(environment.history()) == ROUNDS
+        assert len(environment.history()) == rounds
 
 
+@pytest.mark.full
 def test_a_major_version_is_migrated_after_a_backup(environments: Tuple[FlyerCrawler, FlyerCrawler]) -> None:
     """Without the migration it is refused; with vars/major.yml it goes live; flyers stay."""
     production, _test = environments
@@ -94,6 +99,7 @@ def test_a_major_version_is_migrated_after_a_backup(environments: Tuple[FlyerCra
     assert flyers["new"] + flyers["read"] == 1
 
 
+@pytest.mark.full
 def test_a_version_sync_restarts_test_only(environments: Tuple[FlyerCrawler, FlyerCrawler]) -> None:
     production, test = environments
     at_once(production, test)
@@ -107,6 +113,7 @@ def test_a_version_sync_restarts_test_only(environments: Tuple[FlyerCrawler, Fly
     assert production.live() == live
 
 
+@pytest.mark.full
 def test_dev_stands_beside_production(pm2_7: Pm2Home, tmp_path: Path) -> None:
     """Its processes are others, and so is one of its checks."""
     for name in ("production", "dev"):
@@ -120,6 +127,7 @@ def test_dev_stands_beside_production(pm2_7: Pm2Home, tmp_path: Path) -> None:
     assert "The flyers of this week" in get(dev.vite)
 
 
+@pytest.mark.full
 def test_test_is_restarted_by_the_command_of_the_readme(environments: Tuple[FlyerCrawler, FlyerCrawler]) -> None:
     production, test = environments
     at_once(production, test)

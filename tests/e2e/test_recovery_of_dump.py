@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""BankimOnline's case: dump, .bak and daemon are gone. ai-admin's case: its .env is changed, and changed back."""
+"""BankimOnline's case: dump, .bak and daemon are gone. ai-admin's case: its .env is changed, and changed back.
+
+All of it is in full: what it adds to test_backup_role.py is the examples themselves, and a newest backup that is
+damaged.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from support.playbooks import Run
 from support.pm2 import Pm2Home
 from support.readers import flip
 
-pytestmark = pytest.mark.timeout(900)  # seconds; several runs of ansible-playbook, and other tests beside them
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]  # seconds; several runs of ansible-playbook
 
 MAY_BE_DOWN = 120.0
 MAY_TAKE = 300.0

@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What cron and systemd run on the host, without a controller: installed by the role, run once for real."""
+"""What cron and systemd run on the host, without a controller: installed by the role, run once for real.
+
+Core: cron, and a run of a unit that fails (20 s each). Full: changes of the table, each unit, and a booted systemd,
+which alone takes half a minute.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +51,11 @@ def ended(environment: Environment, job: str) -> List[str]:
     return [line for line in environment.log if re.match(rf"{job}: (ended well|FAILED)", line)]
 
 
+def entries(cron: Cron) -> List[str]:
+    """The lines of the table that are no comments."""
+    return [line for line in cron.table().splitlines() if not line.startswith("#")]
+
+
 @pytest.mark.skipif(bool(scheduler.why_not()), reason=scheduler.why_not())
 def test_cron_runs_it(environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Monitor() as monitor, Cron(tmp_path) as cron:
@@ -57,15 +66,11 @@ def test_cron_runs_it(environment: Environment, tmp_path: Path, monkeypatch: pyt
             backup_ping_url=monitor.url("/backup"),
         )
         environment.unset.add("backup_cron_file")  # cron is told by the user's crontab, as by default
-        assert environment.succeeds("backup", "--check").changed
-        assert cron.table() == ""
         environment.succeeds("backup")
-        lines = [line for line in cron.table().splitlines() if not line.startswith("#")]
-        assert [line.split(" ")[0] for line in lines] == ["@reboot", "30", "@reboot"]
+        assert [line.split(" ")[0] for line in entries(cron)] == ["@reboot", "30", "@reboot"]
         jobs = json.loads((environment.job / "current" / "config.json").read_text())["jobs"]
         ((at_boot,),) = [job["steps"] for job in jobs if job["name"] == "recover"]
         assert (at_boot["params"]["state"], at_boot["params"]["resurrect_timeout"]) == ("recovered", 120)
-        assert environment.succeeds("backup").changed == set()
         assert environment.world.server.password not in cron.table()
         assert not environment.backups("postgresql")
 
@@ -79,21 +84,35 @@ def test_cron_runs_it(environment: Environment, tmp_path: Path, monkeypatch: pyt
         assert environment.metric("backup", "backup_size_bytes") > 0
         assert [path for path, _body in monitor.seen] == ["/backup/start", "/backup/0"]
 
+        environment.variables["backup_scheduler"] = "none"
+        environment.succeeds("backup")
+        assert not entries(cron)
+        assert not (environment.job / "current").exists()
+        assert len(environment.log) > 4
+
+
+@pytest.mark.full
+@pytest.mark.skipif(bool(scheduler.why_not()), reason=scheduler.why_not())
+def test_the_table_of_cron_is_what_is_scheduled(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Cron(tmp_path) as cron:
+        monkeypatch.setenv("PATH", f"{cron.programs}:{os.environ['PATH']}")
+        environment.variables.update(backup_scheduler="cron", backup_schedule="5 4 * * *")
+        environment.unset.add("backup_cron_file")
+        assert environment.succeeds("backup", "--check").changed
+        assert cron.table() == ""
+        environment.succeeds("backup")
+        assert environment.succeeds("backup").changed == set()
+
         environment.variables["backup_schedule"] = "5 4 * * 1-5"
         environment.variables["backup_drill_schedule"] = ""
         environment.succeeds("backup")
-        lines = [line for line in cron.table().splitlines() if not line.startswith("#")]
-        assert [line.partition(" /")[0] for line in lines] == ["5 4 * * 1-5", "@reboot"]
+        assert [line.partition(" /")[0] for line in entries(cron)] == ["5 4 * * 1-5", "@reboot"]
         table = cron.table()
         environment.variables["backup_schedule"] = "61 2 * * *"
         assert "These are not: 61 2 * * *" in environment.fails("backup").message
         assert cron.table() == table
-
-        environment.variables["backup_scheduler"] = "none"
-        environment.succeeds("backup")
-        assert not [line for line in cron.table().splitlines() if not line.startswith("#")]
-        assert not (environment.job / "current").exists()
-        assert len(environment.log) > 4
 
 
 def unit(environment: Environment, job: str, kind: str = "service") -> Path:
@@ -101,6 +120,7 @@ def unit(environment: Environment, job: str, kind: str = "service") -> Path:
     return environment.units / f"nodeops-pm2-{NAME}-{job}.{kind}"
 
 
+@pytest.mark.full
 def test_systemd_can_run_it(environment: Environment) -> None:
     if not (ANALYZE and scheduler.crontab()):  # Ansible wants crontab even for a file below cron.d
         pytest.skip(debian.why_not("systemd-analyze or crontab", "systemd cron"))
@@ -141,6 +161,7 @@ def test_systemd_can_run_it(environment: Environment) -> None:
     environment.cron.unlink()
 
 
+@pytest.mark.full
 @pytest.mark.skipif(bool(systemd.why_not()), reason=systemd.why_not())
 def test_systemd_runs_it(environment: Environment, tmp_path: Path) -> None:
     """At its boot, and when the timer says so."""

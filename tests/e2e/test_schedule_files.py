@@ -2,13 +2,16 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a schedule writes on the host, and what of it is removed: of several environments, with nothing to back up."""
+"""What a schedule writes on the host, and what of it is removed: of several environments, with nothing to back up.
+
+Core: what is refused. Full: the rest, of which test_schedule.py has a part in core.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Mapping, Tuple
 
 import pytest
 from support import playbooks
@@ -19,16 +22,22 @@ pytestmark = pytest.mark.timeout(600)  # seconds; several runs of ansible-playbo
 
 
 class Host:
-    """A host whose environments are scheduled by systemd. `variables` go over those that all of them have."""
+    """A host whose environments are scheduled by systemd."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.units = directory / "units"
-        self.variables: Dict[str, Any] = {}
 
-    def play(self, name: str, **changes: Any) -> Outcome:
-        """Bring the schedule of one environment to what is defined."""
-        described = {
+    def play(self, environments: Mapping[str, Mapping[str, Any]]) -> Outcome:
+        """Bring the schedules of the environments to what is defined."""
+        hosts = {name: {**self.describe(name), **changes} for name, changes in environments.items()}
+        inventory = self.directory / "inventory.json"
+        inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+        return Outcome(*playbooks.run("backup", inventory))
+
+    def describe(self, name: str) -> Dict[str, Any]:
+        """The variables of an environment."""
+        return {
             "ansible_connection": "local",
             "ansible_python_interpreter": "{{ ansible_playbook_python }}",
             "backup_dest": str(self.directory / name),
@@ -38,24 +47,13 @@ class Host:
             "backup_scheduler": "systemd",
             "backup_cron_file": str(self.directory / "cron"),
             "backup_systemd_dir": str(self.units),
-            **self.variables,
-            **changes,
         }
-        inventory = self.directory / "inventory.json"
-        inventory.write_text(json.dumps({"all": {"hosts": {name: described}}}))
-        return Outcome(*playbooks.run("backup", inventory))
 
     def succeeds(self, name: str, **changes: Any) -> Dict[str, Any]:
         """It has to succeed; what it says of itself."""
-        done = self.play(name, **changes)
+        done = self.play({name: changes})
         assert done.code == 0, done.output
         return dict(done.told_of_all[name])
-
-    def fails(self, name: str, **changes: Any) -> str:
-        """It has to fail on the host; why."""
-        done = self.play(name, **changes)
-        assert done.code == 2, done.output
-        return str(done.told_of_all[name]["reason"])
 
     def files(self) -> Dict[str, int]:
         """What stands in the directory of the units."""
@@ -67,6 +65,7 @@ def _host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
+@pytest.mark.full
 def test_the_units_of_another_environment_stay(host: Host) -> None:
     """Also where its name begins with that of this one, and what somebody has put beside them."""
     host.succeeds("shop-production")
@@ -83,6 +82,7 @@ def test_the_units_of_another_environment_stay(host: Host) -> None:
     assert host.files() == others
 
 
+@pytest.mark.full
 def test_a_change_of_the_schedule_is_told(host: Host) -> None:
     """And where the destination ends with a slash, the job is beside it all the same."""
     dest = str(host.directory / SHOP)
@@ -92,17 +92,20 @@ def test_a_change_of_the_schedule_is_told(host: Host) -> None:
     assert host.succeeds(SHOP, backup_dest=dest + "/", backup_random_delay="1min")["result"] == "done"
 
 
-@pytest.mark.parametrize(
-    ("variables", "says"),
-    [
-        ({"backup_schedule": "0 24 * * *", "backup_drill_schedule": "0 2 * * sat,8"}, "0 24 * * *, 0 2 * * sat,8"),
-        ({"backup_schedule": "*-*-* 02:00"}, "These are not: *-*-* 02:00"),
-        ({"backup_cron_file": "/etc/cron.d/shop.backup"}, "/etc/cron.d/shop.backup"),
-        ({"backup_files": ["/srv/shop/.env"]}, "/srv/shop/.env would be in no backup"),
-    ],
-)
-def test_what_would_never_run_is_refused(host: Host, variables: Dict[str, Any], says: str) -> None:
-    reason = host.fails(SHOP, backup_scheduler="cron", **variables)
-    assert says in reason
-    assert reason.endswith("Nothing was changed.")
+NEVER: Dict[str, Tuple[Dict[str, Any], str]] = {
+    "hours": ({"backup_schedule": "0 24 * * *", "backup_drill_schedule": "0 2 * * sat,8"}, "0 24 * * *, 0 2 * * sat,8"),
+    "systemds": ({"backup_schedule": "*-*-* 02:00"}, "These are not: *-*-* 02:00"),
+    "dotted": ({"backup_cron_file": "/etc/cron.d/shop.backup"}, "/etc/cron.d/shop.backup"),
+    "files": ({"backup_files": ["/srv/shop/.env"]}, "/srv/shop/.env would be in no backup"),
+}
+"""Variables of an environment, and words of the message that refuses them."""
+
+
+def test_what_would_never_run_is_refused(host: Host) -> None:
+    run = host.play({name: {"backup_scheduler": "cron", **variables} for name, (variables, _says) in NEVER.items()})
+    assert run.code == 2, run.output
+    for name, (_variables, says) in NEVER.items():
+        reason = str(run.told_of_all[name]["reason"])
+        assert says in reason
+        assert reason.endswith("Nothing was changed.")
     assert [path.name for path in host.directory.iterdir()] == ["inventory.json"]

@@ -2,7 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The five systems, each from its first deploy to a rollback, with another project beside it that must not move."""
+"""The five systems, each from its first deploy to a rollback, with another project beside it that must not move.
+
+Core: one of them, whole (40 s: nine runs of ansible-playbook); flyer-crawler's deploys are in test_flyer_crawler.py.
+Full: all of them, and what is particular to one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from typing import Iterator, List, Tuple
 
 import pytest
 from e2e.systems import SYSTEMS, BankimOnline, PrimeCloudPro, StockAlert, System
-from support import namespaces
+from support import namespaces, tiers
 from support.pm2 import Pm2Home
 from support.postgres import Server
 
@@ -23,17 +27,18 @@ CASES: List[Tuple[type[System], str]] = [
     *((system, "7.0") for system in SYSTEMS),
     *((BankimOnline, version) for version in OLDER),
 ]
+CORE = [(BankimOnline, "7.0")]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0].name}-{case[1]}")
-def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
-    kind, version = request.param
+@pytest.fixture
+def system(request: pytest.FixtureRequest, kind: type[System], version: str, tmp_path: Path) -> Iterator[System]:
     if kind is PrimeCloudPro:
         PrimeCloudPro.server = request.getfixturevalue("postgres")
     with namespaces.home_in(tmp_path, version) as pm2:
         yield kind(pm2, tmp_path)
 
 
+@pytest.mark.parametrize(("kind", "version"), tiers.full_but(CORE, CASES, ids=lambda case: f"{case[0].name}-{case[1]}"))
 def test_the_life_of_a_system(system: System, tmp_path: Path) -> None:
     stock_alert = StockAlert(system.pm2, tmp_path / "stock-alert")
     is_short = system.pm2.version in OLDER
@@ -89,6 +94,7 @@ def test_the_life_of_a_system(system: System, tmp_path: Path) -> None:
     stock_alert.assert_unmoved()
 
 
+@pytest.mark.full
 def test_one_variable_of_bankim_online_is_changed_and_kept(pm2_7: Pm2Home, tmp_path: Path) -> None:
     """No new release: the processes are replaced, and the dump has the new value beside all the old ones."""
     system = BankimOnline(pm2_7, tmp_path)
@@ -110,6 +116,7 @@ def test_one_variable_of_bankim_online_is_changed_and_kept(pm2_7: Pm2Home, tmp_p
     assert system.live() == live
 
 
+@pytest.mark.full
 def test_production_of_prime_cloud_pro_needs_its_checklist_and_staging_none(
     pm2_7: Pm2Home, postgres: Server, tmp_path: Path
 ) -> None:
