@@ -401,9 +401,9 @@ CASES: Dict[str, Case] = {
     "an undo without confirmation": Case(lambda bench: bench.world.options("undone", confirm=[]), ("confirm",)),
     # which backup
     "an unknown backup": restore("20261124T105400Z-postgresql-0a1b2c", backup="20261124T105400Z-postgresql-0a1b2c"),
-    "a path as backup": restore("../../etc", "no id", backup="../../etc"),
-    "an absolute path as backup": restore("/etc/passwd", "no id", backup="/etc/passwd"),
-    "an empty backup": restore("no id", backup=""),
+    "a path as backup": restore("../../etc", "is not the id of a backup", backup="../../etc"),
+    "an absolute path as backup": restore("/etc/passwd", "is not the id of a backup", backup="/etc/passwd"),
+    "an empty backup": restore("is not the id of a backup", backup=""),
     "a backup of PM2's dump": Case(other_kind, ("kind pm2", "postgresql")),
     "a database that is not in the backup": names("elsewhere", databases=["elsewhere"]),
     "a store without backups": Case(
