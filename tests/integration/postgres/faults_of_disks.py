@@ -131,7 +131,7 @@ def test_a_disk_of_the_server_gets_full_while_it_loads(stage: Stage, disk: str) 
     before = stage.world.look()
     options = stage.world.options(backup=stage.backup)
     outcome = stage.world.runner.run("pg_restore", options, at=SCRATCH, shell=stage.filling(disk, 2_000_000))
-    failure(outcome, "given up", str(stage.disks[disk]), "Make room")
+    failure(outcome, "given up", str(stage.disks[disk]), "Free some space")
     stage.make_room()
     stage.world.check(before)
 
