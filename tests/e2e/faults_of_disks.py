@@ -80,7 +80,7 @@ def no_room_to_fetch(site: Faulty) -> Expected:
     words = [
         f"The disk that holds {site.root()}/releases/.preparing-",
         "is full",
-        "Free some space (fewer releases: keep)",
+        "Free some space (keep fewer releases: keep)",
     ]
     return Expected("prepare", words)
 

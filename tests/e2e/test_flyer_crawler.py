@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 from e2e.systems import FlyerCrawler, StockAlert
-from support import observe
+from support import observe, tiers
 from support.load import get
 from support.playbooks import Run
 from support.pm2 import Pm2Home
@@ -49,7 +49,7 @@ def at_once(*environments: FlyerCrawler, arguments: Sequence[str] = ()) -> List[
     return runs
 
 
-@pytest.mark.parametrize("rounds", [SHORT, pytest.param(LONG, marks=pytest.mark.full)])
+@pytest.mark.parametrize("rounds", tiers.sample(SHORT, LONG))
 def test_production_and_test_are_deployed_at_the_same_time(
     environments: Tuple[FlyerCrawler, FlyerCrawler], pm2_7: Pm2Home, tmp_path: Path, rounds: int
 ) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Dict, Tuple
 
 import pytest
-from support import apps
+from support import apps, tiers
 from support.pm2 import Pm2Home
 
 OLDEST = (3, 8)
@@ -72,7 +72,7 @@ def pythons() -> Dict[Tuple[int, int], str]:
     return found
 
 
-@pytest.mark.parametrize("which", [slice(1), pytest.param(slice(None), marks=pytest.mark.full)], ids=["oldest", "all"])
+@pytest.mark.parametrize("which", tiers.sample(slice(1), slice(None)))
 def test_every_python_of_a_target(pm2_7: Pm2Home, tmp_path: Path, which: slice) -> None:
     """First run, second run, reading and saving, one host for each Python, all on one daemon."""
     chosen = sorted(pythons().items())[which]
