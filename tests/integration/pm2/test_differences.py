@@ -12,11 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List, Set, Tuple
 
+import pytest
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _schema
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import App
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process, differences, reasons
 from model import definitions
 from model.context import build, build_one, context_of, prepare, start_daemon
+from support import tiers
 from support.pm2 import VERSIONS, Pm2Home
 
 Json = Dict[str, Any]
@@ -48,17 +50,18 @@ def found(home: Pm2Home, apps: List[App]) -> Dict[str, Set[str]]:
     return keys
 
 
-def some_of(given: List[Json], version: str) -> List[Json]:
-    """All values for the newest PM2; every third and the special ones for an older PM2."""
-    step = 1 if version == VERSIONS[-1] else 3
+def some_of(given: List[Json], step: int) -> List[Json]:
+    """Every `step`-th value, and the special ones."""
     return [app for number, app in enumerate(given) if number % step == 0 or app.get("name") in RESTARTED_BY_HAND]
 
 
-def test_nothing_differs_after_any_operation_of_pm2(pm2: Pm2Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", tiers.sample((5, 5), (1, 3)))
+def test_nothing_differs_after_any_operation_of_pm2(pm2: Pm2Home, tmp_path: Path, steps: Tuple[int, int]) -> None:
+    """`steps`: of the values on the newest PM2, and on an older one. With all of them it takes a minute."""
     base = tmp_path / "apps"
     definitions.write_programs(base)
     env = context_of(pm2).base_env
-    apps = build(pm2, some_of(definitions.inline(base), pm2.version), base)
+    apps = build(pm2, some_of(definitions.inline(base), steps[pm2.version != VERSIONS[-1]]), base)
     apps += build(pm2, [{"name": "plain", "script": "idle.sh", "log_file": True}], base, "another")
     start_daemon(pm2)
     for app in apps:
