@@ -102,5 +102,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if left:
         print("\nLEFT BEHIND BY THE TESTS\n" + "\n".join(left), file=sys.stderr)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if session.exitstatus == pytest.ExitCode.OK:
+    if session.exitstatus == pytest.ExitCode.OK and base.exists():  # it does not if no test has asked for a directory
         shutil.rmtree(base)

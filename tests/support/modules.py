@@ -103,8 +103,14 @@ def _parse(printed: str, errors: str = "") -> Dict[str, Any]:
 
 
 def _main(module: str, arguments: Dict[str, Any]) -> None:
+    from ansible import module_utils
     from ansible.module_utils.common import warnings
 
+    internal = getattr(module_utils, "_internal", None)  # since ansible-core 2.19
+    assert not getattr(internal, "is_controller", False), (
+        "a test in this process has imported Ansible's controller, so that a module takes itself for a part of it: "
+        "move that test to tests/unit/controller"
+    )
     warnings._global_warnings.clear()  # kept per process, and a module expects a process of its own
     warnings._global_deprecations.clear()
     with _module_arguments(arguments), contextlib.suppress(SystemExit):

@@ -4,7 +4,7 @@
 
 """The controller's part of pm2_release if the source cannot be read, packed or uploaded.
 
-Run by test_release_action.py in a process of its own.
+Run by test_controller.py in a process of its own.
 """
 
 from __future__ import annotations
