@@ -15,6 +15,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _log
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _values as values
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._context import Context
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._javascript import number_of, number_text, truthy
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._namespace import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._normaliser import (
     Normalised,
     Normaliser,
@@ -22,7 +23,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition._normaliser
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._schema import DefinitionError, Problem
 
-__all__ = ["App", "Context", "DefinitionError", "app_name", "build_apps", "check_namespace"]
+__all__ = ["App", "Context", "DefinitionError", "app_name", "build_apps"]
 
 MAX_TOTAL = 1024 * 1024
 """Bytes of arguments and environment together; Linux takes a quarter of the stack limit, usually 2 MiB."""
@@ -79,14 +80,6 @@ class App:
             self.instance_var: slot,
             "nodeops": marker,
         }
-
-
-def check_namespace(namespace: object) -> str:
-    """The namespace of a call. Raises DefinitionError."""
-    try:
-        return values.check_namespace(namespace)
-    except values.BadValue as error:
-        raise DefinitionError([Problem("namespace", "", str(error))]) from None
 
 
 def app_name(definition: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._namespace import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _lock, _recovery, _resurrect

@@ -16,9 +16,9 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import
     App,
     app_name,
     build_apps,
-    check_namespace,
 )
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition._context import Context
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._namespace import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _symlink
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._redact import Redactor

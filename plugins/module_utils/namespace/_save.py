@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, Iterable, List, Optional
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._namespace import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _journal, _lock, _recovery
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace._processes import Namespace, ours

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from typing import AbstractSet, Any, Callable, ContextManager, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._namespace import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _process_options

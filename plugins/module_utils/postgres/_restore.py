@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._namespace import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _points
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks

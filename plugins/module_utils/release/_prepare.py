@@ -15,7 +15,7 @@ import shutil
 from typing import Any, Callable, Dict, List, Optional
 
 from ansible_collections.nodeops.pm2.plugins.module_utils.definition import _dotenv
-from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import check_namespace
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._namespace import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.host import _address, _files
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
 from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _checks

@@ -19,8 +19,8 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.definition._app import
     DefinitionError,
     app_name,
     build_apps,
-    check_namespace,
 )
+from ansible_collections.nodeops.pm2.plugins.module_utils.definition._namespace import check_namespace
 from ansible_collections.nodeops.pm2.plugins.module_utils.pm2._process import Process, differences
 from model.context import plain_context
 from model.definitions import write_programs
