@@ -4,7 +4,7 @@
 
 """`make demo` and `make demo-stop`, as they are run in a fresh clone.
 
-The demo is in full: two minutes, of which each step is in core in test_deploy.py or test_backup_role.py.
+Core, although it takes two minutes: it is the first thing that a new user runs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ def home(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.full
 def test_the_demo_proves_what_it_says_and_stops_cleanly(home: Path, tmp_path: Path) -> None:
     directory = tmp_path / "demo"
     place = directory / "postgres"
