@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import pytest
+from ansible_collections.nodeops.pm2.plugins.module_utils.namespace import _lock
 from support import processes
 from support.apps import worker_app
 from support.crash_world import DumpReader
@@ -285,6 +286,19 @@ def test_without_a_daemon_nothing_is_saved_and_none_is_started(pm2):
         assert "Nothing was saved" in result["msg"]
     assert not pm2.daemon_pids()
     assert trace(pm2.dump) == before
+
+
+def test_a_save_in_the_middle_of_a_change_waits_and_then_saves_nothing(pm2, monkeypatch):
+    """It would save processes that have not proven themselves yet."""
+    bring(pm2, "busy", sleeper("app"), save=False)
+    monkeypatch.setattr(_lock, "TIMEOUT", 0.1)
+    with _lock.held(pm2.home, "busy", "was not changed"):
+        refused = call("pm2_save", options(pm2, "busy"))
+        assert call("pm2_save", options(pm2, "idle"))["failed"] is False
+    assert refused["failed"]
+    assert "Namespace busy was not saved" in refused["msg"]
+    assert not pm2.dump.exists()
+    assert save(pm2, "busy")["entries"] == 1
 
 
 # -- bad files ---------------------------------------------------------------------------------------------------------

@@ -295,19 +295,20 @@ def test_where_the_gate_fails_files_dump_and_processes_are_as_before(place):
 
 
 def test_with_a_changed_file_all_namespaces_are_put_back_when_one_fails(place):
-    """The one that had already been brought runs again with what it had."""
+    """The one that had already been brought runs again with what it had. What was not saved is not saved now."""
     left, right = readers(place, "left", "a"), readers(place, "right", "a")
     right.write("broken")
     place.done(files=[str(left.env_file), str(right.env_file)])
     left.write("green")
     right.write("green")
     left.bring("a", "more", env={"TOKEN": "of the green"})
+    left.namespace.bring([left.app("unsaved")], save=False)
     right.bring("a")
     was, dump = (left.meant(), right.meant()), observe.dump_entries(place.pm2.dump)
     result = place.refused("exited", state="restored", apply=True, ready=UNTIL_IT_HAS_READ)
     assert (result["rolled_back"], result["restored_namespaces"]) == (True, [])
     assert (left.meant(), right.meant()) == was
-    assert left.told("a", "more") + right.told("a") == ["green"] * 3
+    assert left.told("a", "more", "unsaved") + right.told("a") == ["green"] * 4
     assert "green" in left.env_file.read_text()
     keys = ("name", "namespace", "TOKEN", "ENV_FILE")
     assert [[e.get(k) for k in keys] for e in observe.dump_entries(place.pm2.dump)] == [

@@ -184,6 +184,20 @@ def test_what_fails_puts_everything_back(pm2_7):
     assert (state(pm2), pm2.dump.read_bytes(), left.pids()) == (before, dump, pids)
 
 
+def test_what_was_changed_for_new_processes_is_put_back_before_old_ones_start(pm2_7):
+    """An old process reads at its start what a restore has put back."""
+    pm2 = pm2_7
+    left = Namespace(pm2, "left")
+    left.bring([{"name": "a", **SLEEPER}])
+    bad = {**saved(pm2)[0], "args": ["-c", "exit 3"], "pm_exec_path": "/bin/bash", "autorestart": False}
+    ran: List[List[int]] = []
+    with pytest.raises(NodeopsError, match="exited with exit code 3") as failed:
+        bring(pm2, [bad], revert=lambda: ran.append([pid for pid in left.pids() if pid]))
+    assert failed.value.details["rolled_back"] is True
+    assert ran == [[]]
+    assert all(map(processes.alive, left.pids()))
+
+
 BAD: Dict[str, Any] = {
     "env": None,
     "pm_pid_path": None,

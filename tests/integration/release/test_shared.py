@@ -206,6 +206,16 @@ def test_a_link_in_the_path_that_leaves_the_release_is_refused(site: Site, refus
     assert list(outside.iterdir()) == []
 
 
+def test_a_link_in_the_path_to_a_directory_beside_with_a_longer_name_is_refused(site: Site, refused: Any) -> None:
+    for place in (site.release, site.shared):
+        beside = place.with_name(place.name + "-old")
+        beside.mkdir()
+        (place / "public").symlink_to(beside)
+        assert "leads out of" in refused("public/uploads")
+        (place / "public").unlink()
+        assert list(beside.iterdir()) == []
+
+
 def test_a_link_in_the_path_that_stays_in_the_release_is_followed(site: Site) -> None:
     (site.release / "dist").mkdir()
     (site.release / "public").symlink_to("dist")

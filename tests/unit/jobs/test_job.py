@@ -7,15 +7,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Dict, List
 
 import pytest
+from ansible_collections.nodeops.pm2.plugins.module_utils.host import _signals
 from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import NodeopsError
-from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _log, _metrics, _ping
-from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._config import Config, Job
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs import _config, _kinds, _log, _metrics, _ping, _run
+from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._config import Config, Job, JobStep
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._metrics import Backup, Numbers
 from ansible_collections.nodeops.pm2.plugins.module_utils.jobs._record import Record
 from support.apps import free_port
@@ -240,6 +244,36 @@ def test_a_failure_of_log_metrics_or_ping_does_not_end_a_job(tmp_path: Path) -> 
     )
     assert [warning.split(" ")[1] for warning in warnings] == ["log", "ping", "log", "metrics", "ping"]
     assert "canary" not in str(warnings)
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_past_its_commit", [False, True])
+def test_a_job_that_a_signal_ends_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_past_its_commit: bool
+) -> None:
+    """Also if the step that ran was finished because it could not be undone: those after it did not run."""
+    ran: List[Dict[str, Any]] = []
+
+    def step(params: Dict[str, Any], *_more: Any) -> Dict[str, Any]:
+        ran.append(params)
+        if is_past_its_commit:
+            _signals.hold()
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        return {"changed": True}
+
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    monkeypatch.setattr(_kinds, "library", lambda _kind: SimpleNamespace(run=step))
+    steps = [JobStep("pg_backup", {"number": number}) for number in (1, 2)]
+    this = Job("backup", steps, None, 0.0)
+    config = Config("shop", "shop", str(tmp_path), str(tmp_path / "log"), None, "/usr/bin:/bin", {"backup": this})
+    outcomes = _run.perform(config, this, False, pytest.fail)
+    assert ran == [{"number": 1}]
+    assert [outcome.failed for outcome in outcomes] == [not is_past_its_commit]
+    assert _run.code_of(this, outcomes) == _run.FAILED
+    state = json.loads((tmp_path / "last-backup.json").read_text())
+    assert (state["success"], state["exit_code"]) == (None, _run.FAILED)
 
 
 # --- ping -------------------------------------------------------------------------------------------------------------

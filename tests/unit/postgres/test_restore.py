@@ -266,6 +266,15 @@ def test_tablespaces_of_one_disk_and_their_wal_are_added_up():
         _disk_space.check(wanted, lambda _path: 363 * MIB - 1)
 
 
+def test_databases_of_one_tablespace_are_added_up():
+    space = DiskSpace(ONE_DISK, 16 * MIB, None)
+    wanted = [(space, 100 * MIB), (space, 50 * MIB)]
+    # 165 with slack, 150 of WAL, two segments, the reserve
+    _disk_space.check(wanted, lambda _path: 363 * MIB)
+    with pytest.raises(NodeopsError, match=r"needs 363\.0 MiB there \(165\.0 MiB for its data and 182\.0 MiB"):
+        _disk_space.check(wanted, lambda _path: 363 * MIB - 1)
+
+
 def test_loading_is_given_up_before_a_disk_is_full():
     space = DiskSpace(TWO_DISKS, 16 * MIB, None)
     assert _disk_space.problem(space, lambda _path: 33 * MIB) is None

@@ -314,6 +314,13 @@ def test_a_cut_zip_is_refused(world: World) -> None:
         world.unpack()
 
 
+@pytest.mark.parametrize("size", [4, 6])
+def test_a_file_of_another_size_than_its_entry_says_is_refused(tmp_path: Path, size: int) -> None:
+    entry = _unpack.Entry("a", _unpack.FILE, False, size, "", None, io.BytesIO(b"12345").read)
+    with pytest.raises(NodeopsError, match=f"'a': it does not have the {size} bytes it should have"):
+        _unpack.Tree(str(tmp_path), "the.archive", 0, False).add(entry)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"hello\n", b"\0" * 10240, b"\x28\xb5\x2f\xfd1234", b"<html>404</html>" * 100]
 )

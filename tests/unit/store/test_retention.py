@@ -104,6 +104,13 @@ def test_as_restic(line: str) -> None:
     assert kept([backup(at, moment) for at, moment in enumerate(moments)], parsed) == _numbers(expected)
 
 
+def test_a_week_may_lie_in_two_years() -> None:
+    dates = [(2024, 1, 2), (2024, 12, 29), (2024, 12, 30), (2025, 1, 5)]
+    backups = [backup(at, datetime.datetime(*day, tzinfo=UTC)) for at, day in enumerate(dates)]
+    assert kept(backups, Rules(weekly=2)) == [1, 3]
+    assert kept(backups, Rules(weekly=3)) == [0, 1, 3]
+
+
 @pytest.mark.parametrize(
     ("span", "from_day"),
     [("10d", 21), ("1w", 24), ("1w3d", 21), ("1m", 3), ("240h", 21), ("1h", 30), ("9999y", 0), ("0d1h", 30)],
