@@ -626,7 +626,7 @@ def test_two_restores_at_once_and_a_backup_between_them(place, runner):
     files = [str(left.env_file)]
     place.done(files=files)
     left.write("red")
-    left.bring("a", "b")
+    left.bring("a", "b", env={"TOKEN": "of the red"})
     restore = ("pm2_dump_backup", place.params(state="restored", apply=True))
     results = runner.together([restore, ("pm2_dump_backup", place.params(files=files)), restore])
     assert [result.get("msg") for result in results if result["failed"]] == []
