@@ -17,7 +17,7 @@ COMMITTED = "committed"  # the change was made: what failed came after it
 
 
 class Outcome(NamedTuple):
-    """What a failed change has left. ``reason``: why the undo failed, without secrets."""
+    """What a failed change has left. ``reason``: why an undo failed, also one after the commit, without secrets."""
 
     kind: str = UNCHANGED
     reason: str = ""
@@ -27,10 +27,10 @@ class Outcome(NamedTuple):
         """The part of a module's result that tells the outcome."""
         if self.kind == UNDONE:
             return {"rolled_back": True}
+        reason = {"rollback_error": self.reason} if self.reason else {}
         if self.kind == UNDO_FAILED:
-            reason = {"rollback_error": self.reason} if self.reason else {}
             return {"rolled_back": False, **reason}
-        return {"committed": True} if self.kind == COMMITTED else {}
+        return {"committed": True, **reason} if self.kind == COMMITTED else {}
 
 
 _OUTCOME_KEYS = ("rolled_back", "rollback_error", "committed")

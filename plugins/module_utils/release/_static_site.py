@@ -75,7 +75,7 @@ def _remove_processes(call: ModuleCall, removal: Options) -> Dict[str, Any]:
             % reason,
             dict(error.details),
         )
-        failure.settle(COMMITTED)
+        failure.settle(COMMITTED, error.outcome.reason)
         raise failure from error
 
 

@@ -17,6 +17,7 @@ from ansible_collections.nodeops.pm2.plugins.module_utils.host._errors import No
         (_errors.UNDO_FAILED, "no room", {"rolled_back": False, "rollback_error": "no room"}),
         (_errors.UNDO_FAILED, "", {"rolled_back": False}),
         (_errors.COMMITTED, "", {"committed": True}),
+        (_errors.COMMITTED, "no room", {"committed": True, "rollback_error": "no room"}),
     ],
 )
 def test_the_details_have_the_outcome(kind: str, reason: str, details: Dict[str, Any]) -> None:
