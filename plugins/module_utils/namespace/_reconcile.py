@@ -46,21 +46,21 @@ UP = ("started", "restarted", "reloaded")
 
 
 class Options(NamedTuple):
-    """The options of pm2_process, as the module got them."""
+    """The options of pm2_process, with the module's defaults. ``ready`` has its own ones filled in."""
 
     namespace: str
     pm2_home: str
     pm2_executable: Optional[str]
-    apps: Optional[List[Dict[str, Any]]]
-    ecosystem: Optional[str]
-    env_name: Optional[str]
-    names: Optional[List[str]]
-    state: str
-    prune: bool
-    strategy: str
     ready: Dict[str, Any]
-    save: bool
-    max_affected: Optional[int]
+    apps: Optional[List[Dict[str, Any]]] = None
+    ecosystem: Optional[str] = None
+    env_name: Optional[str] = None
+    names: Optional[List[str]] = None
+    state: str = "started"
+    prune: bool = False
+    strategy: str = "auto"
+    save: bool = True
+    max_affected: Optional[int] = None
 
 
 class Additions(NamedTuple):

@@ -43,7 +43,7 @@ def bring(
     state = "reloaded" if again else "started"
     if not entries:
         wanted, state, prune = None, "absent", False
-    options = _options(pm2_home, pm2_executable, namespace, ready)._replace(state=state, prune=prune, save=save)
+    options = Options(namespace, pm2_home, pm2_executable, ready, state=state, prune=prune, save=save)
     return _run(options, Additions(entries=wanted, revert=revert), check_mode, warn, redactor)
 
 
@@ -58,26 +58,8 @@ def renew(
     redactor: Optional[Redactor] = None,
 ) -> Dict[str, Any]:
     """Renew the processes of a namespace as they are: a file has changed that they read at their start."""
-    options = _options(pm2_home, pm2_executable, namespace, ready)._replace(state="reloaded")
+    options = Options(namespace, pm2_home, pm2_executable, ready, state="reloaded")
     return _run(options, Additions(revert=revert), check_mode, warn, redactor)
-
-
-def _options(pm2_home: str, pm2_executable: Optional[str], namespace: str, ready: Dict[str, Any]) -> Options:
-    return Options(
-        namespace=namespace,
-        pm2_home=pm2_home,
-        pm2_executable=pm2_executable,
-        apps=None,
-        ecosystem=None,
-        env_name=None,
-        names=None,
-        state="started",
-        prune=False,
-        strategy="auto",
-        ready=ready,
-        save=True,
-        max_affected=None,
-    )
 
 
 def _run(

@@ -114,12 +114,9 @@ def _reconcile_options(call: ModuleCall, manifest: Manifest, definition: Dict[st
         apps=None if ecosystem else [_placement.in_release(app, directory, environment) for app in definition["apps"]],
         ecosystem=os.path.join(directory, ecosystem) if ecosystem else None,
         env_name=definition["env_name"],
-        names=None,
-        state="started",
         prune=definition["prune"],
         strategy=definition["strategy"],
         ready=definition["ready"],
-        save=True,
         max_affected=call.options.max_affected,
     )
 

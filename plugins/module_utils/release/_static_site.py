@@ -132,15 +132,9 @@ def removal_of_processes(call: ModuleCall, definition: Dict[str, Any], is_rollba
         namespace=call.options.namespace,
         pm2_home=call.options.pm2_home,
         pm2_executable=call.options.pm2_executable,
-        apps=None,
-        ecosystem=None,
-        env_name=None,
+        ready=definition["ready"],
         names=left,
         state="absent",
-        prune=False,
-        strategy="auto",
-        ready=definition["ready"],
-        save=True,
         max_affected=call.options.max_affected,
     )
 
